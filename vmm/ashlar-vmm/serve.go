@@ -1,0 +1,261 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ashlar-hv/ashlar/vmm/jail"
+	"github.com/ashlar-hv/ashlar/vmm/machine"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
+)
+
+// lastWords is how long a response under way may take once the guest has ended.
+const lastWords = time.Second
+
+// A server answers core for the life of one guest.
+type server struct {
+	l      *net.UnixListener
+	result *os.File
+
+	guest    *machine.Guest
+	finished chan struct{} // closed when disks are flushed and the result is written
+	busy     sync.Mutex    // held from a request to its response
+}
+
+// serve is the whole life of a VMM process.
+func serve() error {
+	s, err := newServer()
+	if err != nil {
+		return err
+	}
+	c, err := s.configured()
+	if err != nil {
+		s.writeResult(protocol.Result{Reason: protocol.Failed, Message: err.Error()})
+		return err
+	}
+	go s.converse(c)
+	<-s.guest.Done()
+	return s.finish()
+}
+
+func newServer() (*server, error) {
+	f := os.NewFile(protocol.ListenFD, "listen")
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("descriptor %d is no listening socket: %w (see ashlar-vmm --help)", protocol.ListenFD, err)
+	}
+	f.Close()
+	u, ok := l.(*net.UnixListener)
+	if !ok {
+		return nil, fmt.Errorf("descriptor %d is no Unix socket (see ashlar-vmm --help)", protocol.ListenFD)
+	}
+	return &server{l: u, result: os.NewFile(protocol.ResultFD, "result"), finished: make(chan struct{})}, nil
+}
+
+// accept waits for core.
+func (s *server) accept() (*seqpacket.Conn, error) {
+	c, err := s.l.AcceptUnix()
+	if err != nil {
+		return nil, fmt.Errorf("accept: %w", err)
+	}
+	return seqpacket.New(c), nil
+}
+
+// configured waits for Configure, starts the guest and answers. An error has
+// been told to core.
+func (s *server) configured() (*seqpacket.Conn, error) {
+	for {
+		c, err := s.accept()
+		if err != nil {
+			return nil, err
+		}
+		for {
+			var req protocol.Request
+			files, err := c.Recv(&req)
+			if errors.Is(err, seqpacket.ErrMalformed) || errors.Is(err, seqpacket.ErrTooLarge) {
+				continue
+			}
+			if err != nil {
+				c.Close()
+				break // the next connection
+			}
+			resp := protocol.Response{ID: req.ID}
+			switch {
+			case req.Method == protocol.Configure && req.Spec != nil:
+				resp.Error = s.start(req.Spec, files)
+			case req.Method == protocol.Query:
+				seqpacket.CloseAll(files)
+				resp.Status = &protocol.Status{State: protocol.Waiting, PID: os.Getpid()}
+			default:
+				seqpacket.CloseAll(files)
+				resp.Error = precondition("%s before %s", req.Method, protocol.Configure)
+			}
+			if s.guest != nil {
+				st := s.guest.Status()
+				resp.Status = &st
+			}
+			if err := c.Send(resp); err != nil {
+				fmt.Fprintln(os.Stderr, "ashlar-vmm:", err)
+			}
+			if req.Method == protocol.Configure && resp.Error != nil {
+				return nil, resp.Error
+			}
+			if s.guest != nil {
+				return c, nil
+			}
+		}
+	}
+}
+
+// start makes the guest, gives up privilege, loads the guest and runs it.
+func (s *server) start(spec *protocol.Spec, files []*os.File) *protocol.Error {
+	// A vCPU in the guest keeps its place in the scheduler for a moment: there
+	// has to be another for whoever else is to run.
+	runtime.GOMAXPROCS(min(max(spec.VCPUs, 1), machine.MaxVCPUs) + 2)
+	g, perr := machine.FromSpec(spec, files)
+	if perr != nil {
+		return perr
+	}
+	perr = func() *protocol.Error {
+		if err := jail.Enter(jail.Config{
+			UID: spec.Jail.UID, GID: spec.Jail.GID,
+			Filter: jail.Filter{Rules: slices.Concat(jail.Messages(), machine.Rules())},
+		}); err != nil {
+			return &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
+		}
+		if err := g.Load(); err != nil {
+			return err
+		}
+		if err := g.Start(); err != nil {
+			return &protocol.Error{Code: protocol.Internal, Message: err.Error()}
+		}
+		return nil
+	}()
+	if perr != nil {
+		g.Close()
+		return perr
+	}
+	s.guest = g
+	return nil
+}
+
+// converse answers requests, one connection after the other, for ever.
+func (s *server) converse(c *seqpacket.Conn) {
+	for {
+		s.answerAll(c)
+		c.Close()
+		var err error
+		if c, err = s.accept(); err != nil {
+			// Nobody can reach the guest any more, which goes on all the same.
+			fmt.Fprintln(os.Stderr, "ashlar-vmm:", err)
+			return
+		}
+	}
+}
+
+// answerAll answers the requests of one connection until it ends.
+func (s *server) answerAll(c *seqpacket.Conn) {
+	for {
+		var req protocol.Request
+		files, err := c.Recv(&req)
+		seqpacket.CloseAll(files)
+		if err != nil {
+			return
+		}
+		if !s.answer(c, req) {
+			return
+		}
+	}
+}
+
+func (s *server) answer(c *seqpacket.Conn, req protocol.Request) bool {
+	s.busy.Lock()
+	defer s.busy.Unlock()
+	resp, f := s.handle(req)
+	resp.ID = req.ID
+	if f == nil {
+		return c.Send(resp) == nil
+	}
+	defer f.Close()
+	return c.Send(resp, f) == nil
+}
+
+func precondition(format string, args ...any) *protocol.Error {
+	return &protocol.Error{Code: protocol.FailedPrecondition, Message: fmt.Sprintf(format, args...)}
+}
+
+// handle does what a request asks for; f goes with the response.
+func (s *server) handle(req protocol.Request) (resp protocol.Response, f *os.File) {
+	var err error
+	switch req.Method {
+	case protocol.Query:
+	case protocol.PowerButton:
+		err = s.guest.PowerButton()
+	case protocol.Stop:
+		s.guest.Stop()
+		<-s.finished
+	case protocol.Pause:
+		err = s.guest.Pause()
+	case protocol.Resume:
+		err = s.guest.Resume()
+	case protocol.Console:
+		f, err = s.guest.Hub.Attach()
+	case protocol.CountersMethod:
+		resp.Counters = s.guest.Counters()
+	case protocol.Configure:
+		err = errors.New("the guest has been configured already")
+	default:
+		resp.Error = &protocol.Error{Code: protocol.InvalidArgument, Message: fmt.Sprintf("unknown method %q", req.Method)}
+	}
+	if err != nil {
+		resp.Error = precondition("%v", err)
+	}
+	st := s.guest.Status()
+	resp.Status = &st
+	return resp, f
+}
+
+// finish flushes the disks, writes the result and lets a last response out.
+func (s *server) finish() error {
+	res := s.guest.Result()
+	if err := s.guest.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, "ashlar-vmm:", err)
+		if res.Message == "" {
+			res.Message = err.Error()
+		}
+	}
+	s.writeResult(res)
+	close(s.finished)
+	quiet := make(chan struct{})
+	go func() {
+		s.busy.Lock()
+		close(quiet)
+	}()
+	select {
+	case <-quiet:
+	case <-time.After(lastWords):
+	}
+	return nil
+}
+
+// writeResult tells core, also one that is started later, how it ended.
+func (s *server) writeResult(res protocol.Result) {
+	b, err := json.Marshal(res)
+	if err == nil {
+		_, err = s.result.Write(b)
+	}
+	if err == nil {
+		err = s.result.Close()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "ashlar-vmm: write result:", err)
+	}
+}

@@ -1,0 +1,107 @@
+package jail
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// threadFlags is how the Go runtime makes a thread (runtime/os_linux.go);
+// CLONE_THREAD among them means that it is no process.
+const threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND |
+	unix.CLONE_SYSVSEM | unix.CLONE_THREAD | unix.CLONE_SETTLS
+
+// prSetVMA is PR_SET_VMA (linux/prctl.h): names for memory areas.
+const prSetVMA = 0x53564d41
+
+// Runtime returns the rules that every Go program needs.
+func Runtime() []Rule {
+	return []Rule{
+		Allow(unix.SYS_READ, "files, event descriptors, the runtime's wake-up"),
+		Allow(unix.SYS_WRITE, "files, event descriptors, messages on descriptor 2"),
+		Allow(unix.SYS_FUTEX, "locks and sleeping threads of the scheduler"),
+		Allow(unix.SYS_EPOLL_PWAIT, "network poller"),
+		Allow(unix.SYS_EPOLL_CTL, "network poller"),
+		Allow(unix.SYS_EPOLL_CREATE1, "network poller, at its first use"),
+		Allow(unix.SYS_EVENTFD2, "network poller's wake-up; events between goroutines and KVM"),
+		Allow(unix.SYS_PIPE2, "os.Pipe: no more than a descriptor pair"),
+		Allow(unix.SYS_CLOSE, "closing what is open"),
+		Allow(unix.SYS_NANOSLEEP, "scheduler's background thread"),
+		Allow(unix.SYS_CLOCK_GETTIME, "time, where the clock cannot be read in user space"),
+		Allow(unix.SYS_GETTIMEOFDAY, "time, where the clock cannot be read in user space"),
+		Allow(unix.SYS_SCHED_YIELD, "scheduler"),
+		Allow(unix.SYS_SCHED_GETAFFINITY, "number of processors, looked at again now and then", Equal(0, 0)),
+		Allow(unix.SYS_PREAD64, "cgroup CPU limit, held open by the runtime; disk images"),
+		Allow(unix.SYS_MMAP, "heap and stacks, never executable", Masked(2, unix.PROT_EXEC, 0)),
+		Allow(unix.SYS_MPROTECT, "heap, never executable", Masked(2, unix.PROT_EXEC, 0)),
+		Allow(unix.SYS_MUNMAP, "heap"),
+		Allow(unix.SYS_MADVISE, "giving memory back"),
+		Allow(unix.SYS_BRK, "only asked for its present value"),
+		Allow(unix.SYS_PRCTL, "names for memory areas", Equal(0, prSetVMA)),
+		Allow(unix.SYS_CLONE, "threads, no processes", Equal(0, threadFlags)),
+		Allow(unix.SYS_GETTID, "thread start, signals to threads"),
+		Allow(unix.SYS_GETPID, "signals to threads"),
+		Allow(unix.SYS_TGKILL, "preempting goroutines; the PID namespace has no other process"),
+		Allow(unix.SYS_RT_SIGACTION, "signal handlers"),
+		Allow(unix.SYS_RT_SIGPROCMASK, "signal masks of threads"),
+		Allow(unix.SYS_RT_SIGRETURN, "end of a signal handler"),
+		Allow(unix.SYS_SIGALTSTACK, "signal stack of each thread"),
+		Allow(unix.SYS_RESTART_SYSCALL, "the kernel's own, after a stop"),
+		Allow(unix.SYS_GETRANDOM, "map seeds, random numbers"),
+		Allow(unix.SYS_FCNTL, "descriptor flags", Equal(1, unix.F_GETFL)),
+		Allow(unix.SYS_FCNTL, "descriptor flags", Equal(1, unix.F_SETFL)),
+		Allow(unix.SYS_FCNTL, "close on exec", Equal(1, unix.F_GETFD)),
+		Allow(unix.SYS_FCNTL, "close on exec", Equal(1, unix.F_SETFD)),
+		Allow(unix.SYS_FCNTL, "second descriptors, as net.FileConn makes", Equal(1, unix.F_DUPFD_CLOEXEC)),
+		Allow(unix.SYS_EXIT, "end of a thread"),
+		Allow(unix.SYS_EXIT_GROUP, "end of the process"),
+	}
+}
+
+// Messages returns the rules for talking over connected and listening Unix
+// sockets that are open already (vmm/seqpacket), and for accepting on them.
+func Messages() []Rule {
+	return []Rule{
+		Allow(unix.SYS_RECVMSG, "messages with descriptors"),
+		Allow(unix.SYS_SENDMSG, "messages with descriptors"),
+		Allow(unix.SYS_ACCEPT4, "the next connection on a socket that listens"),
+		Allow(unix.SYS_SOCKETPAIR, "a connection to hand out, such as the console's", Equal(0, unix.AF_UNIX)),
+		Allow(unix.SYS_GETSOCKNAME, "net.FileConn, accept"),
+		Allow(unix.SYS_GETPEERNAME, "net.FileConn, accept"),
+		Allow(unix.SYS_GETSOCKOPT, "kind of a socket; who is at the other end"),
+		Allow(unix.SYS_SETSOCKOPT, "net.FileConn's defaults", Equal(1, unix.SOL_SOCKET), Equal(2, unix.SO_BROADCAST)),
+		Allow(unix.SYS_SHUTDOWN, "end of one direction"),
+	}
+}
+
+// Files returns the rules for work on regular files that are open already.
+func Files() []Rule {
+	return []Rule{
+		Allow(unix.SYS_PWRITE64, "disk images, logs"),
+		Allow(unix.SYS_PREADV, "disk images"),
+		Allow(unix.SYS_PWRITEV, "disk images"),
+		Allow(unix.SYS_READV, "disk images, taps"),
+		Allow(unix.SYS_WRITEV, "disk images, taps"),
+		Allow(unix.SYS_FSTAT, "size and kind of an open file"),
+		Allow(unix.SYS_LSEEK, "size of a block device, place in a file"),
+		Allow(unix.SYS_FSYNC, "what the guest flushes"),
+		Allow(unix.SYS_FDATASYNC, "what the guest flushes"),
+		Allow(unix.SYS_FTRUNCATE, "bounded logs"),
+		Allow(unix.SYS_FALLOCATE, "discard and write zeroes"),
+	}
+}
+
+// NoPaths returns rules that let every attempt to open a path fail with
+// ENOENT instead of killing: for programs with libraries that look for
+// configuration files and can live without.
+func NoPaths() []Rule {
+	const reason = "a library looks for a file that does not exist in here"
+	return []Rule{
+		Refuse(unix.SYS_OPENAT, syscall.ENOENT, reason),
+		Refuse(unix.SYS_READLINKAT, syscall.ENOENT, reason),
+		Refuse(unix.SYS_FACCESSAT, syscall.ENOENT, reason),
+		Refuse(unix.SYS_FACCESSAT2, syscall.ENOENT, reason),
+		Refuse(unix.SYS_STATX, syscall.ENOENT, reason),
+		Refuse(unix.SYS_NEWFSTATAT, syscall.ENOENT, reason),
+	}
+}

@@ -1,0 +1,333 @@
+// Package machine puts a PC together: KVM, memory, processors, interrupt
+// routes, the PCI bus, the devices on board, and what is plugged in. It has
+// no specification of its own: what the guest sees is that of the packages it
+// uses, laid out as vmm/arch says.
+//
+// A Machine is made (New, AddDevice), loaded (Load), started, and ends by
+// itself or by Stop. New and AddDevice make every descriptor that it will ever
+// need, so that the process can give up its privileges before Load, which is
+// the first to read what somebody else wrote.
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/ashlar-hv/ashlar/vmm/acpi"
+	"github.com/ashlar-hv/ashlar/vmm/arch"
+	"github.com/ashlar-hv/ashlar/vmm/boot"
+	"github.com/ashlar-hv/ashlar/vmm/console"
+	"github.com/ashlar-hv/ashlar/vmm/device"
+	"github.com/ashlar-hv/ashlar/vmm/device/power"
+	"github.com/ashlar-hv/ashlar/vmm/device/rtc"
+	"github.com/ashlar-hv/ashlar/vmm/device/serial"
+	"github.com/ashlar-hv/ashlar/vmm/kvm"
+	"github.com/ashlar-hv/ashlar/vmm/memory"
+	"github.com/ashlar-hv/ashlar/vmm/pci"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+	"github.com/ashlar-hv/ashlar/vmm/smbios"
+)
+
+// MaxVCPUs is the most processors of a machine.
+const MaxVCPUs = 16
+
+// A Config is what every machine has.
+type Config struct {
+	KVM         *os.File // /dev/kvm; the Machine owns it, also after an error
+	Memory      *os.File // of MemoryBytes; stays the caller's
+	MemoryBytes uint64
+	VCPUs       int    // 1 to MaxVCPUs
+	UUID        string // for SMBIOS
+	Console     *console.Hub
+}
+
+// A Machine is one guest.
+type Machine struct {
+	c      Config
+	sys    *kvm.System
+	vm     *kvm.VM
+	mem    *memory.Memory
+	routes *routes
+	bus    *pci.Bus
+	ports  device.Bus
+	uart   *serial.UART
+	pm1    *power.PM1
+	mmio64 pci.Window
+	serial *os.File // eventfd of the UART's interrupt
+
+	devices []plugged
+	runners []*runner
+	watch   time.Duration // how often the watcher looks for a guest that halted for good
+
+	// mu guards what follows. It is taken by vCPU threads between two runs
+	// and by callers of the life cycle; no lock is taken below it.
+	mu      sync.Mutex
+	changed sync.Cond
+	state   protocol.State
+	result  protocol.Result
+	paused  bool // what vCPUs are to be
+	parked  int  // vCPUs that are
+	running sync.WaitGroup
+	done    chan struct{} // closed when the machine has ended
+	lifeMu  sync.Mutex    // serialises Pause, Resume, Counters and Close; above mu
+}
+
+// A plugged device is a PCI function and its name in counters and messages.
+type plugged struct {
+	name string
+	fn   pci.Function
+}
+
+// New makes a machine without devices but those on board.
+func New(c Config) (*Machine, error) {
+	if c.VCPUs < 1 || c.VCPUs > MaxVCPUs {
+		c.KVM.Close()
+		return nil, fmt.Errorf("%d vCPUs: want 1 to %d", c.VCPUs, MaxVCPUs)
+	}
+	m := &Machine{c: c, state: protocol.Waiting, done: make(chan struct{}), watch: 2 * time.Second}
+	m.changed.L = &m.mu
+	if err := m.build(); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return m, nil
+}
+
+func (m *Machine) build() error {
+	var err error
+	if m.sys, err = kvm.Open(m.c.KVM); err != nil {
+		return err
+	}
+	if m.mem, err = memory.Map(m.c.Memory, m.c.MemoryBytes); err != nil {
+		return err
+	}
+	if err := m.createVM(); err != nil {
+		return err
+	}
+	supported, err := m.sys.SupportedCPUID()
+	if err != nil {
+		return err
+	}
+	for id := range m.c.VCPUs {
+		if err := m.addVCPU(id, supported); err != nil {
+			return err
+		}
+	}
+	base, size, err := arch.MMIO64(arch.PhysBits(supported), m.mem.Size())
+	if err != nil {
+		return err
+	}
+	m.mmio64 = pci.Window{Base: base, Size: size}
+	m.bus = pci.NewBus(pci.Window{Base: arch.MMIO32Base, Size: arch.MMIO32Size}, m.mmio64)
+	return m.addBoard()
+}
+
+// createVM makes the VM with its memory and interrupt controllers.
+func (m *Machine) createVM() error {
+	var err error
+	if m.vm, err = m.sys.CreateVM(); err != nil {
+		return err
+	}
+	if err := m.vm.SetTSSAddress(arch.TSS, arch.IdentityMap); err != nil {
+		return err
+	}
+	if err := m.vm.CreateIRQChip(); err != nil {
+		return err
+	}
+	if err := m.vm.CreatePIT(); err != nil {
+		return err
+	}
+	for i, r := range m.mem.Regions() {
+		s := kvm.MemorySlot{Slot: uint32(i), GPA: r.GPA, Size: r.Size, HostAddr: r.HostAddr}
+		if err := m.vm.SetMemoryRegion(s); err != nil {
+			return err
+		}
+	}
+	m.routes = newRoutes(m.vm)
+	return m.routes.update()
+}
+
+// addVCPU makes a processor and all of its state that does not depend on the
+// kernel.
+func (m *Machine) addVCPU(id int, supported []kvm.CPUIDEntry) error {
+	cpu, err := m.vm.CreateVCPU(id)
+	if err != nil {
+		return err
+	}
+	r := &runner{m: m, cpu: cpu, asks: make(chan func(), 1)}
+	m.runners = append(m.runners, r)
+	if r.stats, err = cpu.Stats(); err != nil {
+		return err
+	}
+	if err := cpu.SetCPUID(arch.CPUID(supported, arch.CPU{
+		ID: id, Count: m.c.VCPUs,
+		TSCDeadline: m.sys.Has(kvm.CapTSCDeadlineTimer) && arch.InvariantTSC(supported),
+	})); err != nil {
+		return err
+	}
+	if err := cpu.SetMSRs(arch.MSRs()); err != nil {
+		return err
+	}
+	l, err := cpu.LAPIC()
+	if err != nil {
+		return err
+	}
+	arch.LINT(&l)
+	return cpu.SetLAPIC(&l)
+}
+
+// addBoard makes the devices on board.
+func (m *Machine) addBoard() error {
+	var err error
+	if m.serial, err = newEventFD("serial-irq"); err != nil {
+		return err
+	}
+	if err := m.vm.IRQFD(m.serial, arch.IRQSerial); err != nil {
+		return err
+	}
+	in := &lateInput{}
+	m.uart = serial.New(m.c.Console.Writer(in), func() { signal(m.serial) })
+	in.Input = m.uart
+	m.c.Console.SetInput(m.uart)
+	m.pm1 = power.NewPM1(m.setSCI, m.slept)
+	reset := func() { m.end(protocol.Reset, "") }
+	return errors.Join(
+		m.ports.Add(arch.PortSerial, serial.Ports, m.uart),
+		m.ports.Add(arch.PortRTC, rtc.Ports, rtc.New(time.Now)),
+		m.ports.Add(arch.PortACPI, acpi.PM1Size, m.pm1),
+		m.ports.Add(arch.PortPCI, pci.PortCount, pci.NewPorts(m.bus, &power.ResetPort{Reset: reset})),
+		m.ports.Add(arch.PortKeyboard, 1, power.Keyboard{Reset: reset}),
+	)
+}
+
+// lateInput is an input that is made after the writer that names it.
+type lateInput struct{ console.Input }
+
+// setSCI sets the level of the ACPI interrupt.
+func (m *Machine) setSCI(high bool) {
+	if err := m.vm.IRQLine(arch.IRQACPI, high); err != nil {
+		m.fail(err)
+	}
+}
+
+// slept follows the guest's going to sleep: S5 is the only state there is.
+func (m *Machine) slept(sleepType int) {
+	if sleepType == acpi.SoftOff {
+		m.end(protocol.PoweredOff, "")
+	}
+}
+
+// Memory is the guest's memory, for devices.
+func (m *Machine) Memory() *memory.Memory { return m.mem }
+
+// MSIRouter makes interrupt vectors for devices.
+func (m *Machine) MSIRouter() pci.MSIRouter { return m.routes }
+
+// Notifier makes doorbells for devices.
+func (m *Machine) Notifier() pci.Notifier { return notifier{m.vm} }
+
+// AddDevice plugs fn into the next free slot of the bus. The Machine owns it
+// from then on and, where it has the methods, pauses, resumes, counts and
+// closes it.
+func (m *Machine) AddDevice(name string, fn pci.Function) error {
+	if err := m.bus.Add(len(m.devices)+1, fn); err != nil {
+		return fmt.Errorf("add %s: %w", name, err)
+	}
+	m.devices = append(m.devices, plugged{name, fn})
+	return nil
+}
+
+// Load puts kernel, initramfs and tables into memory and sets the first vCPU
+// to the kernel's entry. Errors from the kernel's side wrap those of package
+// boot.
+func (m *Machine) Load(l boot.Load) error {
+	if err := m.bus.Assign(); err != nil {
+		return err
+	}
+	rsdp, err := acpi.Write(m.mem, acpi.Machine{
+		CPUs:   m.c.VCPUs,
+		MMIO32: acpi.Window{Base: arch.MMIO32Base, Size: arch.MMIO32Size},
+		MMIO64: acpi.Window(m.mmio64),
+		ECAM:   acpi.Window{Base: arch.ECAMBase, Size: pci.ECAMSize},
+	}, arch.ACPITables, arch.ACPISize)
+	if err != nil {
+		return err
+	}
+	if err := smbios.Write(m.mem, smbios.System{UUID: m.c.UUID}, arch.SMBIOSTables); err != nil {
+		return err
+	}
+	if err := arch.WriteBootTables(m.mem); err != nil {
+		return err
+	}
+	l.RSDP, l.Map = rsdp, memoryMap(m.mem)
+	l.Params, l.CmdlineAt = arch.BootParams, arch.Cmdline
+	entry, err := l.Into(m.mem)
+	if err != nil {
+		return err
+	}
+	return m.enter(entry)
+}
+
+// enter sets the first vCPU to the kernel's entry.
+func (m *Machine) enter(e boot.Entry) error {
+	cpu := m.runners[0].cpu
+	s, err := cpu.Sregs()
+	if err != nil {
+		return err
+	}
+	arch.LongMode(&s)
+	if err := cpu.SetSregs(&s); err != nil {
+		return err
+	}
+	r := arch.Registers(e.RIP, e.RSI)
+	return cpu.SetRegs(&r)
+}
+
+// memoryMap is what the kernel is told of its address space.
+func memoryMap(mem *memory.Memory) []boot.Range {
+	low := mem.Regions()[0].Size
+	out := []boot.Range{
+		{Base: 0, Size: arch.LowReserved, Type: boot.RAM},
+		{Base: arch.LowReserved, Size: arch.HighMemory - arch.LowReserved, Type: boot.Reserved},
+		{Base: arch.HighMemory, Size: low - arch.HighMemory, Type: boot.RAM},
+		{Base: arch.ECAMBase, Size: pci.ECAMSize, Type: boot.Reserved},
+	}
+	for _, r := range mem.Regions()[1:] {
+		out = append(out, boot.Range{Base: r.GPA, Size: r.Size, Type: boot.RAM})
+	}
+	return out
+}
+
+// Close frees everything. The machine has ended, or was never started.
+func (m *Machine) Close() error {
+	m.lifeMu.Lock()
+	defer m.lifeMu.Unlock()
+	var errs []error
+	for _, d := range m.devices {
+		if c, ok := d.fn.(io.Closer); ok {
+			if err := c.Close(); err != nil {
+				errs = append(errs, fmt.Errorf("close %s: %w", d.name, err))
+			}
+		}
+	}
+	for _, r := range m.runners {
+		if r.stats != nil {
+			errs = append(errs, r.stats.Close())
+		}
+		errs = append(errs, r.cpu.Close())
+	}
+	m.devices, m.runners = nil, nil
+	if m.serial != nil {
+		errs = append(errs, m.serial.Close())
+	}
+	if m.vm != nil {
+		errs = append(errs, m.vm.Close())
+	}
+	if m.mem != nil {
+		errs = append(errs, m.mem.Close())
+	}
+	return errors.Join(append(errs, m.c.KVM.Close())...)
+}

@@ -1,0 +1,333 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ashlar-hv/ashlar/vmm/boot"
+	"github.com/ashlar-hv/ashlar/vmm/console"
+	"github.com/ashlar-hv/ashlar/vmm/kvm"
+	"github.com/ashlar-hv/ashlar/vmm/memory"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+	"github.com/ashlar-hv/ashlar/vmm/smbios"
+	"github.com/ashlar-hv/ashlar/vmm/virtio"
+	"github.com/ashlar-hv/ashlar/vmm/virtio/blk"
+	vconsole "github.com/ashlar-hv/ashlar/vmm/virtio/console"
+	vnet "github.com/ashlar-hv/ashlar/vmm/virtio/net"
+	"github.com/ashlar-hv/ashlar/vmm/virtio/rng"
+	"github.com/ashlar-hv/ashlar/vmm/virtio/transport"
+)
+
+const (
+	minMemory       = 32 << 20
+	memoryMultiple  = 2 << 20
+	typedAhead      = 16 // messages of input that wait for a virtio console
+	devicesOnBus    = 31 // slots 1 to 31
+	fixedDevices    = 2  // entropy and console
+	maxDisksAndNICs = devicesOnBus - fixedDevices
+	maxDiskQueues   = 64 // of all disks: each has a thread
+)
+
+func invalid(field, format string, args ...any) *protocol.Error {
+	return &protocol.Error{Code: protocol.InvalidArgument, Field: field, Message: fmt.Sprintf(format, args...)}
+}
+
+// A descriptors is what came beside a Spec. Each is taken once.
+type descriptors struct {
+	files []*os.File
+}
+
+// take returns file f for the field, whose owner is the caller from then on.
+func (d *descriptors) take(field string, f protocol.File) (*os.File, *protocol.Error) {
+	if f < 0 || int(f) >= len(d.files) {
+		return nil, invalid(field, "%s names descriptor %d of %d", field, f, len(d.files))
+	}
+	file := d.files[f]
+	if file == nil {
+		return nil, invalid(field, "%s names descriptor %d, which another field has taken", field, f)
+	}
+	d.files[f] = nil
+	named, err := rename(file, field)
+	if err != nil {
+		return nil, &protocol.Error{Code: protocol.Unavailable, Field: field, Message: err.Error()}
+	}
+	return named, nil
+}
+
+// rename closes f and returns it under another name: messages are to name the
+// field that a descriptor came for.
+func rename(f *os.File, name string) (*os.File, error) {
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("take descriptor for %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// takeOptional is take for a field that may be absent.
+func (d *descriptors) takeOptional(field string, f *protocol.File) (*os.File, *protocol.Error) {
+	if f == nil {
+		return nil, nil
+	}
+	return d.take(field, *f)
+}
+
+func (d *descriptors) close() {
+	for _, f := range d.files {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// A Guest is a Machine made from a Spec, and what it is yet to be loaded from.
+type Guest struct {
+	*Machine
+	Hub *console.Hub
+	log *os.File // or nil
+	src boot.Load
+}
+
+// check checks what a Spec says by itself.
+func check(s *protocol.Spec) *protocol.Error {
+	switch {
+	case s.VCPUs < 1 || s.VCPUs > MaxVCPUs:
+		return invalid("vcpus", "%d vCPUs: want 1 to %d", s.VCPUs, MaxVCPUs)
+	case s.MemoryBytes < minMemory || s.MemoryBytes%memoryMultiple != 0 || s.MemoryBytes > memory.MaxSize:
+		return invalid("memoryBytes", "%d bytes of memory: want a multiple of 2 MiB from 32 MiB on", s.MemoryBytes)
+	case len(s.Disks)+len(s.NICs) > maxDisksAndNICs:
+		return invalid("disks", "%d disks and %d network devices: there is room for %d", len(s.Disks), len(s.NICs), maxDisksAndNICs)
+	}
+	if _, err := smbios.Tables(smbios.System{UUID: s.UUID}, 0); err != nil {
+		return invalid("uuid", "%v", err)
+	}
+	return nil
+}
+
+// FromSpec makes the machine that s describes, up to Load. files are the
+// descriptors that s counts; FromSpec owns them all, also after an error.
+func FromSpec(s *protocol.Spec, files []*os.File) (*Guest, *protocol.Error) {
+	d := &descriptors{slices.Clone(files)}
+	defer d.close() // what nobody took
+	if err := check(s); err != nil {
+		return nil, err
+	}
+	g := &Guest{Hub: console.New(protocol.ConsoleReplay), src: boot.Load{Cmdline: s.Boot.Cmdline}}
+	if err := g.assemble(s, d); err != nil {
+		g.Close()
+		return nil, err
+	}
+	return g, nil
+}
+
+func (g *Guest) assemble(s *protocol.Spec, d *descriptors) *protocol.Error {
+	var err *protocol.Error
+	if g.log, err = d.take("log", s.Log); err != nil {
+		return err
+	}
+	if g.src.Kernel, err = d.take("boot.kernel", s.Boot.Kernel); err != nil {
+		return err
+	}
+	if g.src.Initramfs, err = d.takeOptional("boot.initramfs", s.Boot.Initramfs); err != nil {
+		return err
+	}
+	mem, err := d.take("memory", s.Memory)
+	if err != nil {
+		return err
+	}
+	defer mem.Close() // the mapping stays
+	dev, err := d.take("kvm", s.KVM)
+	if err != nil {
+		return err
+	}
+	m, merr := New(Config{
+		KVM: dev, Memory: mem, MemoryBytes: s.MemoryBytes, VCPUs: s.VCPUs, UUID: s.UUID, Console: g.Hub,
+	})
+	if merr != nil {
+		return newError(merr)
+	}
+	g.Machine = m
+	return g.addDevices(s, d)
+}
+
+// newError says whose fault it is that a machine could not be made.
+func newError(err error) *protocol.Error {
+	e := &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
+	var missing *kvm.MissingError
+	switch {
+	case errors.Is(err, memory.ErrSize):
+		e.Code, e.Field = protocol.InvalidArgument, "memory"
+	case errors.As(err, &missing):
+		e.Field = "kvm"
+	}
+	return e
+}
+
+// addDevices plugs in what the Spec lists, in its order, then entropy and console.
+func (g *Guest) addDevices(s *protocol.Spec, d *descriptors) *protocol.Error {
+	for i, disk := range s.Disks {
+		if err := g.addDisk(i, disk, diskQueues(s), d); err != nil {
+			return err
+		}
+	}
+	for i, nic := range s.NICs {
+		if err := g.addNIC(i, nic, d); err != nil {
+			return err
+		}
+	}
+	return g.addEntropyAndConsole(s, d)
+}
+
+// diskQueues is how many queues each disk has: one per vCPU, unless those of
+// many disks would be too many threads.
+func diskQueues(s *protocol.Spec) int {
+	return max(1, min(s.VCPUs, blk.MaxQueues, maxDiskQueues/max(1, len(s.Disks))))
+}
+
+func (g *Guest) addDisk(i int, disk protocol.Disk, queues int, d *descriptors) *protocol.Error {
+	field := fmt.Sprintf("disks[%d]", i)
+	f, perr := d.take(field+".file", disk.File)
+	if perr != nil {
+		return perr
+	}
+	if len(disk.Serial) > blk.SerialSize {
+		f.Close()
+		return invalid(field+".serial", "serial of %d bytes: at most %d", len(disk.Serial), blk.SerialSize)
+	}
+	dev, err := blk.New(blk.Config{File: f, ReadOnly: disk.ReadOnly, Serial: disk.Serial, Queues: queues})
+	if err != nil {
+		f.Close()
+		return invalid(field+".file", "%v", err)
+	}
+	return g.plug(fmt.Sprintf("disk%d", i), dev)
+}
+
+func (g *Guest) addNIC(i int, nic protocol.NIC, d *descriptors) *protocol.Error {
+	field := fmt.Sprintf("nics[%d]", i)
+	mac, err := net.ParseMAC(nic.MAC)
+	if err != nil {
+		return invalid(field+".mac", "MAC address %q: %v", nic.MAC, err)
+	}
+	tap, perr := d.take(field+".tap", nic.Tap)
+	if perr != nil {
+		return perr
+	}
+	vhost, perr := d.takeOptional(field+".vhost", nic.Vhost)
+	if perr != nil {
+		tap.Close()
+		return perr
+	}
+	dev, err := vnet.New(vnet.Config{Tap: tap, Vhost: vhost, MAC: mac, MTU: nic.MTU})
+	if err != nil {
+		tap.Close()
+		if vhost != nil {
+			vhost.Close()
+		}
+		return invalid(field, "%v", err)
+	}
+	return g.plug(fmt.Sprintf("nic%d", i), dev)
+}
+
+func (g *Guest) addEntropyAndConsole(s *protocol.Spec, d *descriptors) *protocol.Error {
+	f, perr := d.take("entropy", s.Entropy)
+	if perr != nil {
+		return perr
+	}
+	random, err := rng.New(f)
+	if err != nil {
+		f.Close()
+		return invalid("entropy", "%v", err)
+	}
+	if err := g.plug("entropy", random); err != nil {
+		return err
+	}
+	in := make(chan []byte, typedAhead)
+	con, err := vconsole.New(vconsole.Config{Output: g.Hub.Writer(channelInput(in)), Input: in})
+	if err != nil {
+		return &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
+	}
+	return g.plug("console", con)
+}
+
+// channelInput is a console that takes input by a channel.
+type channelInput chan<- []byte
+
+// Accept implements console.Input.
+func (c channelInput) Accept(b []byte) int {
+	select {
+	case c <- slices.Clone(b):
+		return len(b)
+	default:
+		return 0
+	}
+}
+
+// plug puts a virtio device on the bus.
+func (g *Guest) plug(name string, dev virtio.Device) *protocol.Error {
+	t, err := transport.New(dev, g.mem, g.MSIRouter(), g.Notifier())
+	if err != nil {
+		err = errors.Join(err, dev.Close())
+	} else if err = g.AddDevice(name, t); err != nil {
+		err = errors.Join(err, t.Close())
+	}
+	if err != nil {
+		return &protocol.Error{Code: protocol.Unavailable, Message: fmt.Sprintf("%s: %v", name, err)}
+	}
+	return nil
+}
+
+// Load loads the kernel and what belongs to it, opens the log, and closes the
+// files it read.
+func (g *Guest) Load() *protocol.Error {
+	err := g.Machine.Load(g.src)
+	g.closeSource()
+	if err != nil {
+		e := &protocol.Error{Code: protocol.InvalidArgument, Message: err.Error()}
+		switch {
+		case errors.Is(err, boot.ErrKernel):
+			e.Field = "boot.kernel"
+		case errors.Is(err, boot.ErrInitramfs):
+			e.Field = "boot.initramfs"
+		case errors.Is(err, boot.ErrCmdline):
+			e.Field = "boot.cmdline"
+		case errors.Is(err, boot.ErrMemory):
+			e.Field = "memoryBytes"
+		default:
+			e.Code = protocol.Internal
+		}
+		return e
+	}
+	if err := g.Hub.Log(g.log, protocol.LogLimit); err != nil {
+		return invalid("log", "%v", err)
+	}
+	return nil
+}
+
+func (g *Guest) closeSource() {
+	for _, f := range []*os.File{g.src.Kernel, g.src.Initramfs} {
+		if f != nil {
+			f.Close()
+		}
+	}
+	g.src.Kernel, g.src.Initramfs = nil, nil
+}
+
+// Close flushes and frees everything. The guest has ended, or never started.
+func (g *Guest) Close() error {
+	g.closeSource()
+	var errs []error
+	if g.Machine != nil {
+		errs = append(errs, g.Machine.Close())
+	}
+	g.Hub.Close()
+	if g.log != nil {
+		errs = append(errs, g.log.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,119 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ashlar-hv/ashlar/vmm/arch"
+	"github.com/ashlar-hv/ashlar/vmm/kvm"
+	"github.com/ashlar-hv/ashlar/vmm/pci"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+)
+
+// A runner runs one vCPU on a thread of its own.
+type runner struct {
+	m     *Machine
+	cpu   *kvm.VCPU
+	stats *kvm.Stats
+	tid   atomic.Int32 // of the thread, 0 before it runs
+	asks  chan func()  // to be called on the thread, between two runs
+}
+
+// kick makes the vCPU leave the guest and look what is asked of it. The flag
+// makes a run that is about to start return too, so no kick is lost. SIGURG
+// is a signal that the Go runtime handles and takes no offence at.
+func (r *runner) kick() {
+	r.cpu.Interrupt()
+	if tid := r.tid.Load(); tid != 0 {
+		// It fails only when the thread has ended.
+		_ = unix.Tgkill(os.Getpid(), int(tid), unix.SIGURG)
+	}
+}
+
+// run is the life of the vCPU.
+func (r *runner) run() {
+	// The thread is never given back: it ends with the goroutine.
+	runtime.LockOSThread()
+	defer r.m.running.Done()
+	defer r.tid.Store(0)
+	defer func() {
+		if p := recover(); p != nil {
+			fmt.Fprintf(os.Stderr, "vCPU %d: panic: %v\n%s", r.cpu.ID(), p, debug.Stack())
+			r.m.fail(fmt.Errorf("vCPU %d: internal error: %v", r.cpu.ID(), p))
+		}
+	}()
+	r.tid.Store(int32(unix.Gettid()))
+	for {
+		reason, err := r.cpu.Run()
+		if err == nil {
+			err = r.handle(reason)
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, kvm.ErrInterrupted):
+			r.cpu.ClearInterrupt()
+			if !r.m.between(r) {
+				return
+			}
+		default:
+			r.m.fail(err)
+			return
+		}
+	}
+}
+
+// handle does what the guest needs. An error ends the machine.
+func (r *runner) handle(reason kvm.ExitReason) error {
+	switch reason {
+	case kvm.ExitIO:
+		return r.portIO()
+	case kvm.ExitMMIO:
+		return r.mmio()
+	case kvm.ExitIntr, kvm.ExitIRQWindow:
+		return nil
+	case kvm.ExitShutdown:
+		r.m.end(protocol.TripleFault, fmt.Sprintf("vCPU %d met a triple fault", r.cpu.ID()))
+		return nil
+	}
+	return r.cpu.Failure(reason)
+}
+
+func (r *runner) portIO() error {
+	io, err := r.cpu.IO()
+	if err != nil {
+		return err
+	}
+	for b := io.Data; len(b) >= io.Size; b = b[io.Size:] {
+		if io.Out {
+			r.m.ports.Out(io.Port, b[:io.Size])
+		} else {
+			r.m.ports.In(io.Port, b[:io.Size])
+		}
+	}
+	return nil
+}
+
+func (r *runner) mmio() error {
+	a, err := r.cpu.MMIO()
+	if err != nil {
+		return err
+	}
+	bus := r.m.bus
+	switch off := a.GPA - arch.ECAMBase; {
+	case off < pci.ECAMSize && a.Write:
+		bus.Write(off, a.Data)
+	case off < pci.ECAMSize:
+		bus.Read(off, a.Data)
+	case a.Write:
+		bus.MMIOWrite(a.GPA, a.Data) // where nothing answers it is lost
+	case !bus.MMIORead(a.GPA, a.Data):
+		pci.Ones(a.Data)
+	}
+	return nil
+}

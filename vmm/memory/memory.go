@@ -1,0 +1,296 @@
+// Package memory is a guest's physical memory: one file (a memfd), mapped once,
+// shown to the guest as one region from address 0 and, where it is larger than
+// LowTop, a second one from HighBase. The hole between them holds the
+// machine's devices, as on every PC.
+//
+// Guest memory is shared with a guest that may change it at any moment and
+// means harm. So there is no slice of it to hold: bytes are copied in and out,
+// ring indices go through atomic loads and stores, and every address is
+// checked against the regions first. Only the kernel is ever given a host
+// address (HostSpan), for vectors of io_uring and for vhost.
+//
+// Order: every Load is an acquire, every Store is sequentially consistent (a
+// full barrier), so the rings of virtio 1.2 section 2.7 need no other fence.
+package memory
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// LowTop is the most memory that lies below 4 GiB; the rest starts at HighBase.
+	LowTop = 3 << 30
+	// HighBase is where memory above LowTop goes on.
+	HighBase = 4 << 30
+	// PageSize is the unit of sizes and of host mappings in bytes.
+	PageSize = 4096
+	// MaxSize bounds a guest's memory in bytes (16 TiB): no sum of an address
+	// and a length in guest memory can overflow.
+	MaxSize = 16 << 40
+)
+
+var (
+	// ErrOutOfRange says that a range is not wholly inside guest memory.
+	ErrOutOfRange = errors.New("outside guest memory")
+	// ErrUnaligned says that an address is no multiple of the size loaded or stored.
+	ErrUnaligned = errors.New("unaligned guest address")
+	// ErrSize says that a size is no multiple of PageSize, zero, over MaxSize or
+	// not what the file has.
+	ErrSize = errors.New("bad memory size")
+)
+
+// A Region is a piece of guest memory that is contiguous in the guest and in
+// the file.
+type Region struct {
+	GPA      uint64  // guest-physical address
+	Size     uint64  // bytes
+	Offset   uint64  // of its first byte in the file
+	HostAddr uintptr // of its first byte in this process: for the kernel only
+}
+
+// Memory is a guest's physical memory. Its methods may be called by several
+// goroutines at once, except Close.
+type Memory struct {
+	base    hostPointer // to the file's first byte
+	size    uint64
+	low     uint64 // bytes from address 0
+	high    uint64 // bytes from HighBase
+	regions []Region
+}
+
+// Create makes an unlinked memory file of size bytes, as Map wants it. Its
+// size is sealed, so that nobody can cut it under a running guest.
+func Create(name string, size uint64) (*os.File, error) {
+	if err := checkSize(size); err != nil {
+		return nil, err
+	}
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("create memory file: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if err := f.Truncate(int64(size)); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("size memory file to %d bytes: %w", size, err)
+	}
+	const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("seal memory file: %w", err)
+	}
+	return f, nil
+}
+
+// Map maps the first size bytes of f, which stays the caller's and may be
+// closed at once. size is a multiple of PageSize and just the size of f.
+func Map(f *os.File, size uint64) (*Memory, error) {
+	if err := checkSize(size); err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("map guest memory: %w", err)
+	}
+	if uint64(fi.Size()) != size {
+		return nil, fmt.Errorf("map guest memory: file has %d bytes, want %d: %w", fi.Size(), size, ErrSize)
+	}
+	base, err := mapFile(f, size)
+	if err != nil {
+		return nil, fmt.Errorf("map %d bytes of guest memory: %w", size, err)
+	}
+	m := &Memory{base: base, size: size, low: min(size, LowTop)}
+	m.high = size - m.low
+	m.regions = append(m.regions, Region{Size: m.low, HostAddr: uintptr(base)})
+	if m.high > 0 {
+		m.regions = append(m.regions, Region{
+			GPA: HighBase, Size: m.high, Offset: m.low, HostAddr: uintptr(base) + uintptr(m.low),
+		})
+	}
+	return m, nil
+}
+
+func checkSize(size uint64) error {
+	if size == 0 || size%PageSize != 0 || size > MaxSize {
+		return fmt.Errorf("%d bytes of guest memory: %w", size, ErrSize)
+	}
+	return nil
+}
+
+// Close unmaps the memory. Nothing may use m, or a HostAddr of it, from then on.
+func (m *Memory) Close() error {
+	if m.base == nil {
+		return nil
+	}
+	err := unmap(m.base, m.size)
+	m.base, m.size, m.low, m.high, m.regions = nil, 0, 0, 0, nil
+	return err
+}
+
+// Size is the sum of all regions in bytes.
+func (m *Memory) Size() uint64 { return m.size }
+
+// Regions are the one or two pieces of the memory, lowest first. The slice is
+// shared: do not write to it.
+func (m *Memory) Regions() []Region { return m.regions }
+
+// Contains says whether all n bytes from gpa are inside one region.
+func (m *Memory) Contains(gpa, n uint64) bool {
+	_, ok := m.offset(gpa, n)
+	return ok
+}
+
+// offset returns where the n bytes at gpa lie in the mapping, and whether
+// they are wholly inside one region. No sum in it can overflow: each is taken
+// only after the bound that keeps it small.
+func (m *Memory) offset(gpa, n uint64) (uint64, bool) {
+	if gpa < m.low {
+		return gpa, n <= m.low-gpa
+	}
+	if gpa >= HighBase && gpa-HighBase < m.high {
+		off := gpa - HighBase
+		return m.low + off, n <= m.high-off
+	}
+	return 0, false
+}
+
+// ReadAt fills b with the bytes at gpa.
+func (m *Memory) ReadAt(gpa uint64, b []byte) error {
+	off, ok := m.offset(gpa, uint64(len(b)))
+	if !ok {
+		return outOfRange("read", gpa, uint64(len(b)))
+	}
+	m.copyOut(b, off)
+	return nil
+}
+
+// WriteAt copies b to gpa.
+func (m *Memory) WriteAt(gpa uint64, b []byte) error {
+	off, ok := m.offset(gpa, uint64(len(b)))
+	if !ok {
+		return outOfRange("write", gpa, uint64(len(b)))
+	}
+	m.copyIn(off, b)
+	return nil
+}
+
+// Zero clears n bytes at gpa.
+func (m *Memory) Zero(gpa, n uint64) error {
+	off, ok := m.offset(gpa, n)
+	if !ok {
+		return outOfRange("zero", gpa, n)
+	}
+	m.clear(off, n)
+	return nil
+}
+
+// ReadFile fills the n bytes at gpa with those at off of f, without a copy in
+// between. A file that ends before is io.ErrUnexpectedEOF.
+func (m *Memory) ReadFile(f *os.File, off int64, gpa, n uint64) error {
+	dst, ok := m.offset(gpa, n)
+	if !ok {
+		return outOfRange("read file", gpa, n)
+	}
+	for n > 0 {
+		got, err := m.pread(f, off, dst, min(n, 16<<20))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", f.Name(), err)
+		}
+		if got == 0 {
+			return fmt.Errorf("read %s at %d: %w", f.Name(), off, io.ErrUnexpectedEOF)
+		}
+		off, dst, n = off+int64(got), dst+uint64(got), n-uint64(got)
+	}
+	return nil
+}
+
+// HostSpan is the host address of n bytes at gpa, which lie inside one region.
+// It is for the kernel (iovecs, vhost rings) and never for Go code to follow.
+func (m *Memory) HostSpan(gpa, n uint64) (uintptr, error) {
+	off, ok := m.offset(gpa, n)
+	if !ok {
+		return 0, outOfRange("span", gpa, n)
+	}
+	return uintptr(m.base) + uintptr(off), nil
+}
+
+// aligned is offset for a naturally aligned word of n bytes.
+func (m *Memory) aligned(op string, gpa, n uint64) (uint64, error) {
+	if gpa%n != 0 {
+		return 0, fmt.Errorf("%s %d bytes at %#x: %w", op, n, gpa, ErrUnaligned)
+	}
+	off, ok := m.offset(gpa, n)
+	if !ok {
+		return 0, outOfRange(op, gpa, n)
+	}
+	return off, nil
+}
+
+// Load16 atomically loads the little-endian word at gpa.
+func (m *Memory) Load16(gpa uint64) (uint16, error) {
+	off, err := m.aligned("load", gpa, 2)
+	if err != nil {
+		return 0, err
+	}
+	// Regions are whole pages, so the word around it is inside too.
+	return uint16(m.load32(off&^3) >> (off & 2 * 8)), nil
+}
+
+// Load32 atomically loads the little-endian word at gpa.
+func (m *Memory) Load32(gpa uint64) (uint32, error) {
+	off, err := m.aligned("load", gpa, 4)
+	if err != nil {
+		return 0, err
+	}
+	return m.load32(off), nil
+}
+
+// Load64 atomically loads the little-endian word at gpa.
+func (m *Memory) Load64(gpa uint64) (uint64, error) {
+	off, err := m.aligned("load", gpa, 8)
+	if err != nil {
+		return 0, err
+	}
+	return m.load64(off), nil
+}
+
+// Store16 atomically stores v at gpa, little-endian.
+func (m *Memory) Store16(gpa uint64, v uint16) error {
+	off, err := m.aligned("store", gpa, 2)
+	if err != nil {
+		return err
+	}
+	m.store16(off, v)
+	return nil
+}
+
+// Store32 atomically stores v at gpa, little-endian.
+func (m *Memory) Store32(gpa uint64, v uint32) error {
+	off, err := m.aligned("store", gpa, 4)
+	if err != nil {
+		return err
+	}
+	m.store32(off, v)
+	return nil
+}
+
+// Store64 atomically stores v at gpa, little-endian.
+func (m *Memory) Store64(gpa uint64, v uint64) error {
+	off, err := m.aligned("store", gpa, 8)
+	if err != nil {
+		return err
+	}
+	m.store64(off, v)
+	return nil
+}
+
+func outOfRange(op string, gpa, n uint64) error {
+	return fmt.Errorf("%s %d bytes at %#x: %w", op, n, gpa, ErrOutOfRange)
+}

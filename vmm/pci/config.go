@@ -1,0 +1,147 @@
+package pci
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// ErrConfigSpace says that a capability or BAR does not fit where it was asked for.
+var ErrConfigSpace = errors.New("does not fit in configuration space")
+
+// An Identity is what a function says it is.
+type Identity struct {
+	Vendor, Device       uint16
+	SubVendor, SubDevice uint16
+	Revision             uint8
+	Class                Class
+}
+
+// A Config is the configuration space of one type 0 function: bytes, and for
+// each bit whether the guest may write it. Its methods may be called by several
+// goroutines at once; what adds capabilities and BARs is for the maker of
+// the function, before the Bus has it.
+type Config struct {
+	mu   sync.Mutex
+	data [ConfigSize]byte // guarded by mu
+	mask [ConfigSize]byte // bits the guest may write; fixed once the Bus has it
+	bar  [bars]barInfo    // fixed once the Bus has it
+
+	lastCap uint8 // offset of the last capability's next pointer, 0 with none
+	nextCap int   // where the next capability goes
+	hooks   []hook
+}
+
+// A hook is code behind some bytes of configuration space. It is called
+// without Config.mu, after a write and before a read that touches them.
+type hook struct {
+	off, n  int
+	written func()
+	reading func()
+}
+
+// NewConfig makes the configuration space of a function without BARs or
+// capabilities.
+func NewConfig(id Identity) *Config {
+	c := &Config{nextCap: firstCap}
+	c.put16(regVendor, id.Vendor)
+	c.put16(regDevice, id.Device)
+	c.put16(regSubVendor, id.SubVendor)
+	c.put16(regSubDevice, id.SubDevice)
+	c.data[regRevision] = id.Revision
+	c.data[regClass] = byte(id.Class)
+	c.data[regClass+1] = byte(id.Class >> 8)
+	c.data[regClass+2] = byte(id.Class >> 16)
+	binary.LittleEndian.PutUint16(c.mask[regCommand:],
+		cmdMemory|cmdBusMaster|cmdParity|cmdSERR|cmdINTxDisable)
+	c.mask[regCacheLine] = 0xff
+	c.mask[regIntLine] = 0xff
+	return c
+}
+
+func (c *Config) put16(off int, v uint16) { binary.LittleEndian.PutUint16(c.data[off:], v) }
+
+// AddCapability appends a capability: id, the pointer to the next, then body.
+// writable says which bits of body the guest may write; it may be shorter than
+// body. It returns the capability's offset.
+func (c *Config) AddCapability(id uint8, body, writable []byte) (int, error) {
+	off := c.nextCap
+	end := off + 2 + len(body)
+	if end > headerSpace || len(writable) > len(body) {
+		return 0, fmt.Errorf("capability %#x of %d bytes at %#x: %w", id, len(body)+2, off, ErrConfigSpace)
+	}
+	c.data[off] = id
+	copy(c.data[off+2:], body)
+	copy(c.mask[off+2:], writable)
+	if c.lastCap == 0 {
+		c.data[regCapPointer] = byte(off)
+		c.data[regStatus] |= statusCapList
+	} else {
+		c.data[c.lastCap] = byte(off)
+	}
+	c.lastCap = uint8(off + 1)
+	c.nextCap = (end + 3) &^ 3
+	return off, nil
+}
+
+// Hook has written called after each guest write that touches the n bytes at
+// off, and reading before each guest read of them. Either may be nil. They may
+// use Bytes and SetBytes.
+func (c *Config) Hook(off, n int, written, reading func()) {
+	c.hooks = append(c.hooks, hook{off: off, n: n, written: written, reading: reading})
+}
+
+// Bytes copies what is at off into b.
+func (c *Config) Bytes(off int, b []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	copy(b, c.data[off:])
+}
+
+// SetBytes changes the bytes at off, whether the guest may write them or not.
+func (c *Config) SetBytes(off int, b []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	copy(c.data[off:], b)
+}
+
+// read is the guest reading len(b) bytes at off.
+func (c *Config) read(off int, b []byte) {
+	for _, h := range c.hooks {
+		if h.reading != nil && overlap(off, len(b), h.off, h.n) {
+			h.reading()
+		}
+	}
+	c.Bytes(off, b)
+}
+
+// write is the guest writing b at off.
+func (c *Config) write(off int, b []byte) {
+	c.mu.Lock()
+	for i, v := range b {
+		m := c.mask[off+i]
+		c.data[off+i] = c.data[off+i]&^m | v&m
+	}
+	c.mu.Unlock()
+	for _, h := range c.hooks {
+		if h.written != nil && overlap(off, len(b), h.off, h.n) {
+			h.written()
+		}
+	}
+}
+
+func overlap(a, an, b, bn int) bool { return a < b+bn && b < a+an }
+
+// AddExpress appends a PCI Express capability (section 7.5.3), version 2, of a
+// root complex integrated endpoint: a function on the root bus, with no link.
+func (c *Config) AddExpress() error {
+	var body, mask [0x3a]byte
+	binary.LittleEndian.PutUint16(body[0:], 2|9<<4)
+	const roleBasedErrors = 1 << 15
+	binary.LittleEndian.PutUint32(body[2:], roleBasedErrors)
+	// Device Control: error reporting, relaxed ordering, payload, no snoop, request size.
+	binary.LittleEndian.PutUint16(mask[6:], 0x78ff)
+	_, err := c.AddCapability(CapExpress, body[:], mask[:])
+	return err
+}

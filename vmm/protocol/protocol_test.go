@@ -1,0 +1,119 @@
+package protocol
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// largest is a Request with as much in it as core ever sends.
+func largest() Request {
+	initramfs, vhost := File(1), File(20)
+	s := &Spec{Name: "vm", UUID: "00000000-0000-0000-0000-000000000001", VCPUs: 16, MemoryBytes: 1 << 40,
+		Memory: 2, KVM: 3, Log: 4, Entropy: 5, Jail: Jail{UID: 100000, GID: 100000},
+		Boot: Boot{Kernel: 0, Initramfs: &initramfs, Cmdline: string(make([]byte, 2047))}}
+	for i := range 16 {
+		s.Disks = append(s.Disks, Disk{File: File(6 + i), Serial: "12345678901234567890", ReadOnly: true})
+	}
+	for range 8 {
+		s.NICs = append(s.NICs, NIC{Tap: 22, Vhost: &vhost, MAC: "02:00:00:00:00:01", MTU: 1500})
+	}
+	return Request{ID: 1<<64 - 1, Method: Configure, Spec: s}
+}
+
+// TestRequestTravels sends the largest request over a real socket.
+func TestRequestTravels(t *testing.T) {
+	ours, theirs, err := seqpacket.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := seqpacket.FromFile(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	b, err := seqpacket.FromFile(theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	want := largest()
+	if err := a.Send(want); err != nil {
+		t.Fatalf("send: %v", err)
+	}
+	var got Request
+	if _, err := b.Recv(&got); err != nil {
+		t.Fatalf("receive: %v", err)
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("request (-sent +received):\n%s", d)
+	}
+}
+
+// TestGolden holds the messages' form: core and a VMM of an older build have
+// to understand each other while a host is updated under its guests.
+func TestGolden(t *testing.T) {
+	initramfs := File(1)
+	for name, v := range map[string]any{
+		"configure": Request{ID: 1, Method: Configure, Spec: &Spec{Name: "vm", UUID: "u", VCPUs: 1, MemoryBytes: 1 << 27, Memory: 2,
+			KVM: 3, Boot: Boot{Initramfs: &initramfs, Cmdline: "quiet"}, Log: 4, Entropy: 5, Disks: []Disk{{File: 6, Serial: "s"}},
+			NICs: []NIC{{Tap: 7, MAC: "02:00:00:00:00:01"}}, Jail: Jail{UID: 100000, GID: 100000}}},
+		"status": Response{ID: 1, Status: &Status{State: Stopped, Reason: Failed, Message: "m"}},
+		"error":  Response{ID: 1, Error: &Error{Code: InvalidArgument, Field: "boot.kernel", Message: "m"}},
+		"result": Result{Reason: PoweredOff},
+	} {
+		got, err := json.MarshalIndent(v, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join("testdata", name+".json")
+		if *update {
+			if err := os.WriteFile(file, append(got, '\n'), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(string(want), string(got)+"\n"); d != "" {
+			t.Errorf("%s (-%s +now):\n%s", name, file, d)
+		}
+	}
+}
+
+// FuzzRequest reads requests: what comes out can be sent on and means the same.
+func FuzzRequest(f *testing.F) {
+	b, err := json.Marshal(largest())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte(`{"id":1,"method":"query"}`))
+	f.Add([]byte(`{"id":-1,"spec":{"disks":[{}],"nics":[{"vhost":1}]}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var first, second Request
+		if json.Unmarshal(b, &first) != nil {
+			return
+		}
+		again, err := json.Marshal(first)
+		if err != nil {
+			t.Fatalf("a request that was read cannot be sent: %v", err)
+		}
+		if err := json.Unmarshal(again, &second); err != nil {
+			t.Fatalf("a request that was sent cannot be read: %v", err)
+		}
+		third, err := json.Marshal(second)
+		if err != nil || string(third) != string(again) {
+			t.Errorf("sent %s, then %s (%v)", again, third, err)
+		}
+	})
+}

@@ -1,0 +1,22 @@
+package blk
+
+import "sync/atomic"
+
+// Metrics counts what a disk has done since it was made.
+type Metrics struct {
+	reads, writes, flushes, discards, zeroes atomic.Uint64
+	readBytes, writtenBytes                  atomic.Uint64
+	errors                                   atomic.Uint64 // requests answered with IOERR
+	unsupported                              atomic.Uint64
+}
+
+// Counters returns the metrics by name.
+func (d *Device) Counters() map[string]uint64 {
+	m := &d.metrics
+	return map[string]uint64{
+		"reads": m.reads.Load(), "writes": m.writes.Load(), "flushes": m.flushes.Load(),
+		"discards": m.discards.Load(), "write_zeroes": m.zeroes.Load(),
+		"read_bytes": m.readBytes.Load(), "written_bytes": m.writtenBytes.Load(),
+		"errors": m.errors.Load(), "unsupported": m.unsupported.Load(),
+	}
+}

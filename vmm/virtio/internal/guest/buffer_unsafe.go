@@ -1,0 +1,24 @@
+package main
+
+import (
+	"os"
+	"unsafe" // an address to align to, and a pointer that lives for one call
+
+	"golang.org/x/sys/unix"
+)
+
+// aligned makes a buffer that O_DIRECT takes.
+func aligned(n int) []byte {
+	b := make([]byte, n+4096)
+	skip := -uintptr(unsafe.Pointer(&b[0])) & 4095
+	return b[skip:][:n]
+}
+
+// rangeIoctl gives a block device a request that takes an offset and a size.
+func rangeIoctl(f *os.File, request uint, off, n uint64) error {
+	r := [2]uint64{off, n}
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, f.Fd(), uintptr(request), uintptr(unsafe.Pointer(&r))); e != 0 {
+		return e
+	}
+	return nil
+}

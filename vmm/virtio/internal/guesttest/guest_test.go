@@ -1,0 +1,287 @@
+//go:build roottest
+
+package guesttest
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ashlar-hv/ashlar/vmm/memory"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
+)
+
+// What roottest puts into the machine.
+const (
+	kernel    = "/guest-bzImage"
+	initramfs = "/virtio-guest.cpio"
+)
+
+const (
+	diskSize   = 16 << 20
+	memorySize = 256 << 20
+	patience   = 3 * time.Minute
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A builder collects a Spec and its descriptors.
+type builder struct {
+	t     *testing.T
+	spec  protocol.Spec
+	files []*os.File
+}
+
+func (b *builder) add(f *os.File, err error) protocol.File {
+	b.t.Helper()
+	must(b.t, err)
+	b.files = append(b.files, f)
+	return protocol.File(len(b.files) - 1)
+}
+
+// disk makes a file of diskSize bytes that begins with text.
+func (b *builder) disk(text string, flags int) string {
+	b.t.Helper()
+	name := filepath.Join(b.t.TempDir(), "disk")
+	must(b.t, os.WriteFile(name, []byte(text), 0o600))
+	must(b.t, os.Truncate(name, diskSize))
+	f := b.add(os.OpenFile(name, flags, 0))
+	b.spec.Disks = append(b.spec.Disks, protocol.Disk{
+		File: f, ReadOnly: flags&os.O_RDWR == 0, Serial: fmt.Sprintf("disk%d", len(b.spec.Disks)),
+	})
+	return name
+}
+
+// tap makes a tap interface with the address 10.99.n.1.
+func tap(t *testing.T, n byte) (*os.File, net.IP) {
+	t.Helper()
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	must(t, err)
+	r, err := unix.NewIfreq(fmt.Sprintf("guest%d", n))
+	must(t, err)
+	r.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	must(t, unix.IoctlIfreq(fd, unix.TUNSETIFF, r))
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(s)
+	ip := net.IP{10, 99, n, 1}
+	must(t, r.SetInet4Addr(ip))
+	must(t, unix.IoctlIfreq(s, unix.SIOCSIFADDR, r))
+	must(t, r.SetInet4Addr(net.IP{255, 255, 255, 0}))
+	must(t, unix.IoctlIfreq(s, unix.SIOCSIFNETMASK, r))
+	r.SetUint16(unix.IFF_UP)
+	must(t, unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, r))
+	return os.NewFile(uintptr(fd), "tap"), ip
+}
+
+// echo answers on ip for the time of the test.
+func echo(t *testing.T, ip net.IP) net.Addr {
+	t.Helper()
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: ip})
+	must(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.AcceptTCP()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				b, err := io.ReadAll(c)
+				if err == nil {
+					_, err = c.Write(b)
+				}
+				if err != nil {
+					t.Logf("echo: %v", err)
+				}
+			}()
+		}
+	}()
+	return l.Addr()
+}
+
+func TestGuest(t *testing.T) {
+	for i, tt := range []struct {
+		name  string
+		vhost bool
+		cpus  int
+		flags int // of the disk
+	}{
+		{"vhost-net, 2 CPUs", true, 2, os.O_RDWR},
+		{"user space, 1 CPU, O_DIRECT", false, 1, os.O_RDWR | unix.O_DIRECT},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := &builder{t: t, spec: protocol.Spec{Name: "virtio", VCPUs: tt.cpus, MemoryBytes: memorySize}}
+			f, ip := tap(t, byte(i))
+			nic := protocol.NIC{Tap: b.add(f, nil), MAC: "02:00:00:00:00:01", MTU: 1500}
+			if tt.vhost {
+				v := b.add(os.OpenFile("/dev/vhost-net", os.O_RDWR, 0))
+				nic.Vhost = &v
+			}
+			b.spec.NICs = []protocol.NIC{nic}
+			written := b.disk("", tt.flags)
+			b.disk("read-only", os.O_RDONLY)
+			i := b.add(os.Open(initramfs))
+			b.spec.Boot = protocol.Boot{
+				Kernel: b.add(os.Open(kernel)), Initramfs: &i,
+				Cmdline: fmt.Sprintf("console=ttyS0 quiet panic=-1 disk=disk0 peer=%s", echo(t, ip)),
+			}
+			b.run()
+			checkDisk(t, written)
+		})
+	}
+}
+
+// run runs the guest, in a VMM process in its jail as core starts it, until it
+// has powered off, and checks what it said.
+func (b *builder) run() {
+	t := b.t
+	b.spec.KVM = b.add(os.OpenFile("/dev/kvm", os.O_RDWR, 0))
+	b.spec.Memory = b.add(memory.Create("guest", memorySize))
+	b.spec.Entropy = b.add(os.Open("/dev/urandom"))
+	b.spec.Log = b.add(os.CreateTemp(t.TempDir(), "log"))
+	b.spec.Jail = protocol.Jail{UID: 100001, GID: 100001}
+	v := startVMM(t)
+	v.call(protocol.Request{Method: protocol.Configure, Spec: &b.spec}, b.files...)
+	seqpacket.CloseAll(b.files)
+	said := make(chan string)
+	go b.listen(v.console(), said)
+	text := <-said // until the VMM has ended
+	v.ended()
+	for _, want := range []string{"guest: passed", "guest: hello from hvc0"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("guest has not said %q", want)
+		}
+	}
+}
+
+// A vmm is a running VMM process, and core's end of its socket.
+type vmm struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	conn   *seqpacket.Conn
+	result *os.File
+	id     uint64
+}
+
+func startVMM(t *testing.T) *vmm {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "vmm.sock")
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	must(t, err)
+	defer l.Close()
+	f, err := l.File()
+	must(t, err)
+	defer f.Close()
+	v := &vmm{t: t}
+	v.result, err = os.CreateTemp(t.TempDir(), "result")
+	must(t, err)
+	v.cmd = exec.Command("/bin/ashlar-vmm")
+	v.cmd.ExtraFiles = []*os.File{f, v.result} // protocol.ListenFD, protocol.ResultFD
+	v.cmd.Stdout, v.cmd.Stderr = os.Stderr, os.Stderr
+	v.cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setsid: true,
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC |
+			unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
+	}
+	must(t, v.cmd.Start())
+	// Whatever happens it does not stay; what it ends with is for ended.
+	stop := time.AfterFunc(patience, func() {
+		t.Errorf("the guest has not ended in %v", patience)
+		v.cmd.Process.Kill()
+	})
+	t.Cleanup(func() {
+		stop.Stop()
+		v.cmd.Process.Kill()
+	})
+	v.conn, err = seqpacket.Dial(path)
+	must(t, err)
+	t.Cleanup(func() { v.conn.Close() })
+	return v
+}
+
+// call sends a request and returns what came back.
+func (v *vmm) call(r protocol.Request, files ...*os.File) (protocol.Response, []*os.File) {
+	v.t.Helper()
+	v.id++
+	r.ID = v.id
+	must(v.t, v.conn.Send(r, files...))
+	var resp protocol.Response
+	got, err := v.conn.Recv(&resp)
+	must(v.t, err)
+	if resp.Error != nil {
+		v.t.Fatalf("%s: %s (%s)", r.Method, resp.Error.Message, resp.Error.Field)
+	}
+	return resp, got
+}
+
+// console is a stream of what the guest prints.
+func (v *vmm) console() io.Reader {
+	v.t.Helper()
+	_, files := v.call(protocol.Request{Method: protocol.Console})
+	if len(files) != 1 {
+		v.t.Fatalf("%d descriptors for a console", len(files))
+	}
+	v.t.Cleanup(func() { files[0].Close() })
+	return files[0]
+}
+
+// ended waits for the process and checks that the guest has powered off.
+func (v *vmm) ended() {
+	v.t.Helper()
+	if err := v.cmd.Wait(); err != nil {
+		v.t.Errorf("VMM: %v", err)
+	}
+	var r protocol.Result
+	b, err := os.ReadFile(v.result.Name())
+	must(v.t, err)
+	if err := json.Unmarshal(b, &r); err != nil || r.Reason != protocol.PoweredOff {
+		v.t.Errorf("guest ended with %q, %v; want %s", b, err, protocol.PoweredOff)
+	}
+}
+
+// listen collects and logs what the guest says.
+func (b *builder) listen(view io.Reader, said chan<- string) {
+	var text strings.Builder
+	for s := bufio.NewScanner(view); s.Scan(); {
+		text.WriteString(s.Text() + "\n")
+		b.t.Logf("guest says: %s", s.Text())
+	}
+	said <- text.String()
+}
+
+// checkDisk looks for what the guest wrote and zeroed, as the host sees it.
+func checkDisk(t *testing.T, name string) {
+	t.Helper()
+	content, err := os.ReadFile(name)
+	must(t, err)
+	if len(content) != diskSize {
+		t.Fatalf("disk has %d bytes, want %d", len(content), diskSize)
+	}
+	const written = 8 << 20
+	if bytes.Equal(content[:4096], make([]byte, 4096)) {
+		t.Error("nothing of what the guest wrote is on the disk")
+	}
+	if !bytes.Equal(content[written:written+1<<20], make([]byte, 1<<20)) {
+		t.Error("what the guest zeroed is not zero on the disk")
+	}
+}

@@ -1,0 +1,58 @@
+package net
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ashlar-hv/ashlar/vmm/jail"
+	"github.com/ashlar-hv/ashlar/vmm/vhost"
+	"github.com/ashlar-hv/ashlar/vmm/virtio"
+)
+
+// Rules are the system calls that a Device needs after New, besides reading and
+// writing.
+func Rules() []jail.Rule {
+	return append(vhost.Rules(), jail.Allow(unix.SYS_IOCTL,
+		"offloads that the guest's network driver took", jail.Masked(1, 1<<32-1, unix.TUNSETOFFLOAD)))
+}
+
+// Offloads of a tap (linux/if_tun.h).
+const (
+	tunFCsum   = 1 << 0
+	tunFTSO4   = 1 << 1
+	tunFTSO6   = 1 << 2
+	tunFTSOECN = 1 << 3
+)
+
+// prepareTap makes sure that packets of f have the header of virtio 1 before them.
+func prepareTap(f *os.File) error {
+	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.TUNSETVNETHDRSZ, headerSize); err != nil {
+		return fmt.Errorf("TUNSETVNETHDRSZ: %w (is %s a tap with IFF_VNET_HDR?)", err, f.Name())
+	}
+	return nil
+}
+
+// setOffloads tells the tap what the driver can take.
+func setOffloads(f *os.File, g virtio.Features) error {
+	var v int
+	if g.Has(featGuestCsum) { // the others mean nothing without it
+		v = tunFCsum
+		for _, o := range []struct {
+			feat virtio.Features
+			flag int
+		}{{featGuestTSO4, tunFTSO4}, {featGuestTSO6, tunFTSO6}} {
+			if g.Has(o.feat) {
+				v |= o.flag
+			}
+		}
+		if g.Has(featGuestECN) && v != tunFCsum {
+			v |= tunFTSOECN
+		}
+	}
+	if err := unix.IoctlSetInt(int(f.Fd()), unix.TUNSETOFFLOAD, v); err != nil {
+		return fmt.Errorf("TUNSETOFFLOAD %#x: %w", v, err)
+	}
+	return nil
+}
