@@ -1,0 +1,142 @@
+package coretest
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+)
+
+// change notes a new status and tells it. mu is held.
+func (c *Core) change(g *guest, st hostcall.GuestStatus) {
+	g.status = st
+	for k := range c.conns {
+		if k.subscribed {
+			_ = k.c.Send(hostcall.Message{Event: &hostcall.Event{Guest: &st}})
+		}
+	}
+}
+
+// exit ends a guest's run. mu is held.
+func (c *Core) exit(g *guest, reason, message string) {
+	st := hostcall.GuestStatus{ID: g.status.ID, State: hostcall.Stopped, Reason: reason, Message: message}
+	g.end(st)
+	c.change(g, st)
+}
+
+func (g *guest) end(st hostcall.GuestStatus) {
+	g.status = st
+	for _, v := range g.viewers {
+		v.Close()
+	}
+	g.viewers = nil
+	if g.stopped != nil {
+		close(g.stopped)
+		g.stopped = nil
+	}
+}
+
+// Exit ends the run of the guest with that ID.
+func (c *Core) Exit(id, reason, message string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if g := c.guests[id]; g != nil && g.status.State == hostcall.Running {
+		c.exit(g, reason, message)
+	}
+}
+
+// Address says what DHCP gave to the first NIC.
+func (c *Core) Address(id, address string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if g := c.guests[id]; g != nil {
+		st := g.status
+		st.Addresses = []string{address}
+		c.change(g, st)
+	}
+}
+
+// Print prints on the console of the guest.
+func (c *Core) Print(id, text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := c.guests[id]
+	if g == nil {
+		return
+	}
+	g.output = append(g.output, text...)
+	for _, v := range g.viewers {
+		_, _ = v.Write([]byte(text))
+	}
+}
+
+// Typed is what was typed at the console of this run.
+func (c *Core) Typed(id string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if g := c.guests[id]; g != nil {
+		return string(g.typed)
+	}
+	return ""
+}
+
+// Viewers is how many consoles are open.
+func (c *Core) Viewers(id string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if g := c.guests[id]; g != nil {
+		return len(g.viewers)
+	}
+	return 0
+}
+
+// view makes a console connection, replay first. mu is held.
+func (c *Core) view(g *guest) (*os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	mine, theirs := os.NewFile(uintptr(fds[0]), "console"), os.NewFile(uintptr(fds[1]), "viewer")
+	if _, err := mine.Write(g.output); err != nil {
+		mine.Close()
+		theirs.Close()
+		return nil, err
+	}
+	reader, err := net.FileConn(mine)
+	if err != nil {
+		mine.Close()
+		theirs.Close()
+		return nil, err
+	}
+	g.viewers = append(g.viewers, mine)
+	stopped := g.stopped
+	c.viewing.Go(func() {
+		<-stopped
+		reader.Close()
+	})
+	c.viewing.Go(func() {
+		buf := make([]byte, 4096)
+		for {
+			n, err := reader.Read(buf)
+			if err != nil {
+				return
+			}
+			c.mu.Lock()
+			g.typed = append(g.typed, buf[:n]...)
+			c.mu.Unlock()
+		}
+	})
+	return theirs, nil
+}
+
+// log writes the console log to a file and opens it. mu is held.
+func (c *Core) log(id string, g *guest) (*os.File, error) {
+	path := filepath.Join(c.Dir, "log-"+id)
+	if err := os.WriteFile(path, g.output, 0o600); err != nil {
+		return nil, err
+	}
+	return os.Open(path)
+}

@@ -1,0 +1,198 @@
+package machine
+
+import (
+	"fmt"
+	"regexp"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/ashlar-hv/ashlar/mgmt/control/operation"
+	"github.com/ashlar-hv/ashlar/mgmt/control/refuse"
+	"github.com/ashlar-hv/ashlar/mgmt/control/store"
+)
+
+// Kinds of operations.
+const (
+	kindStart  = "start"
+	kindStop   = "stop"
+	kindDelete = "delete"
+)
+
+// maxQueue bounds the operations that wait for one machine.
+const maxQueue = 8
+
+// requestForm is the text form of a UUID (RFC 9562).
+var requestForm = regexp.MustCompile(`^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$`)
+
+// A Ticket makes a request idempotent: Key is the caller's name, the method and its
+// request_id, "" where it brought none; Digest is of all else that it said.
+type Ticket struct {
+	Key    string
+	Digest string
+}
+
+// NewTicket checks a request_id.
+func NewTicket(caller, method, requestID, digest string) (Ticket, error) {
+	if requestID == "" {
+		return Ticket{}, nil
+	}
+	if !requestForm.MatchString(requestID) {
+		return Ticket{}, refuse.Field("request_id", "is %q: write a UUID, or leave it empty", requestID)
+	}
+	return Ticket{Key: caller + "\x00" + method + "\x00" + requestID, Digest: digest}, nil
+}
+
+// earlier returns what the same request has made before, "" where it is new.
+func (g *Manager) earlier(t Ticket) (result string, err error) {
+	if t.Key == "" {
+		return "", nil
+	}
+	var r store.Request
+	err = g.store.View(func(tx *store.Tx) (err error) {
+		r, _, err = store.Requests.Get(tx, t.Key)
+		return err
+	})
+	if err != nil {
+		return "", refuse.Internal(err)
+	}
+	if r.Result != "" && r.Digest != t.Digest {
+		return "", refuse.Field("request_id", "was used for another request: use a new one for each")
+	}
+	return r.Result, nil
+}
+
+func (t Ticket) put(tx *store.Tx, result string) error {
+	if t.Key == "" {
+		return nil
+	}
+	return store.Requests.Put(tx, store.Request{Key: t.Key, Digest: t.Digest, Result: result, Time: time.Now()})
+}
+
+// An Order asks for an operation.
+type Order struct {
+	Name   string
+	Etag   string
+	Force  bool
+	Grace  time.Duration
+	Ticket Ticket
+}
+
+// Start orders a start.
+func (g *Manager) Start(o Order) (*operation.Op, error) { return g.submit(kindStart, o) }
+
+// Stop orders a stop.
+func (g *Manager) Stop(o Order) (*operation.Op, error) { return g.submit(kindStop, o) }
+
+// Delete orders a deletion.
+func (g *Manager) Delete(o Order) (*operation.Op, error) { return g.submit(kindDelete, o) }
+
+// submit accepts an order or refuses it: the operation is in the store when it returns.
+func (g *Manager) submit(kind string, o Order) (*operation.Op, error) {
+	if op, err := g.repeated(o.Ticket); op != nil || err != nil {
+		return op, err
+	}
+	m, err := g.Find(o.Name)
+	if err != nil {
+		return nil, err
+	}
+	m.deciding.Lock()
+	defer m.deciding.Unlock()
+	// Again, now that nobody else can submit for this machine.
+	if op, err := g.repeated(o.Ticket); op != nil || err != nil {
+		return op, err
+	}
+	m.mu.Lock()
+	err = m.acceptable(kind, o)
+	m.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	rec := store.Operation{Kind: kind, Target: m.Name(), TargetUID: m.uid, Force: o.Force, Grace: o.Grace}
+	op, err := g.ops.Begin(rec, o.Ticket.put)
+	if err != nil {
+		return nil, refuse.Internal(err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if o.Force && m.current != nil && m.current.Record().Kind == kindStop {
+		m.hurry = true
+	}
+	m.queue = append(m.queue, op)
+	m.touch()
+	return op, nil
+}
+
+// repeated returns the operation that the same request has begun before.
+func (g *Manager) repeated(t Ticket) (*operation.Op, error) {
+	id, err := g.earlier(t)
+	if id == "" || err != nil {
+		return nil, err
+	}
+	return g.ops.Get(operation.Prefix + id)
+}
+
+// acceptable refuses what makes no sense in the state that the machine is in, or will be
+// in after what is queued. mu is held.
+func (m *Machine) acceptable(kind string, o Order) error {
+	runs, verb := m.alive(), "is"
+	for _, op := range append([]*operation.Op{m.current}, m.queue...) {
+		if op == nil {
+			continue
+		}
+		switch op.Record().Kind {
+		case kindStart:
+			runs, verb = true, "is being started by "+operation.Prefix+op.Record().ID+" and will be"
+		case kindStop:
+			runs, verb = false, "is being stopped by "+operation.Prefix+op.Record().ID+" and will be"
+		case kindDelete:
+			return refuse.Precondition(refuse.WrongState, m.Name(), m.Name()+" is being deleted by "+operation.Prefix+op.Record().ID)
+		}
+	}
+	stopping := m.current != nil && m.current.Record().Kind == kindStop
+	switch {
+	case m.gone:
+		return refuse.NotFound(Kind, m.Name())
+	case o.Etag != "" && o.Etag != m.proto().Etag:
+		return refuse.Etag(Kind, m.Name())
+	case len(m.queue) >= maxQueue:
+		return refuse.New(connect.CodeResourceExhausted, refuse.LimitReached,
+			fmt.Sprintf("%d operations wait for %s: wait for some of them, or cancel them", maxQueue, m.Name()))
+	case m.rec.Phase == store.Deleting && kind != kindDelete:
+		return refuse.Precondition(refuse.WrongState, m.Name(), m.Name()+" is being deleted")
+	case kind == kindStart && runs:
+		return refuse.Precondition(refuse.WrongState, m.Name(), m.Name()+" "+verb+" running: nothing to start")
+	case kind == kindStop && !runs && !m.wanted() && (!o.Force || !stopping):
+		return refuse.Precondition(refuse.WrongState, m.Name(), m.Name()+" "+verb+" stopped: nothing to stop")
+	case kind == kindDelete && runs && !o.Force:
+		return refuse.Precondition(refuse.WrongState, m.Name(), m.Name()+" "+verb+" running: stop it first, or delete it with force")
+	}
+	return nil
+}
+
+// Cancel asks an operation to end early. One that has not begun ends at once.
+func (g *Manager) Cancel(op *operation.Op) {
+	op.Cancel()
+	g.mu.Lock()
+	m := g.byUID[op.Record().TargetUID]
+	g.mu.Unlock()
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	queued := false
+	for i, q := range m.queue {
+		if q == op {
+			m.queue = append(m.queue[:i:i], m.queue[i+1:]...)
+			queued = true
+			break
+		}
+	}
+	if queued {
+		m.touch()
+	}
+	m.mu.Unlock()
+	if queued {
+		op.Finish(operation.ErrCancelled)
+	}
+}

@@ -1,0 +1,225 @@
+package machine
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
+	"github.com/ashlar-hv/ashlar/mgmt/control/image"
+	"github.com/ashlar-hv/ashlar/mgmt/control/refuse"
+	"github.com/ashlar-hv/ashlar/mgmt/control/store"
+	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+)
+
+// Limits of a virtual machine, as the API states them.
+const (
+	maxCPUs    = 16
+	minMemory  = 32 << 20
+	pageSize   = 2 << 20
+	maxCmdline = 2047
+	maxDisks   = 16
+	maxNICs    = 8
+	maxDisk    = image.MaxSize
+	sectorSize = 512
+)
+
+// A checker collects what is wrong with a request.
+type checker struct {
+	wrong  []refuse.Violation
+	images *image.Manager
+}
+
+func (c *checker) bad(field, format string, args ...any) {
+	c.wrong = append(c.wrong, refuse.Violation{Field: "virtual_machine" + field, Description: fmt.Sprintf(format, args...)})
+}
+
+// validate checks all of a request and makes the record of it; MAC addresses that the
+// host is to assign are still missing.
+func (g *Manager) validate(req *ashlarv1.CreateVirtualMachineRequest, host *hostcall.HostStatus) (store.VM, error) {
+	c := &checker{images: g.images}
+	if !idForm.MatchString(req.VirtualMachineId) {
+		c.bad("_id", "write 1 to 63 lower-case letters, digits and -, starting with a letter")
+	}
+	vm := req.VirtualMachine
+	if vm == nil {
+		c.bad("", "is missing: say cpus, memory_bytes and boot")
+		return store.VM{}, refuse.Invalid(c.wrong...)
+	}
+	if vm.Name != "" && vm.Name != Prefix+req.VirtualMachineId {
+		c.bad(".name", "differs from virtual_machine_id: leave it empty")
+	}
+	rec := store.VM{
+		ID: req.VirtualMachineId, UID: newUID(), Phase: store.Creating, CreateTime: time.Now(),
+		CPUs: vm.Cpus, MemoryBytes: vm.MemoryBytes,
+	}
+	c.size(vm, host)
+	c.boot(vm.Boot, &rec)
+	c.disks(vm.Disks, &rec)
+	c.nics(vm.NetworkInterfaces, host, &rec)
+	return rec, refuse.Invalid(c.wrong...)
+}
+
+func (c *checker) size(vm *ashlarv1.VirtualMachine, host *hostcall.HostStatus) {
+	if vm.Cpus < 1 || vm.Cpus > maxCPUs {
+		c.bad(".cpus", "is %d: 1 to %d", vm.Cpus, maxCPUs)
+	}
+	switch n := vm.MemoryBytes; {
+	case n < minMemory:
+		c.bad(".memory_bytes", "is %d: at least %d (32 MiB)", n, minMemory)
+	case n%pageSize != 0:
+		c.bad(".memory_bytes", "is %d: a multiple of %d (2 MiB)", n, pageSize)
+	case host != nil && host.MemoryTotal > 0 && n > host.MemoryTotal:
+		c.bad(".memory_bytes", "is %d: the host has %d", n, host.MemoryTotal)
+	}
+}
+
+// image checks a reference to an image and returns its ID.
+func (c *checker) image(field, name string) (id string, r image.Ready) {
+	r, wrong := c.images.Use(name)
+	if wrong != "" {
+		c.bad(field, "%s", wrong)
+		return "", r
+	}
+	return strings.TrimPrefix(name, image.Prefix), r
+}
+
+func (c *checker) boot(b *ashlarv1.Boot, rec *store.VM) {
+	if b == nil {
+		c.bad(".boot", "is missing: say at least boot.kernel")
+		return
+	}
+	if b.Kernel == "" {
+		c.bad(".boot.kernel", "is missing: name the image of a bzImage, as %sID", image.Prefix)
+	} else {
+		rec.Kernel, _ = c.image(".boot.kernel", b.Kernel)
+	}
+	if b.Initramfs != "" {
+		rec.Initramfs, _ = c.image(".boot.initramfs", b.Initramfs)
+	}
+	if len(b.Cmdline) > maxCmdline {
+		c.bad(".boot.cmdline", "has %d bytes: at most %d", len(b.Cmdline), maxCmdline)
+	}
+	if strings.ContainsAny(b.Cmdline, "\x00\n\r") {
+		c.bad(".boot.cmdline", "has a line break or a zero byte: write it as one line")
+	}
+	rec.Cmdline = b.Cmdline
+}
+
+func (c *checker) disks(disks []*ashlarv1.Disk, rec *store.VM) {
+	if len(disks) > maxDisks {
+		c.bad(".disks", "has %d: at most %d", len(disks), maxDisks)
+		return
+	}
+	for i, d := range disks {
+		rec.Disks = append(rec.Disks, c.disk(fmt.Sprintf(".disks[%d]", i), d))
+	}
+}
+
+func (c *checker) disk(field string, d *ashlarv1.Disk) store.Disk {
+	out := store.Disk{Size: d.GetSizeBytes()}
+	var ready image.Ready
+	if d.GetImage() != "" {
+		if out.Image, ready = c.image(field+".image", d.Image); out.Image == "" {
+			return out
+		}
+	}
+	switch {
+	case out.Size < 0 || out.Size > maxDisk:
+		c.bad(field+".size_bytes", "is %d: up to %d (16 TiB)", out.Size, int64(maxDisk))
+	case out.Size == 0 && out.Image == "":
+		c.bad(field+".size_bytes", "is missing: a disk without an image needs a size")
+	case out.Size%sectorSize != 0:
+		c.bad(field+".size_bytes", "is %d: a multiple of %d", out.Size, sectorSize)
+	case out.Size == 0 && ready.Size%sectorSize != 0:
+		c.bad(field+".size_bytes", "is missing: %s has %d bytes, no multiple of %d", d.Image, ready.Size, sectorSize)
+	case out.Size == 0:
+		out.Size = ready.Size
+	case out.Size < ready.Size:
+		c.bad(field+".size_bytes", "is %d: %s has %d bytes already", out.Size, d.Image, ready.Size)
+	}
+	return out
+}
+
+func (c *checker) nics(nics []*ashlarv1.NetworkInterface, host *hostcall.HostStatus, rec *store.VM) {
+	if len(nics) > maxNICs {
+		c.bad(".network_interfaces", "has %d: at most %d", len(nics), maxNICs)
+		return
+	}
+	for i, n := range nics {
+		field := fmt.Sprintf(".network_interfaces[%d]", i)
+		out := store.NIC{Network: n.GetNetwork()}
+		switch {
+		case out.Network == "":
+			c.bad(field+".network", "is missing: %s", networks(host))
+		case host != nil && !slices.Contains(host.Networks, out.Network):
+			c.bad(field+".network", "%q is no network of the host: %s", out.Network, networks(host))
+		}
+		if n.GetMacAddress() != "" {
+			mac, wrong := parseMAC(n.MacAddress)
+			if wrong != "" {
+				c.bad(field+".mac_address", "%s", wrong)
+			}
+			if mac != "" && slices.ContainsFunc(rec.NICs, func(o store.NIC) bool { return o.MAC == mac }) {
+				c.bad(field+".mac_address", "%s stands there twice", mac)
+			}
+			out.MAC = mac
+		}
+		rec.NICs = append(rec.NICs, out)
+	}
+}
+
+func networks(host *hostcall.HostStatus) string {
+	if host == nil || len(host.Networks) == 0 {
+		return "the host has none, its configuration makes them"
+	}
+	return "choose from " + strings.Join(host.Networks, ", ")
+}
+
+// parseMAC returns an address in canonical form, or what is wrong with it.
+func parseMAC(s string) (mac, wrong string) {
+	hw, err := net.ParseMAC(s)
+	switch {
+	case err != nil || len(hw) != 6:
+		return "", fmt.Sprintf("is %q: write six bytes as 02:00:5e:00:53:01, or leave it empty", s)
+	case hw[0]&1 != 0:
+		return "", fmt.Sprintf("is %s, a group address: clear the lowest bit of its first byte", s)
+	case slices.Max(hw) == 0:
+		return "", "is all zero: leave it empty to have one assigned"
+	}
+	return hw.String(), ""
+}
+
+// assignMACs gives an address to each interface that has none, and refuses those in
+// use. g.mu is held.
+func (g *Manager) assignMACs(rec *store.VM) error {
+	taken := map[string]bool{}
+	for i, n := range rec.NICs {
+		if n.MAC == "" {
+			continue
+		}
+		if g.macs[n.MAC] {
+			return refuse.Field(fmt.Sprintf("virtual_machine.network_interfaces[%d].mac_address", i), "%s is in use by another virtual machine: choose another one, or leave it empty", n.MAC)
+		}
+		taken[n.MAC] = true
+	}
+	rec.NICs = slices.Clone(rec.NICs)
+	for i := range rec.NICs {
+		for try := 0; rec.NICs[i].MAC == ""; try++ {
+			if mac := derivedMAC(rec.UID, i, try); !g.macs[mac] && !taken[mac] {
+				rec.NICs[i].MAC, taken[mac] = mac, true
+			}
+		}
+	}
+	return nil
+}
+
+// derivedMAC is a locally administered address (IEEE 802) that depends on the machine
+// and the place of the interface alone.
+func derivedMAC(uid string, nic, try int) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %d", uid, nic, try))
+	return net.HardwareAddr{0x02, sum[0], sum[1], sum[2], sum[3], sum[4]}.String()
+}

@@ -1,0 +1,111 @@
+package operation
+
+import (
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"go.uber.org/goleak"
+
+	"github.com/ashlar-hv/ashlar/mgmt/control/feed"
+	"github.com/ashlar-hv/ashlar/mgmt/control/refuse"
+	"github.com/ashlar-hv/ashlar/mgmt/control/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func load(t *testing.T, path string) (*store.Store, *Registry, []*Op) {
+	t.Helper()
+	s, err := store.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, open, err := Load(s, feed.New(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, r, open
+}
+
+func begin(t *testing.T, r *Registry, kind string) *Op {
+	t.Helper()
+	op, err := r.Begin(store.Operation{Kind: kind, Target: "virtualMachines/a"}, func(*store.Tx, string) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return op
+}
+
+func TestOperations(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	s, r, _ := load(t, path)
+	done, failed, open := begin(t, r, "start"), begin(t, r, "stop"), begin(t, r, "delete")
+	done.Progress(50, "half")
+	done.Progress(10, "not less")
+	if got := done.Proto(); got.ProgressPercent != 50 || got.Message != "not less" || got.Done {
+		t.Errorf("under way: %v", got)
+	}
+	done.Finish(nil)
+	failed.Finish(refuse.Precondition(refuse.WrongState, "virtualMachines/a", "is on fire"))
+	open.Amend(func(rec *store.Operation) { rec.Grace = time.Second })
+	<-done.Done()
+	if done.Context().Err() == nil || done.Cancelled() {
+		t.Error("context of an ended operation")
+	}
+	s.Close()
+
+	s, r, left := load(t, path)
+	defer s.Close()
+	if len(left) != 1 || left[0].Record().Kind != "delete" || left[0].Record().Grace != time.Second || left[0].FromEarlierBoot() {
+		t.Errorf("left open: %v", left)
+	}
+	op, err := r.Get(Prefix + failed.Record().ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := op.Proto(); !got.Done || got.Error.GetCode() != "FAILED_PRECONDITION" || got.Error.GetMessage() != "is on fire" || got.EndTime == nil {
+		t.Errorf("failed: %v", got)
+	}
+	if got := r.List(); len(got) != 3 || got[2].Kind != "start" && got[1].Kind != "start" && got[0].Kind != "start" {
+		t.Errorf("list: %v", got)
+	}
+	for _, name := range []string{"", "operations/", "virtualMachines/a"} {
+		if _, err := r.Get(name); connect.CodeOf(err) != connect.CodeInvalidArgument {
+			t.Errorf("Get(%q): %v", name, err)
+		}
+	}
+
+	// After a day what has ended is forgotten, what goes on is not.
+	if err := r.Sweep(time.Now().Add(23 * time.Hour)); err != nil || len(r.List()) != 3 {
+		t.Errorf("too early: %v, %v", err, r.List())
+	}
+	if err := r.Sweep(time.Now().Add(25 * time.Hour)); err != nil || len(r.List()) != 1 {
+		t.Errorf("after a day: %v, %v", err, r.List())
+	}
+}
+
+func TestEarlierBoot(t *testing.T) {
+	s, r, _ := load(t, filepath.Join(t.TempDir(), "db"))
+	defer s.Close()
+	op := begin(t, r, "start")
+	if op.FromEarlierBoot() {
+		t.Error("begun just now, from an earlier boot")
+	}
+	op.Amend(func(rec *store.Operation) { rec.Booted = sinceBoot() + time.Hour })
+	if !op.FromEarlierBoot() {
+		t.Error("begun when the host had been up for longer than now, not from an earlier boot")
+	}
+}
+
+func TestNewID(t *testing.T) {
+	seen := map[string]bool{}
+	for range 1000 {
+		id := NewID()
+		if len(id) != 32 || seen[id] {
+			t.Fatalf("id %q", id)
+		}
+		seen[id] = true
+	}
+}

@@ -1,0 +1,124 @@
+package service
+
+import (
+	"context"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
+	"github.com/ashlar-hv/ashlar/mgmt/control/console"
+	"github.com/ashlar-hv/ashlar/mgmt/control/machine"
+	"github.com/ashlar-hv/ashlar/mgmt/control/operation"
+	"github.com/ashlar-hv/ashlar/mgmt/control/page"
+	"github.com/ashlar-hv/ashlar/mgmt/control/refuse"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+)
+
+const (
+	defaultGrace = time.Minute
+	maxGrace     = time.Hour
+)
+
+type machineService struct{ *API }
+
+// CreateVirtualMachine implements VirtualMachineService.
+func (s machineService) CreateVirtualMachine(ctx context.Context, req *connect.Request[ashlarv1.CreateVirtualMachineRequest]) (*connect.Response[ashlarv1.VirtualMachine], error) {
+	t, err := ticket(ctx, "create", req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	if req.Msg.ValidateOnly {
+		t = machine.Ticket{}
+	}
+	return response(s.Machines.Create(ctx, req.Msg, t))
+}
+
+// GetVirtualMachine implements VirtualMachineService.
+func (s machineService) GetVirtualMachine(_ context.Context, req *connect.Request[ashlarv1.GetVirtualMachineRequest]) (*connect.Response[ashlarv1.VirtualMachine], error) {
+	m, err := s.Machines.Find(req.Msg.Name)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(m.Proto()), nil
+}
+
+// ListVirtualMachines implements VirtualMachineService.
+func (s machineService) ListVirtualMachines(_ context.Context, req *connect.Request[ashlarv1.ListVirtualMachinesRequest]) (*connect.Response[ashlarv1.ListVirtualMachinesResponse], error) {
+	items, next, err := page.Of("virtualMachines", s.Machines.List(), (*ashlarv1.VirtualMachine).GetName, false, req.Msg.PageSize, req.Msg.PageToken)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&ashlarv1.ListVirtualMachinesResponse{VirtualMachines: items, NextPageToken: next}), nil
+}
+
+// DeleteVirtualMachine implements VirtualMachineService.
+func (s machineService) DeleteVirtualMachine(ctx context.Context, req *connect.Request[ashlarv1.DeleteVirtualMachineRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	t, err := ticket(ctx, "delete", req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	return begun(s.Machines.Delete(machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, Force: req.Msg.Force, Ticket: t}))
+}
+
+// StartVirtualMachine implements VirtualMachineService.
+func (s machineService) StartVirtualMachine(ctx context.Context, req *connect.Request[ashlarv1.StartVirtualMachineRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	t, err := ticket(ctx, "start", req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	return begun(s.Machines.Start(machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, Ticket: t}))
+}
+
+// StopVirtualMachine implements VirtualMachineService.
+func (s machineService) StopVirtualMachine(ctx context.Context, req *connect.Request[ashlarv1.StopVirtualMachineRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	t, err := ticket(ctx, "stop", req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	grace := defaultGrace
+	if d := req.Msg.GracePeriod; d != nil {
+		if d.CheckValid() != nil || d.AsDuration() < 0 || d.AsDuration() > maxGrace {
+			return nil, refuse.Field("grace_period", "is out of range: 0 to 1 hour")
+		}
+		grace = d.AsDuration()
+	}
+	return begun(s.Machines.Stop(machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, Force: req.Msg.Force, Grace: grace, Ticket: t}))
+}
+
+func begun(op *operation.Op, err error) (*connect.Response[ashlarv1.Operation], error) {
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(op.Proto()), nil
+}
+
+// consoleStream is a Console call.
+type consoleStream struct {
+	*connect.BidiStream[ashlarv1.ConsoleRequest, ashlarv1.ConsoleResponse]
+	closeRead func()
+}
+
+// CloseRead makes a Receive under way return.
+func (s consoleStream) CloseRead() { s.closeRead() }
+
+// Console implements VirtualMachineService.
+func (s machineService) Console(ctx context.Context, stream *connect.BidiStream[ashlarv1.ConsoleRequest, ashlarv1.ConsoleResponse]) error {
+	return s.Consoles.Serve(ctx, consoleStream{stream, func() { CloseRead(ctx) }})
+}
+
+// ReadLog implements VirtualMachineService.
+func (s machineService) ReadLog(ctx context.Context, req *connect.Request[ashlarv1.ReadLogRequest], stream *connect.ServerStream[ashlarv1.ReadLogResponse]) error {
+	m, err := s.Machines.Find(req.Msg.Name)
+	if err != nil {
+		return err
+	}
+	f, err := console.OpenLog(ctx, s.Link, m)
+	if f == nil || err != nil {
+		return err
+	}
+	defer f.Close()
+	return console.Tail(f, protocol.LogLimit, func(b []byte) error {
+		return stream.Send(&ashlarv1.ReadLogResponse{Data: b})
+	})
+}

@@ -1,0 +1,105 @@
+package store
+
+import "time"
+
+// The tables. Keys: UIDs of machines and images, IDs of operations, Key of requests.
+var (
+	VMs        = Table[VM]{[]byte("vms"), func(v VM) string { return v.UID }}
+	Images     = Table[Image]{[]byte("images"), func(v Image) string { return v.UID }}
+	Operations = Table[Operation]{[]byte("operations"), func(v Operation) string { return v.ID }}
+	Requests   = Table[Request]{[]byte("requests"), func(v Request) string { return v.Key }}
+)
+
+var buckets = [][]byte{VMs.bucket, Images.bucket, Operations.bucket, Requests.bucket}
+
+// A Phase is where a record is between intent and fact.
+type Phase string
+
+// Phases. Ready is the zero value.
+const (
+	Ready Phase = ""
+	// Creating: core has been or will be asked to make it; nobody has been told
+	// that it exists.
+	Creating Phase = "creating"
+	// Deleting: core has been or will be asked to remove it.
+	Deleting Phase = "deleting"
+)
+
+// A VM is a virtual machine. Images are named by their public ID.
+type VM struct {
+	ID          string    `json:"id"`
+	UID         string    `json:"uid"`
+	Phase       Phase     `json:"phase,omitempty"`
+	CPUs        int32     `json:"cpus"`
+	MemoryBytes int64     `json:"memoryBytes"`
+	Kernel      string    `json:"kernel"`
+	Initramfs   string    `json:"initramfs,omitempty"`
+	Cmdline     string    `json:"cmdline,omitempty"`
+	Disks       []Disk    `json:"disks,omitempty"`
+	NICs        []NIC     `json:"nics,omitempty"`
+	CreateTime  time.Time `json:"createTime"`
+	// DesiredRunning is whether the host is to keep it running.
+	DesiredRunning bool `json:"desiredRunning,omitempty"`
+	// StopNote is what control has to say about why it does not run, where core
+	// has nothing to say.
+	StopNote string `json:"stopNote,omitempty"`
+}
+
+// A Disk of a VM. Size in bytes.
+type Disk struct {
+	Image string `json:"image,omitempty"`
+	Size  int64  `json:"size"`
+}
+
+// A NIC of a VM.
+type NIC struct {
+	Network string `json:"network"`
+	MAC     string `json:"mac"`
+}
+
+// An Image is an image, whole or being uploaded. Sizes in bytes.
+type Image struct {
+	ID         string    `json:"id"`
+	UID        string    `json:"uid"`
+	Phase      Phase     `json:"phase,omitempty"`
+	Size       int64     `json:"size"`
+	SHA256     string    `json:"sha256"`
+	Complete   bool      `json:"complete,omitempty"` // digest checked, sealed
+	Uploaded   int64     `json:"uploaded,omitempty"` // of these the disk has said that it has them
+	CreateTime time.Time `json:"createTime"`
+}
+
+// An Operation is work under way, or ended within the last day.
+type Operation struct {
+	ID     string `json:"id"`
+	Kind   string `json:"kind"`
+	Target string `json:"target"` // resource name
+	// TargetUID is the machine worked on, which may have gone since.
+	TargetUID  string    `json:"targetUID"`
+	Done       bool      `json:"done,omitempty"`
+	Percent    int32     `json:"percent,omitempty"`
+	Message    string    `json:"message,omitempty"`
+	ErrorCode  string    `json:"errorCode,omitempty"`
+	Error      string    `json:"error,omitempty"`
+	CreateTime time.Time `json:"createTime"`
+	EndTime    time.Time `json:"endTime,omitzero"`
+	// Force and Deadline are of stop and delete: whether to end the guest at
+	// once, else when.
+	Force    bool          `json:"force,omitempty"`
+	Grace    time.Duration `json:"grace,omitempty"`
+	Deadline time.Time     `json:"deadline,omitzero"`
+	// Booted is how long the host had been up at CreateTime: an operation from
+	// before a reboot is recognised by it.
+	Booted time.Duration `json:"booted,omitempty"`
+}
+
+// A Request remembers what a request_id has made, so that the same request again
+// makes nothing new.
+type Request struct {
+	Key string `json:"key"`
+	// Digest is of the request: another request with the same request_id is refused.
+	Digest string `json:"digest"`
+	// Result is the UID of the machine, or the ID of the operation.
+	Result string    `json:"result"`
+	Time   time.Time `json:"time"`
+}

@@ -1,0 +1,147 @@
+package guest
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
+	"golang.org/x/sys/unix"
+)
+
+// A fileList is the descriptors that go with Configure.
+type fileList struct{ files []*os.File }
+
+// add takes f over and returns its place.
+func (l *fileList) add(f *os.File) protocol.File {
+	l.files = append(l.files, f)
+	return protocol.File(len(l.files) - 1)
+}
+
+func (l *fileList) close() { seqpacket.CloseAll(l.files) }
+
+// gather opens everything that the guest will ever use. The list is returned,
+// and to be closed, also with an error.
+func (m *Manager) gather(r *run, g *hostcall.Guest) (*protocol.Spec, *fileList, error) {
+	l := new(fileList)
+	spec := &protocol.Spec{
+		Name: g.Name, UUID: uuid(r.rec.ID), VCPUs: g.VCPUs, MemoryBytes: g.MemoryBytes,
+		Boot: protocol.Boot{Cmdline: g.Cmdline},
+		Jail: protocol.Jail{UID: r.rec.uid(), GID: r.rec.uid()},
+	}
+	for _, step := range []func(*run, *hostcall.Guest, *protocol.Spec, *fileList) error{
+		m.gatherBoot, m.gatherHost, m.gatherDisks, m.gatherNICs,
+	} {
+		if err := step(r, g, spec, l); err != nil {
+			return nil, l, err
+		}
+	}
+	return spec, l, nil
+}
+
+func (m *Manager) gatherBoot(_ *run, g *hostcall.Guest, spec *protocol.Spec, l *fileList) error {
+	kernel, err := m.c.Images.OpenSealed(g.Kernel, "guest.kernel")
+	if err != nil {
+		return err
+	}
+	spec.Boot.Kernel = l.add(kernel)
+	if g.Initramfs == "" {
+		return nil
+	}
+	initramfs, err := m.c.Images.OpenSealed(g.Initramfs, "guest.initramfs")
+	if err != nil {
+		return err
+	}
+	place := l.add(initramfs)
+	spec.Boot.Initramfs = &place
+	return nil
+}
+
+func (m *Manager) gatherHost(r *run, g *hostcall.Guest, spec *protocol.Spec, l *fileList) error {
+	kvm, err := openDevice("/dev/kvm", unix.O_RDWR)
+	if err != nil {
+		return &hostcall.Error{Code: hostcall.Unavailable,
+			Message: fmt.Sprintf("The host cannot run guests: %v. Enable hardware virtualization (VT-x or AMD-V) in the firmware's set-up.", err)}
+	}
+	spec.KVM = l.add(kvm)
+	memory, err := guestMemory(g.MemoryBytes)
+	if err != nil {
+		return err
+	}
+	spec.Memory = l.add(memory)
+	entropy, err := openDevice("/dev/urandom", unix.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	spec.Entropy = l.add(entropy)
+	log, err := m.c.Folders.NewLog(r.rec.ID)
+	if err != nil {
+		return err
+	}
+	spec.Log = l.add(log)
+	return nil
+}
+
+func (m *Manager) gatherDisks(r *run, _ *hostcall.Guest, spec *protocol.Spec, l *fileList) error {
+	disks, err := m.c.Folders.OpenDisks(r.rec.ID)
+	if err != nil {
+		return err
+	}
+	for i, d := range disks {
+		spec.Disks = append(spec.Disks, protocol.Disk{File: l.add(d), Serial: fmt.Sprintf("ashlar-%d", i)})
+	}
+	return nil
+}
+
+func (m *Manager) gatherNICs(r *run, _ *hostcall.Guest, spec *protocol.Spec, l *fileList) error {
+	for i, n := range r.rec.NICs {
+		tap, err := m.c.Networks.OpenTap(r.rec.tap(i), n.Network)
+		if err != nil {
+			return err
+		}
+		nic := protocol.NIC{Tap: l.add(tap), MAC: n.MAC}
+		vhost, err := openDevice("/dev/vhost-net", unix.O_RDWR)
+		if err != nil {
+			m.c.Log.Warn("network data path goes through the VMM", "guest", r.rec.Name, "error", err)
+		} else {
+			place := l.add(vhost)
+			nic.Vhost = &place
+		}
+		spec.NICs = append(spec.NICs, nic)
+	}
+	return nil
+}
+
+// openDevice opens a device without letting the Go runtime touch its flags.
+func openDevice(path string, flags int) (*os.File, error) {
+	fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// guestMemory makes the memory of a guest: its size cannot be changed, and
+// nothing in it can be executed by the host.
+func guestMemory(size uint64) (*os.File, error) {
+	fd, err := unix.MemfdCreate("ashlar-guest", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL)
+	if err != nil {
+		return nil, fmt.Errorf("make guest memory (CONFIG_MEMFD_CREATE, Linux 6.3): %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "guest-memory")
+	if err := f.Truncate(int64(size)); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("make guest memory: %w", err)
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("seal guest memory: %w", err)
+	}
+	return f, nil
+}
+
+// uuid writes an identifier as a UUID.
+func uuid(id string) string {
+	return id[:8] + "-" + id[8:12] + "-" + id[12:16] + "-" + id[16:20] + "-" + id[20:]
+}

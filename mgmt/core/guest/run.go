@@ -1,0 +1,143 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/ashlar-hv/ashlar/drivers/cgroup"
+	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+)
+
+// A run is one life of a guest: from the start of its VMM to its end.
+type run struct {
+	rec    record              // NICs and Slot never change; the rest is guarded by Manager.mu
+	state  hostcall.GuestState // guarded by Manager.mu
+	client *client
+	group  *cgroup.Group
+	process
+	watched bool                 // watch waits for its end; set by who starts watch
+	ran     bool                 // the guest came to run; guarded by Manager.mu
+	killed  atomic.Bool          // core has ended it
+	end     hostcall.GuestStatus // how the process ended; set before its end is told
+	gone    chan struct{}        // closed when it has ended and is cleaned up
+}
+
+// status describes the run. The caller holds Manager.mu.
+func (r *run) status() hostcall.GuestStatus {
+	return hostcall.GuestStatus{ID: r.rec.ID, State: r.state, PID: r.rec.PID,
+		Addresses: append([]string(nil), r.rec.Leased...), Started: r.rec.Started}
+}
+
+func (r *run) powerButton(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, _, err := r.client.call(ctx, protocol.PowerButton, nil, nil); err != nil {
+		return refusal(err)
+	}
+	return nil
+}
+
+// kill lets the VMM flush and end, or ends it, and waits until it is gone.
+func (m *Manager) kill(ctx context.Context, r *run) error {
+	r.killed.Store(true)
+	stop, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	if _, _, err := r.client.call(stop, protocol.Stop, nil, nil); err == nil {
+		select {
+		case <-r.gone:
+			return nil
+		case <-stop.Done():
+		}
+	}
+	if err := r.group.Kill(); err != nil {
+		return err
+	}
+	select {
+	case <-r.gone:
+		return nil
+	case <-time.After(killTimeout):
+		return fmt.Errorf("kill guest %s: its VMM has not ended in %v", r.rec.ID, killTimeout)
+	}
+}
+
+// finish is called once when the VMM has ended: it clears away what belonged to it.
+func (m *Manager) finish(r *run) {
+	r.client.close()
+	m.cleanUp(r.rec)
+}
+
+// noteEnd keeps how r ended. The caller holds m.mu.
+func (m *Manager) noteEnd(r *run) {
+	m.ended[r.rec.ID] = r.end
+	if err := m.writeEnd(r.end); err != nil {
+		m.c.Log.Warn("cannot keep end of guest", "guest", r.rec.ID, "error", err)
+	}
+}
+
+// endOf says how the run ended.
+func (m *Manager) endOf(r *run) hostcall.GuestStatus {
+	end := hostcall.GuestStatus{ID: r.rec.ID, State: hostcall.Stopped, Started: r.rec.Started}
+	result, err := readResult(m.runPath(r.rec.ID, resultName))
+	switch {
+	case err == nil:
+		end.Reason, end.Message = string(result.Reason), result.Message
+	case r.killed.Load():
+		end.Reason = string(protocol.Killed)
+	default:
+		end.Reason = hostcall.Lost
+		end.Message = clean("The VMM ended without a word. " + r.how())
+	}
+	return end
+}
+
+// retire makes the end of r known: to the table, to subscribers, to waiters. A
+// guest that never came to run is as it was before.
+func (m *Manager) retire(r *run) {
+	m.mu.Lock()
+	delete(m.running, r.rec.ID)
+	end, before := m.ended[r.rec.ID]
+	switch {
+	case r.ran:
+		m.noteEnd(r)
+		end = r.end
+	case !before:
+		end = hostcall.GuestStatus{ID: r.rec.ID, State: hostcall.Stopped}
+	}
+	m.c.Notify(end)
+	m.mu.Unlock()
+	close(r.gone)
+	if r.watched {
+		m.c.Log.Info("VMM has ended", "guest", r.rec.Name, "id", r.rec.ID, "reason", r.end.Reason, "message", r.end.Message)
+	}
+}
+
+// fields maps the parts of protocol.Spec to those of hostcall.Guest.
+var fields = strings.NewReplacer("boot.kernel", "guest.kernel", "boot.initramfs", "guest.initramfs",
+	"boot.cmdline", "guest.cmdline", "memoryBytes", "guest.memoryBytes", "vcpus", "guest.vcpus",
+	"name", "guest.name", "nics[", "guest.nics[")
+
+// refusal makes a hostcall.Error of what a VMM says.
+func refusal(err error) error {
+	var e *protocol.Error
+	if !errors.As(err, &e) {
+		return &hostcall.Error{Code: hostcall.Unavailable, Message: clean("The guest's VMM does not answer: " + err.Error() + ".")}
+	}
+	out := &hostcall.Error{Code: hostcall.Internal, Message: clean(e.Message)}
+	switch e.Code {
+	case protocol.InvalidArgument:
+		out.Code = hostcall.InvalidArgument
+	case protocol.FailedPrecondition:
+		out.Code = hostcall.FailedPrecondition
+	case protocol.Unavailable:
+		out.Code = hostcall.Unavailable
+	}
+	if e.Field != "" {
+		out.Field = clean(fields.Replace(e.Field))
+	}
+	return out
+}

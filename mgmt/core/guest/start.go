@@ -1,0 +1,239 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/ashlar-hv/ashlar/drivers/cgroup"
+	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
+	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+)
+
+const (
+	memoryUnit    = 2 << 20  // guests have a multiple of this
+	memoryMin     = 32 << 20 // and at least this
+	memoryMax     = 1 << 40
+	memoryReserve = 64 << 20 // stays free for the host
+	// overhead is what a VMM may use besides the guest's memory: its own heap,
+	// page tables, its messages.
+	overhead   = 64 << 20
+	endTimeout = 2 * time.Second // from the end of the connection to that of the VMM
+	maxVCPUs   = 16
+	maxThreads = 256
+	maxCmdline = 2047 // bytes, as the x86 boot protocol has it
+	maxName    = 63   // bytes
+)
+
+// check validates a guest as far as core can see.
+func (m *Manager) check(g *hostcall.Guest) error {
+	invalid := func(field, format string, args ...any) error {
+		return &hostcall.Error{Code: hostcall.InvalidArgument, Field: "guest." + field, Message: fmt.Sprintf(format, args...)}
+	}
+	printable := func(s string) bool {
+		return strings.IndexFunc(s, func(c rune) bool { return c < ' ' || c > '~' }) < 0
+	}
+	switch {
+	case g.Name == "" || len(g.Name) > maxName || !printable(g.Name):
+		return invalid("name", "A name has 1 to %d printable characters.", maxName)
+	case g.VCPUs < 1 || g.VCPUs > maxVCPUs:
+		return invalid("vcpus", "A guest has 1 to %d processors, not %d.", maxVCPUs, g.VCPUs)
+	case g.MemoryBytes < memoryMin || g.MemoryBytes > memoryMax || g.MemoryBytes%memoryUnit != 0:
+		return invalid("memoryBytes", "A guest has a multiple of 2 MiB of memory, 32 MiB to 1 TiB, not %d bytes.", g.MemoryBytes)
+	case len(g.Cmdline) > maxCmdline || !printable(g.Cmdline):
+		return invalid("cmdline", "A kernel command line has at most %d printable characters.", maxCmdline)
+	}
+	return m.c.Networks.Check(g.NICs)
+}
+
+// Start starts the guest id and returns when it runs. When it cannot be
+// started, nothing is left behind.
+func (m *Manager) Start(ctx context.Context, id string, g *hostcall.Guest) error {
+	if err := m.check(g); err != nil {
+		return err
+	}
+	defer m.turns.take(id)()
+	if !m.c.Folders.Exists(id) {
+		return folder.NotFound(id)
+	}
+	r, err := m.reserve(id, g)
+	if err != nil {
+		return err
+	}
+	if err := m.bring(ctx, r, g); err != nil {
+		m.abandon(r)
+		return err
+	}
+	m.c.Log.Info("guest runs", "guest", r.rec.Name, "id", id, "pid", r.rec.PID, "uid", r.rec.uid())
+	return nil
+}
+
+// reserve puts a new run into the table if there is room for it.
+func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.running[id] != nil {
+		return nil, &hostcall.Error{Code: hostcall.FailedPrecondition, Message: "The guest runs already."}
+	}
+	if m.closed {
+		return nil, &hostcall.Error{Code: hostcall.Unavailable, Message: "The host is shutting down."}
+	}
+	if err := m.admit(g.MemoryBytes); err != nil {
+		return nil, err
+	}
+	slot, err := m.slot()
+	if err != nil {
+		return nil, err
+	}
+	r := &run{
+		rec:    record{ID: id, Name: g.Name, Slot: slot, MemoryBytes: g.MemoryBytes, Started: time.Now().UTC()},
+		state:  hostcall.Starting,
+		client: newClient(m.runPath(id, socketName)),
+		group:  m.groupOf(id),
+		gone:   make(chan struct{}),
+	}
+	m.running[id] = r
+	m.c.Notify(r.status())
+	return r, nil
+}
+
+// bring makes what the run needs, starts the VMM and configures it.
+func (m *Manager) bring(ctx context.Context, r *run, g *hostcall.Guest) error {
+	if err := m.prepare(r, g); err != nil {
+		return err
+	}
+	spec, files, err := m.gather(r, g)
+	defer files.close()
+	if err != nil {
+		return err
+	}
+	if err := m.spawn(r, g); err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	r.watched = true
+	go m.watch(r, ended)
+	if r.killed.Load() {
+		return &hostcall.Error{Code: hostcall.FailedPrecondition, Message: "The guest was killed while it was being started."}
+	}
+	return m.configure(ctx, r, spec, files, ended)
+}
+
+// prepare writes down the run, and gives its NICs their addresses.
+func (m *Manager) prepare(r *run, g *hostcall.Guest) error {
+	dir := m.runPath(r.rec.ID)
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
+		return fmt.Errorf("prepare guest: %w", err)
+	}
+	nics, err := m.c.Networks.Assign(r.rec.ID, g.NICs)
+	if err != nil {
+		return err
+	}
+	if err := m.c.Folders.SetInterfaces(r.rec.ID, nics); err != nil {
+		return err
+	}
+	if err := m.c.Networks.Activate(nics); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r.rec.NICs, r.rec.Leased = nics, make([]string, len(nics))
+	return m.writeRecord(r.rec)
+}
+
+// spawn starts the VMM process in its cgroup.
+func (m *Manager) spawn(r *run, g *hostcall.Guest) error {
+	id := r.rec.ID
+	if err := r.group.Remove(killTimeout); err != nil { // of an earlier life, if any
+		return err
+	}
+	_, err := cgroup.Create(m.c.Cgroup+"/"+id, cgroup.Limits{
+		MemoryMax: int64(g.MemoryBytes) + overhead, PIDsMax: maxThreads, CPUWeight: 100})
+	if err != nil {
+		return err
+	}
+	listen, err := listenAt(m.runPath(id, socketName))
+	if err != nil {
+		return err
+	}
+	defer listen.Close()
+	result, err := os.OpenFile(m.runPath(id, resultName), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("make result file: %w", err)
+	}
+	defer result.Close()
+	messages, err := os.OpenFile(m.runPath(id, messageName), os.O_WRONLY|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("make message file: %w", err)
+	}
+	defer messages.Close()
+	if r.process, err = startVMM(m.c.VMM, r.group, listen, result, messages); err != nil {
+		return err
+	}
+	return m.noteProcess(r)
+}
+
+// noteProcess writes down which process the VMM is.
+func (m *Manager) noteProcess(r *run) error {
+	pid := r.cmd.Process.Pid
+	began, err := startTime(pid)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r.rec.PID, r.rec.StartTime = pid, began
+	if err == nil {
+		err = m.writeRecord(r.rec)
+	}
+	if err != nil {
+		_ = r.cmd.Process.Kill()
+		_ = r.cmd.Wait()
+	}
+	return err
+}
+
+// configure hands the VMM everything and waits until the guest runs.
+func (m *Manager) configure(ctx context.Context, r *run, spec *protocol.Spec, files *fileList, ended <-chan struct{}) error {
+	ctx, cancel := context.WithTimeout(ctx, configureTimeout)
+	defer cancel()
+	_, extra, err := r.client.call(ctx, protocol.Configure, spec, files.files)
+	for _, f := range extra {
+		f.Close()
+	}
+	if err != nil {
+		return m.whyNot(r, err, ended)
+	}
+	m.ranNow(r)
+	return nil
+}
+
+// ranNow notes that the guest of r has come to run. It may be over already.
+func (m *Manager) ranNow(r *run) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r.ran = true
+	if m.running[r.rec.ID] == r {
+		r.state = hostcall.Running
+		m.c.Notify(r.status())
+		return
+	}
+	m.noteEnd(r)
+	m.c.Notify(r.end)
+}
+
+// whyNot finds the best reason why a VMM did not come to run its guest.
+func (m *Manager) whyNot(r *run, err error, ended <-chan struct{}) error {
+	var refused *protocol.Error
+	if errors.As(err, &refused) {
+		return refusal(err)
+	}
+	// The connection ends a moment before the process does.
+	select {
+	case <-ended:
+		return &hostcall.Error{Code: hostcall.Internal, Message: strings.TrimSpace("The VMM could not start the guest. " + r.end.Message)}
+	case <-time.After(endTimeout):
+		return refusal(err)
+	}
+}

@@ -1,0 +1,201 @@
+// Package hostcall is what control may ask of core, and all of it.
+//
+// Messages travel in a vmm/seqpacket connection to layout.CoreSocket. Every
+// Call has one Reply with the same ID; Events come unasked on a connection that
+// has called Subscribe. control names things by identifiers only (ValidID):
+// paths, descriptors of devices and users are core's business. core checks every
+// call by itself, whatever control has checked before.
+package hostcall
+
+import "time"
+
+// A Method names what a Call asks for.
+type Method string
+
+// Methods, with the fields of Call they read and of Reply they fill.
+const (
+	// Host fills Host.
+	Host Method = "host"
+	// Subscribe: from now on this connection receives Events.
+	Subscribe Method = "subscribe"
+
+	// ImageCreate reads ID and Size, makes the unsealed image and brings its
+	// descriptor, open for reading and writing. The file has Size bytes, all holes.
+	ImageCreate Method = "image-create"
+	// ImageOpen reads ID and brings the descriptor: read-write where the image is
+	// unsealed, read-only where it is sealed.
+	ImageOpen Method = "image-open"
+	// ImageSeal reads ID: syncs, and from now on nobody can write it.
+	ImageSeal Method = "image-seal"
+	// ImageDelete reads ID.
+	ImageDelete Method = "image-delete"
+	// ImageList fills Images.
+	ImageList Method = "image-list"
+
+	// GuestCreate reads ID and Disks: makes the guest's folder and its disks, whole
+	// or not at all.
+	GuestCreate Method = "guest-create"
+	// GuestStart reads ID and Guest: starts a VMM; answers when the guest runs or
+	// could not be started.
+	GuestStart Method = "guest-start"
+	// GuestPowerButton reads ID.
+	GuestPowerButton Method = "guest-power-button"
+	// GuestKill reads ID: ends the VMM; answers when it is gone and cleaned up.
+	GuestKill Method = "guest-kill"
+	// GuestDelete reads ID: removes folder and disks of a guest that does not run.
+	GuestDelete Method = "guest-delete"
+	// GuestList fills Guests.
+	GuestList Method = "guest-list"
+	// GuestConsole reads ID and brings a connected stream socket
+	// (vmm/protocol.Console).
+	GuestConsole Method = "guest-console"
+	// GuestLog reads ID and brings the console log, open for reading.
+	GuestLog Method = "guest-log"
+)
+
+// A Call is one request from control.
+type Call struct {
+	Seq    uint64 `json:"seq"`
+	Method Method `json:"method"`
+	ID     string `json:"id,omitempty"`
+	Size   int64  `json:"size,omitempty"`
+	Disks  []Disk `json:"disks,omitempty"`
+	Guest  *Guest `json:"guest,omitempty"`
+}
+
+// A Message is what core sends: a Reply to the Call with the same Seq, or
+// (Seq 0) an Event.
+type Message struct {
+	Seq    uint64        `json:"seq,omitempty"`
+	Error  *Error        `json:"error,omitempty"`
+	Host   *HostStatus   `json:"host,omitempty"`
+	Images []ImageStatus `json:"images,omitempty"`
+	Guests []GuestStatus `json:"guests,omitempty"`
+	Size   int64         `json:"size,omitempty"`
+	Event  *Event        `json:"event,omitempty"`
+}
+
+// A Code says what kind of Error it is; the names are gRPC's.
+type Code string
+
+// Codes.
+const (
+	InvalidArgument    Code = "invalid-argument"
+	NotFound           Code = "not-found"
+	AlreadyExists      Code = "already-exists"
+	FailedPrecondition Code = "failed-precondition"
+	ResourceExhausted  Code = "resource-exhausted"
+	Unavailable        Code = "unavailable"
+	Internal           Code = "internal"
+)
+
+// An Error is a refusal: a sentence that says what to do, and the field at
+// fault where there is one (JSON path in the Call: `guest.kernel`).
+type Error struct {
+	Code    Code   `json:"code"`
+	Field   string `json:"field,omitempty"`
+	Message string `json:"message"`
+}
+
+// Error returns the message.
+func (e *Error) Error() string { return e.Message }
+
+// A Disk of a new guest: a clone of a sealed image, or empty where Image is "".
+type Disk struct {
+	Image string `json:"image,omitempty"`
+	// Size in bytes, a multiple of 512; 0 means the image's. Not smaller than the image.
+	Size int64 `json:"size,omitempty"`
+}
+
+// A Guest is how to start one. Its disks are those of GuestCreate, in order.
+type Guest struct {
+	Name        string `json:"name"`
+	VCPUs       int    `json:"vcpus"`
+	MemoryBytes uint64 `json:"memoryBytes"`
+	Kernel      string `json:"kernel"`              // image
+	Initramfs   string `json:"initramfs,omitempty"` // image
+	Cmdline     string `json:"cmdline,omitempty"`
+	NICs        []NIC  `json:"nics,omitempty"`
+}
+
+// A NIC of a guest.
+type NIC struct {
+	Network string `json:"network"`
+	MAC     string `json:"mac"`
+}
+
+// HostStatus answers Host. Sizes in bytes.
+type HostStatus struct {
+	Hostname      string        `json:"hostname"`
+	Version       string        `json:"version"`
+	KernelVersion string        `json:"kernelVersion"`
+	Uptime        time.Duration `json:"uptime"`
+	// BootToAPI is the time from kernel entry to the start of core.
+	BootToCore      time.Duration `json:"bootToCore"`
+	CPUModel        string        `json:"cpuModel"`
+	CPUs            int           `json:"cpus"`
+	MemoryTotal     int64         `json:"memoryTotal"`
+	MemoryAvailable int64         `json:"memoryAvailable"`
+	PoolDevice      string        `json:"poolDevice,omitempty"`
+	PoolTotal       int64         `json:"poolTotal"`
+	PoolFree        int64         `json:"poolFree"`
+	Addresses       []string      `json:"addresses,omitempty"`
+	KVM             bool          `json:"kvm"`
+	IOMMU           bool          `json:"iommu"`
+	SecureBoot      bool          `json:"secureBoot"`
+	Problems        []string      `json:"problems,omitempty"`
+	Networks        []string      `json:"networks,omitempty"`
+}
+
+// ImageStatus is an image as it lies on disk.
+type ImageStatus struct {
+	ID     string `json:"id"`
+	Size   int64  `json:"size"`
+	Sealed bool   `json:"sealed"`
+}
+
+// A GuestState is where a guest's VMM is.
+type GuestState string
+
+// Guest states.
+const (
+	Starting GuestState = "starting"
+	Running  GuestState = "running"
+	Paused   GuestState = "paused"
+	Stopped  GuestState = "stopped"
+)
+
+// GuestStatus is a guest as core sees it. Reason and Message are
+// vmm/protocol's of the last end, Reason "lost" where the VMM died without a
+// word and "" where it has not run since the host's boot.
+type GuestStatus struct {
+	ID      string     `json:"id"`
+	State   GuestState `json:"state"`
+	Reason  string     `json:"reason,omitempty"`
+	Message string     `json:"message,omitempty"`
+	PID     int        `json:"pid,omitempty"`
+	// Addresses are what DHCP gave to its NICs, in order of NICs ("" for none yet).
+	Addresses []string  `json:"addresses,omitempty"`
+	Started   time.Time `json:"started,omitzero"`
+}
+
+// Lost is the Reason of a guest whose VMM died without a Result.
+const Lost = "lost"
+
+// An Event tells that a guest's status has changed.
+type Event struct {
+	Guest *GuestStatus `json:"guest,omitempty"`
+}
+
+// ValidID reports whether s is an identifier: 32 lower-case hexadecimal digits.
+func ValidID(s string) bool {
+	if len(s) != 32 {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}

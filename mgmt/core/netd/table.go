@@ -1,0 +1,116 @@
+package netd
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+)
+
+// A macAddress is an Ethernet address.
+type macAddress [6]byte
+
+func parseMAC(s string) (macAddress, error) {
+	b, err := net.ParseMAC(s)
+	if err != nil || len(b) != 6 {
+		return macAddress{}, fmt.Errorf("%q is not an Ethernet address", s)
+	}
+	return macAddress(b), nil
+}
+
+func (m macAddress) String() string { return net.HardwareAddr(m[:]).String() }
+
+// A network is a checked Network.
+type network struct {
+	subnet  netip.Prefix
+	gateway netip.Addr
+	dns     []net.IP
+}
+
+func parseNetwork(n Network) (network, error) {
+	subnet, err := netip.ParsePrefix(n.Subnet)
+	if err != nil || !subnet.Addr().Is4() {
+		return network{}, fmt.Errorf("%q is not an IPv4 network", n.Subnet)
+	}
+	gateway, err := netip.ParseAddr(n.Gateway)
+	if err != nil || !subnet.Contains(gateway) {
+		return network{}, fmt.Errorf("%q is not an address of %s", n.Gateway, subnet)
+	}
+	out := network{subnet: subnet.Masked(), gateway: gateway}
+	for _, d := range n.DNS {
+		a, err := netip.ParseAddr(d)
+		if err != nil || !a.Is4() {
+			return network{}, fmt.Errorf("DNS server %q is not an IPv4 address", d)
+		}
+		out.dns = append(out.dns, a.AsSlice())
+	}
+	return out, nil
+}
+
+// A table is who gets what, on one network.
+type table struct {
+	network network
+
+	mu    sync.Mutex
+	hosts map[macAddress]netip.Addr
+}
+
+func newTable(n network) *table {
+	return &table{network: n, hosts: make(map[macAddress]netip.Addr)}
+}
+
+func (t *table) add(h Host) error {
+	mac, err := parseMAC(h.MAC)
+	if err != nil {
+		return err
+	}
+	address, err := netip.ParseAddr(h.Address)
+	if err != nil || !t.network.subnet.Contains(address) || address == t.network.gateway {
+		return fmt.Errorf("%q is not a guest's address of %s", h.Address, t.network.subnet)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.hosts[mac] = address
+	return nil
+}
+
+func (t *table) remove(h Host) error {
+	mac, err := parseMAC(h.MAC)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.hosts, mac)
+	return nil
+}
+
+func (t *table) address(mac macAddress) (netip.Addr, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a, ok := t.hosts[mac]
+	return a, ok
+}
+
+// apply changes tables as o says.
+func apply(tables []*table, o Order) error {
+	for _, change := range []struct {
+		host *Host
+		do   func(*table, Host) error
+	}{{o.Add, (*table).add}, {o.Remove, (*table).remove}} {
+		if change.host == nil {
+			continue
+		}
+		if n := change.host.Network; n < 0 || n >= len(tables) {
+			return fmt.Errorf("there is no network %d", n)
+		}
+		if err := change.do(tables[change.host.Network], *change.host); err != nil {
+			return err
+		}
+	}
+	if o.Networks != nil {
+		return errors.New("networks come first, once")
+	}
+	return nil
+}

@@ -1,0 +1,175 @@
+// Package network runs the guest networks: a bridge each, the firewall between
+// them, an address for every NIC, and the process that hands the addresses out.
+package network
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	"github.com/ashlar-hv/ashlar/drivers/firewall"
+	driver "github.com/ashlar-hv/ashlar/drivers/network"
+	"github.com/ashlar-hv/ashlar/initramfs/layout"
+	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
+	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+)
+
+const (
+	maxNetworks = 16
+	maxNICs     = 8
+)
+
+// A Network is one guest network.
+type Network struct {
+	Name    string
+	Bridge  string
+	Subnet  netip.Prefix // masked
+	Gateway netip.Addr   // the host's address: the first of Subnet
+}
+
+// A Set is all guest networks.
+type Set struct {
+	networks []Network
+	dns      []string
+	log      *slog.Logger
+	leased   func(mac, address string)
+
+	mu     sync.Mutex
+	owners map[netip.Addr]string // address → guest that keeps it
+	kept   map[string][]folder.Interface
+	active map[string]folder.Interface // MAC → NIC of a running guest
+	server *server                     // nil while there is none
+}
+
+// New makes bridges and firewall rules for the networks of info. What does not
+// work is left out and told in problems, sentences for the operator. leased is
+// called when a guest has taken its address.
+func New(info layout.HostInfo, leased func(mac, address string), log *slog.Logger) (s *Set, problems []string) {
+	s = &Set{log: log, leased: leased, owners: make(map[netip.Addr]string),
+		kept: make(map[string][]folder.Interface), active: make(map[string]folder.Interface)}
+	for _, d := range info.DNS {
+		if a, err := netip.ParseAddr(d); err == nil && a.Is4() && len(s.dns) < 4 {
+			s.dns = append(s.dns, a.String())
+		}
+	}
+	networks, problems := parse(info.Networks)
+	for _, n := range networks {
+		if err := driver.EnsureBridge(n.Bridge, netip.PrefixFrom(n.Gateway, n.Subnet.Bits())); err != nil {
+			problems = append(problems, fmt.Sprintf("Network %s is not available: %v.", n.Name, err))
+			continue
+		}
+		s.networks = append(s.networks, n)
+	}
+	if err := s.protect(info.Interface); err != nil {
+		// Without the rules guests would reach the host: no networks then.
+		problems = append(problems, fmt.Sprintf("Guest networks are not available: %v.", err))
+		s.networks = nil
+	}
+	return s, problems
+}
+
+// protect puts the firewall into force, and only then lets the host route.
+func (s *Set) protect(uplink string) error {
+	var rules []firewall.Network
+	for _, n := range s.networks {
+		rules = append(rules, firewall.Network{Bridge: n.Bridge, Subnet: n.Subnet})
+	}
+	if err := firewall.Apply(uplink, rules); err != nil {
+		return err
+	}
+	if len(rules) == 0 || uplink == "" {
+		return nil
+	}
+	return driver.EnableForwarding()
+}
+
+// parse checks the configured networks and names their bridges.
+func parse(configured []layout.Network) (networks []Network, problems []string) {
+	for i, c := range configured {
+		n, err := parseOne(c, i, networks)
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("Network %q is left out: %v.", c.Name, err))
+			continue
+		}
+		networks = append(networks, n)
+	}
+	return networks, problems
+}
+
+func parseOne(c layout.Network, index int, before []Network) (Network, error) {
+	if len(before) >= maxNetworks {
+		return Network{}, fmt.Errorf("a host has at most %d networks", maxNetworks)
+	}
+	subnet, err := netip.ParsePrefix(c.Subnet)
+	if err != nil || !subnet.Addr().Is4() || subnet.Bits() < 8 || subnet.Bits() > 29 {
+		return Network{}, fmt.Errorf("its subnet %q is not an IPv4 network with a prefix of 8 to 29 bits, such as 10.80.0.0/24", c.Subnet)
+	}
+	subnet = subnet.Masked()
+	for _, b := range before {
+		if b.Name == c.Name {
+			return Network{}, fmt.Errorf("the name is taken")
+		}
+		if b.Subnet.Overlaps(subnet) {
+			return Network{}, fmt.Errorf("its subnet %s overlaps that of network %s", subnet, b.Name)
+		}
+	}
+	return Network{Name: c.Name, Bridge: fmt.Sprintf("ashlar%d", index), Subnet: subnet, Gateway: subnet.Addr().Next()}, nil
+}
+
+// Names returns the names of the networks that work.
+func (s *Set) Names() []string {
+	var names []string
+	for _, n := range s.networks {
+		names = append(names, n.Name)
+	}
+	return names
+}
+
+func (s *Set) byName(name string) (int, bool) {
+	for i, n := range s.networks {
+		if n.Name == name {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// OpenTap makes the tap name on a network.
+func (s *Set) OpenTap(name, network string) (*os.File, error) {
+	i, ok := s.byName(network)
+	if !ok {
+		return nil, fmt.Errorf("open tap %s: there is no network %q", name, network)
+	}
+	return driver.OpenTap(name, s.networks[i].Bridge)
+}
+
+// RemoveTap removes a tap, where its owner's end has not done so.
+func (s *Set) RemoveTap(name string) error { return driver.RemoveLink(name) }
+
+// Check validates the NICs of a guest to be started, in their JSON form.
+func (s *Set) Check(nics []hostcall.NIC) error {
+	invalid := func(field, format string, args ...any) error {
+		return &hostcall.Error{Code: hostcall.InvalidArgument, Field: field, Message: fmt.Sprintf(format, args...)}
+	}
+	if len(nics) > maxNICs {
+		return invalid("guest.nics", "A guest has at most %d NICs, not %d.", maxNICs, len(nics))
+	}
+	seen := make(map[string]bool)
+	for i, n := range nics {
+		if _, ok := s.byName(n.Network); !ok {
+			return invalid(fmt.Sprintf("guest.nics[%d].network", i), "There is no network %q: the host has %v.", n.Network, s.Names())
+		}
+		mac, err := net.ParseMAC(n.MAC)
+		if err != nil || len(mac) != 6 || mac.String() != n.MAC || mac[0]&1 != 0 || n.MAC == "00:00:00:00:00:00" {
+			return invalid(fmt.Sprintf("guest.nics[%d].mac", i), "%q is not the address of one NIC, such as 02:00:00:aa:bb:cc.", n.MAC)
+		}
+		if seen[n.MAC] {
+			return invalid(fmt.Sprintf("guest.nics[%d].mac", i), "Two NICs have the address %s.", n.MAC)
+		}
+		seen[n.MAC] = true
+	}
+	return nil
+}

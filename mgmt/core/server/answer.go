@@ -1,0 +1,158 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+)
+
+// A method answers one kind of call.
+type method struct {
+	id bool // reads Call.ID
+	do func(context.Context, *Server, *hostcall.Call, *hostcall.Message) (*os.File, error)
+}
+
+var methods = map[hostcall.Method]method{
+	hostcall.Host:             {do: hostStatus},
+	hostcall.ImageCreate:      {id: true, do: imageCreate},
+	hostcall.ImageOpen:        {id: true, do: imageOpen},
+	hostcall.ImageSeal:        {id: true, do: imageSeal},
+	hostcall.ImageDelete:      {id: true, do: imageDelete},
+	hostcall.ImageList:        {do: imageList},
+	hostcall.GuestCreate:      {id: true, do: guestCreate},
+	hostcall.GuestStart:       {id: true, do: guestStart},
+	hostcall.GuestPowerButton: {id: true, do: guestPowerButton},
+	hostcall.GuestKill:        {id: true, do: guestKill},
+	hostcall.GuestDelete:      {id: true, do: guestDelete},
+	hostcall.GuestList:        {do: guestList},
+	hostcall.GuestConsole:     {id: true, do: guestConsole},
+	hostcall.GuestLog:         {id: true, do: guestLog},
+}
+
+// answer carries out one call of c's.
+func (s *Server) answer(ctx context.Context, c *conn, call *hostcall.Call) (hostcall.Message, []*os.File) {
+	if call.Method == hostcall.Subscribe {
+		c.subscribed.Store(true)
+		return hostcall.Message{}, nil
+	}
+	var m hostcall.Message
+	f, err := s.dispatch(ctx, call, &m)
+	if err != nil {
+		return hostcall.Message{Error: s.refusal(call, err)}, nil
+	}
+	if f == nil {
+		return m, nil
+	}
+	return m, []*os.File{f}
+}
+
+func (s *Server) dispatch(ctx context.Context, call *hostcall.Call, m *hostcall.Message) (*os.File, error) {
+	method, ok := methods[call.Method]
+	if !ok {
+		return nil, &hostcall.Error{Code: hostcall.InvalidArgument, Field: "method",
+			Message: fmt.Sprintf("core has no method %.40q: control and core are of different versions.", string(call.Method))}
+	}
+	if method.id && !hostcall.ValidID(call.ID) {
+		return nil, &hostcall.Error{Code: hostcall.InvalidArgument, Field: "id",
+			Message: "An identifier is 32 lower-case hexadecimal digits."}
+	}
+	return method.do(ctx, s, call, m)
+}
+
+// refusal makes the answer of an error. What is not meant for the caller goes
+// to the log as well.
+func (s *Server) refusal(call *hostcall.Call, err error) *hostcall.Error {
+	var e *hostcall.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	s.Log.Error("call failed", "method", call.Method, "id", call.ID, "error", err)
+	text := err.Error()
+	return &hostcall.Error{Code: hostcall.Internal, Message: "core failed: " + text[:min(len(text), 400)] + "."}
+}
+
+func hostStatus(_ context.Context, s *Server, _ *hostcall.Call, m *hostcall.Message) (*os.File, error) {
+	h := s.Host()
+	m.Host = &h
+	return nil, nil
+}
+
+func imageCreate(_ context.Context, s *Server, c *hostcall.Call, m *hostcall.Message) (*os.File, error) {
+	s.imageTurns.Lock()
+	defer s.imageTurns.Unlock()
+	m.Size = c.Size
+	return s.Images.Create(c.ID, c.Size)
+}
+
+func imageOpen(_ context.Context, s *Server, c *hostcall.Call, m *hostcall.Message) (*os.File, error) {
+	s.imageTurns.Lock()
+	defer s.imageTurns.Unlock()
+	f, _, err := s.Images.Open(c.ID)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open image: %w", err)
+	}
+	m.Size = info.Size()
+	return f, nil
+}
+
+func imageSeal(_ context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	s.imageTurns.Lock()
+	defer s.imageTurns.Unlock()
+	return nil, s.Images.Seal(c.ID)
+}
+
+func imageDelete(_ context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	s.imageTurns.Lock()
+	defer s.imageTurns.Unlock()
+	return nil, s.Images.Delete(c.ID)
+}
+
+func imageList(_ context.Context, s *Server, _ *hostcall.Call, m *hostcall.Message) (_ *os.File, err error) {
+	m.Images, err = s.Images.List()
+	return nil, err
+}
+
+func guestCreate(_ context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return nil, s.Guests.Create(c.ID, c.Disks)
+}
+
+func guestStart(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	if c.Guest == nil {
+		return nil, &hostcall.Error{Code: hostcall.InvalidArgument, Field: "guest", Message: "The call says nothing of the guest to start."}
+	}
+	// A start once begun is finished or undone, also when control goes away.
+	return nil, s.Guests.Start(context.WithoutCancel(ctx), c.ID, c.Guest)
+}
+
+func guestPowerButton(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return nil, s.Guests.PowerButton(ctx, c.ID)
+}
+
+func guestKill(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return nil, s.Guests.Kill(context.WithoutCancel(ctx), c.ID)
+}
+
+func guestDelete(_ context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return nil, s.Guests.Delete(c.ID)
+}
+
+func guestList(_ context.Context, s *Server, _ *hostcall.Call, m *hostcall.Message) (_ *os.File, err error) {
+	m.Guests, err = s.Guests.List()
+	return nil, err
+}
+
+func guestConsole(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return s.Guests.Console(ctx, c.ID)
+}
+
+func guestLog(_ context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return s.Guests.Log(c.ID)
+}

@@ -1,0 +1,158 @@
+package command
+
+import (
+	"context"
+	"fmt"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	ashlarv1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
+	"github.com/ashlar-hv/ashlar/mgmt/ctl/client"
+	"github.com/ashlar-hv/ashlar/mgmt/ctl/fault"
+	"github.com/ashlar-hv/ashlar/mgmt/ctl/render"
+	"github.com/ashlar-hv/ashlar/mgmt/ctl/size"
+)
+
+// createFields are the flags of `vm create` by the fields they set.
+var createFields = fieldTable{
+	"virtualMachineId":    "NAME",
+	"cpus":                "--cpus",
+	"memoryBytes":         "--memory",
+	"boot":                "--kernel",
+	"boot.kernel":         "--kernel",
+	"boot.initramfs":      "--initramfs",
+	"boot.cmdline":        "--cmdline",
+	"disks[]":             "--disk",
+	"disks":               "--disk",
+	"networkInterfaces[]": "--network",
+	"networkInterfaces":   "--network",
+}
+
+// createFlags are the flags of `vm create`.
+type createFlags struct {
+	cpus                             int32
+	memory, kernel, initrd, cmdline  string
+	disks, networks                  []string
+	start, validateOnly, waitNothing bool
+}
+
+const createLong = `Create a virtual machine and its disks. It boots a Linux kernel (an image that
+is a bzImage), with an initramfs and a command line where they are given.
+
+--disk IMAGE[,size=SIZE] clones an image, and makes the disk larger where a size
+is given; --disk size=SIZE is an empty disk. --network NAME[,mac=ADDRESS] attaches
+the virtual machine to a network of the host. Both can be given several times.`
+
+func (a *app) vmCreate() *cobra.Command {
+	var fl createFlags
+	cmd := &cobra.Command{
+		Use: "create NAME", Short: "Create a virtual machine",
+		Long: createLong,
+		Example: `  ashlarctl vm create demo --cpus 2 --memory 512MiB --kernel vmlinuz --initramfs initrd \
+    --cmdline "console=ttyS0 root=/dev/vda" --disk debian,size=4GiB --network default --start
+  ashlarctl vm create scratch --memory 256MiB --kernel vmlinuz --disk size=1GiB --validate-only`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	cmd.RunE = a.withHost(func(ctx context.Context, h *client.Host, args []string) error {
+		if err := exclusive(cmd, "start", "validate-only"); err != nil {
+			return err
+		}
+		return a.create(ctx, h, args[0], &fl)
+	})
+	f := cmd.Flags()
+	f.Int32Var(&fl.cpus, "cpus", 1, "number of processors, 1 to 16")
+	f.StringVar(&fl.memory, "memory", "512MiB", "size of the memory, a multiple of 2MiB")
+	f.StringVar(&fl.kernel, "kernel", "", "image of the kernel (required)")
+	f.StringVar(&fl.initrd, "initramfs", "", "image of the initramfs")
+	f.StringVar(&fl.cmdline, "cmdline", "", "command line of the kernel")
+	f.StringArrayVar(&fl.disks, "disk", nil, "disk: IMAGE[,size=SIZE] or size=SIZE (repeatable)")
+	f.StringArrayVar(&fl.networks, "network", nil, "network: NAME[,mac=ADDRESS] (repeatable)")
+	f.BoolVar(&fl.start, "start", false, "start it, too")
+	f.BoolVar(&fl.validateOnly, "validate-only", false, "let the host check everything and make nothing")
+	f.BoolVar(&fl.waitNothing, "no-wait", false, "with --start: do not wait until it runs")
+	for _, flag := range []string{"kernel", "initramfs", "disk"} {
+		a.must(cmd.RegisterFlagCompletionFunc(flag, a.completeImages()))
+	}
+	a.must(cmd.RegisterFlagCompletionFunc("network", a.completeNetworks()))
+	a.must(cmd.MarkFlagRequired("kernel"))
+	a.formatFlag(cmd)
+	return cmd
+}
+
+// machine is the virtual machine that the flags describe.
+func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
+	memory, err := size.Parse(fl.memory)
+	if err != nil {
+		return nil, fmt.Errorf("--memory: %w", err)
+	}
+	vm := &ashlarv1.VirtualMachine{
+		Cpus: fl.cpus, MemoryBytes: memory,
+		Boot: &ashlarv1.Boot{Kernel: resource(images, fl.kernel), Cmdline: fl.cmdline},
+	}
+	if fl.initrd != "" {
+		vm.Boot.Initramfs = resource(images, fl.initrd)
+	}
+	for _, s := range fl.disks {
+		d, err := ParseDisk(s)
+		if err != nil {
+			return nil, fmt.Errorf("--disk: %w", err)
+		}
+		vm.Disks = append(vm.Disks, d)
+	}
+	for _, s := range fl.networks {
+		n, err := ParseNetwork(s)
+		if err != nil {
+			return nil, fmt.Errorf("--network: %w", err)
+		}
+		vm.NetworkInterfaces = append(vm.NetworkInterfaces, n)
+	}
+	return vm, nil
+}
+
+// create makes the virtual machine and starts it where that is asked for.
+func (a *app) create(ctx context.Context, h *client.Host, id string, fl *createFlags) error {
+	a.field = createFields.name
+	vm, err := fl.machine()
+	if err != nil {
+		return fault.With(fault.Usage, err)
+	}
+	req := &ashlarv1.CreateVirtualMachineRequest{
+		VirtualMachineId: render.ID(id), VirtualMachine: vm,
+		RequestId: newUUID(), ValidateOnly: fl.validateOnly,
+	}
+	vm, err = message(h.VirtualMachines.CreateVirtualMachine(ctx, connect.NewRequest(req)))("create " + id)
+	if err != nil {
+		return err
+	}
+	text := id + " is created"
+	switch {
+	case fl.validateOnly:
+		text = id + " can be created"
+	case fl.start:
+		if text, err = a.startCreated(ctx, h, id, fl.waitNothing); err != nil {
+			return err
+		}
+		if vm, err = getMachine(ctx, h, id); err != nil {
+			return err
+		}
+	}
+	return render.Message(a.Out, a.format, vm, func() *render.Rows { return &render.Rows{Lines: [][]string{{text}}} })
+}
+
+// startCreated starts a virtual machine that has just been made.
+func (a *app) startCreated(ctx context.Context, h *client.Host, id string, noWait bool) (string, error) {
+	req := connect.NewRequest(&ashlarv1.StartVirtualMachineRequest{Name: resource(machines, id), RequestId: newUUID()})
+	op, err := message(h.VirtualMachines.StartVirtualMachine(ctx, req))(id + " is created; start it")
+	if err != nil {
+		return "", err
+	}
+	if noWait {
+		return fmt.Sprintf("%s is created and starts: operation %s", id, render.ID(op.GetName())), nil
+	}
+	if _, err := a.await(ctx, h, op, id+" is created; start it"); err != nil {
+		return "", err
+	}
+	return id + " is created and runs", nil
+}

@@ -1,0 +1,81 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	ashlarv1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
+	"github.com/ashlar-hv/ashlar/mgmt/ctl/size"
+)
+
+// ParseDisk reads the value of --disk: IMAGE[,size=SIZE], or size=SIZE for an
+// empty disk.
+func ParseDisk(s string) (*ashlarv1.Disk, error) {
+	first, values, err := options(s, "image", "size")
+	if err != nil {
+		return nil, fmt.Errorf("disk %q: %w", s, err)
+	}
+	d := &ashlarv1.Disk{}
+	if first != "" {
+		d.Image = resource(images, first)
+	}
+	if v, ok := values["size"]; ok {
+		if d.SizeBytes, err = size.Parse(v); err != nil {
+			return nil, fmt.Errorf("disk %q: %w", s, err)
+		}
+	}
+	if d.Image == "" && d.SizeBytes == 0 {
+		return nil, fmt.Errorf("disk %q: name an image, or give an empty disk a size: size=4GiB", s)
+	}
+	return d, nil
+}
+
+// ParseNetwork reads the value of --network: NAME[,mac=ADDRESS].
+func ParseNetwork(s string) (*ashlarv1.NetworkInterface, error) {
+	first, values, err := options(s, "name", "mac")
+	if err != nil {
+		return nil, fmt.Errorf("network %q: %w", s, err)
+	}
+	if first == "" {
+		return nil, fmt.Errorf("network %q: name a network of the host; `ashlarctl host get` lists them", s)
+	}
+	n := &ashlarv1.NetworkInterface{Network: first}
+	if v, ok := values["mac"]; ok {
+		mac, err := net.ParseMAC(v)
+		if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+			return nil, fmt.Errorf("network %q: mac %q: want a unicast address such as 02:00:00:00:00:01", s, v)
+		}
+		n.MacAddress = mac.String()
+	}
+	return n, nil
+}
+
+// options splits FIRST,KEY=VALUE,…. FIRST may also be written with its own
+// key, or be left out.
+func options(s, firstKey string, keys ...string) (first string, values map[string]string, err error) {
+	values = map[string]string{}
+	for i, part := range strings.Split(s, ",") {
+		key, value, assigned := strings.Cut(part, "=")
+		switch {
+		case !assigned && i == 0:
+			key, value = firstKey, part
+		case !assigned && part == "":
+			return "", nil, errors.New("a part is empty: want NAME,KEY=VALUE")
+		case !assigned:
+			return "", nil, fmt.Errorf("%q: want KEY=VALUE", part)
+		case value == "":
+			return "", nil, fmt.Errorf("%s has no value", key)
+		}
+		if _, twice := values[key]; twice && values[key] != "" {
+			return "", nil, fmt.Errorf("%s is given twice", key)
+		}
+		if key != firstKey && !slices.Contains(keys, key) {
+			return "", nil, fmt.Errorf("%q is unknown: want %s", key, strings.Join(append([]string{firstKey}, keys...), " or "))
+		}
+		values[key] = value
+	}
+	return values[firstKey], values, nil
+}

@@ -1,0 +1,157 @@
+package command
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	ashlarv1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
+	"github.com/ashlar-hv/ashlar/mgmt/ctl/contexts"
+)
+
+func TestParseDisk(t *testing.T) {
+	for in, want := range map[string]*ashlarv1.Disk{
+		"debian":                   {Image: "images/debian"},
+		"images/debian":            {Image: "images/debian"},
+		"image=debian":             {Image: "images/debian"},
+		"debian,size=4GiB":         {Image: "images/debian", SizeBytes: 4 << 30},
+		"size=4GiB,image=debian":   {Image: "images/debian", SizeBytes: 4 << 30},
+		",size=4GiB":               {SizeBytes: 4 << 30},
+		"size=512":                 {SizeBytes: 512},
+		"debian,size=":             nil,
+		"debian,size=4GB":          nil,
+		"debian,size=4G,size=5G":   nil,
+		"debian,image=other":       nil,
+		"debian,x=1":               nil,
+		"debian,":                  nil,
+		"debian,other":             nil,
+		"size=0":                   nil,
+		",":                        nil,
+		"":                         nil,
+		"=debian":                  nil,
+		"debian,size=4GiB,size=4G": nil,
+	} {
+		got, err := ParseDisk(in)
+		if d := cmp.Diff(want, got, protocmp.Transform()); d != "" || (err == nil) != (want != nil) {
+			t.Errorf("ParseDisk(%q) = %v, %v (-want +got):\n%s", in, got, err, d)
+		}
+	}
+}
+
+func TestParseNetwork(t *testing.T) {
+	for in, want := range map[string]*ashlarv1.NetworkInterface{
+		"default":                             {Network: "default"},
+		"name=default":                        {Network: "default"},
+		"default,mac=02:00:00:00:00:0A":       {Network: "default", MacAddress: "02:00:00:00:00:0a"},
+		"default,mac=02-00-00-00-00-0a":       {Network: "default", MacAddress: "02:00:00:00:00:0a"},
+		"default,mac=":                        nil,
+		"default,mac=03:00:00:00:00:0a":       nil,
+		"default,mac=02:00:00:00:00:00:00:0a": nil,
+		"default,ip=1":                        nil,
+		"mac=02:00:00:00:00:0a":               nil,
+		"":                                    nil,
+	} {
+		got, err := ParseNetwork(in)
+		if d := cmp.Diff(want, got, protocmp.Transform()); d != "" || (err == nil) != (want != nil) {
+			t.Errorf("ParseNetwork(%q) = %v, %v (-want +got):\n%s", in, got, err, d)
+		}
+	}
+}
+
+func FuzzParseDisk(f *testing.F) {
+	for _, s := range []string{"debian,size=4GiB", ",size=1G", "image=a,size=1", "a,b", "=", "size=0", "a,image=b"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		d, err := ParseDisk(s)
+		if (err == nil) == (d == nil) {
+			t.Fatalf("ParseDisk(%q) = %v, %v", s, d, err)
+		}
+		if d != nil && (d.GetSizeBytes() < 0 || d.GetImage() == "" && d.GetSizeBytes() == 0) {
+			t.Errorf("ParseDisk(%q) = %v", s, d)
+		}
+	})
+}
+
+func FuzzParseNetwork(f *testing.F) {
+	for _, s := range []string{"default", "default,mac=02:00:00:00:00:01", ",", "name=x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		n, err := ParseNetwork(s)
+		if (err == nil) == (n == nil) || n != nil && n.GetNetwork() == "" {
+			t.Errorf("ParseNetwork(%q) = %v, %v", s, n, err)
+		}
+	})
+}
+
+func TestImageID(t *testing.T) {
+	for in, want := range map[string]string{
+		"/boot/vmlinuz-6.1.0-30-cloud-amd64": "vmlinuz-6.1.0-30-cloud-amd64",
+		"Debian_12.IMG":                      "debian-12",
+		"disk.raw":                           "disk",
+		"..img":                              "",
+		"_x_":                                "x",
+		strings.Repeat("a", 80):              strings.Repeat("a", 63),
+		"ümlaut":                             "mlaut",
+	} {
+		if got := imageID(in); got != want {
+			t.Errorf("imageID(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestFieldTable(t *testing.T) {
+	for in, want := range map[string]string{
+		"virtual_machine_id":                        "NAME",
+		"virtual_machine.memory_bytes":              "--memory",
+		"virtualMachine.memoryBytes":                "--memory",
+		"virtual_machine.boot.kernel":               "--kernel",
+		"virtual_machine.disks":                     "--disk",
+		"virtual_machine.disks[0].size_bytes":       "--disk no. 1",
+		"virtual_machine.network_interfaces[2].mac": "--network no. 3",
+		"virtual_machine.disks[x]":                  "--disk",
+		"page_size":                                 "",
+		"":                                          "",
+	} {
+		if got := createFields.name(in); got != want {
+			t.Errorf("name(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestNewUUID(t *testing.T) {
+	a, b := newUUID(), newUUID()
+	if a == b || len(a) != 36 || a[14] != '4' || !strings.ContainsRune("89ab", rune(a[19])) {
+		t.Errorf("newUUID() = %s, %s", a, b)
+	}
+}
+
+func TestCertificateNames(t *testing.T) {
+	fl := &hostFlags{name: "rack1", address: "192.0.2.10/24", names: []string{"rack1.example", "rack1"}}
+	got := fl.certificateNames("[2001:db8::1]:8443")
+	if d := cmp.Diff([]string{"rack1", "2001:db8::1", "192.0.2.10", "rack1.example"}, got); d != "" {
+		t.Errorf("certificateNames() (-want +got):\n%s", d)
+	}
+}
+
+func TestContextNameOrder(t *testing.T) {
+	env := map[string]string{}
+	a := &app{IO: IO{Getenv: func(k string) string { return env[k] }}}
+	if got := a.contextName(); got != "" {
+		t.Errorf("contextName() = %q, want the current one", got)
+	}
+	env["ASHLAR_CONTEXT"] = "env"
+	if got := a.contextName(); got != "env" {
+		t.Errorf("contextName() = %q, want that of the environment", got)
+	}
+	a.context = "flag"
+	if got := a.contextName(); got != "flag" {
+		t.Errorf("contextName() = %q, want that of the flag", got)
+	}
+	if err := contexts.CheckName("../x"); err == nil {
+		t.Error("CheckName takes a path")
+	}
+}
