@@ -1,0 +1,47 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ashlar-hv/ashlar/initramfs/console"
+	"github.com/ashlar-hv/ashlar/initramfs/process"
+)
+
+// rescueShell is u-root's shell; its commands lie beside it.
+const rescueShell = "/bbin/gosh"
+
+// dropRescue removes u-root's commands from the root, which is memory: 10 MiB of
+// it, and nothing that an intruder should find.
+func (m *machine) dropRescue() {
+	if err := os.RemoveAll(filepath.Dir(rescueShell)); err != nil {
+		m.log.Printf("rescue", "remove the commands that nobody asked for: %v", err)
+	}
+}
+
+// rescue keeps a root shell on the terminal that the command line names.
+func (m *machine) rescue() {
+	m.log.Printf("rescue", "the command line asks for it: a root shell on %s", m.options.Rescue)
+	m.problem("A root shell is open on %s, because the kernel's command line asks for it.", m.options.Rescue)
+	m.service("rescue shell", m.startShell)
+}
+
+func (m *machine) startShell() (*process.Process, error) {
+	tty, err := os.OpenFile(filepath.Join("/dev", m.options.Rescue), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer tty.Close()
+	fd := tty.Fd()
+	return m.reaper.Start(rescueShell, []string{"gosh"}, &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   []string{"PATH=/bbin:/bin", "HOME=/", "TERM=dumb"},
+		Files: []uintptr{fd, fd, fd},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0},
+	})
+}
+
+func uptimeSeconds() float64 { return console.Uptime().Seconds() }
