@@ -1,0 +1,473 @@
+// Package e2e tests Ashlar as its users see it: a host that UEFI firmware
+// boots from the disk image on an emulated USB stick, asked over gRPC.
+package e2e
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/u-root/u-root/pkg/cpio"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	v1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
+	"github.com/ashlar-hv/ashlar/mgmt/ctl/client"
+	"github.com/ashlar-hv/ashlar/mgmt/ctl/contexts"
+	"github.com/ashlar-hv/ashlar/qemu-tests/lab"
+)
+
+// top is the top of the tree, where out/ is.
+const top = "../.."
+
+// built is what make build leaves in out/.
+var built = []string{"ashlar.img", "ashlar-rescue.img", "guest-bzImage", "bin/ashlarctl", "demo/disk.img", "demo/vmlinuz", "demo/initrd.img"}
+
+var keep = flag.Bool("keep", false, "leave the machines' files and the shared host behind")
+
+// dirs are removed at the end, the shared host's among them.
+var (
+	base   string
+	shared struct {
+		once sync.Once
+		host *host
+	}
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(func() int {
+		for _, f := range built {
+			if _, err := os.Stat(filepath.Join(top, "out", f)); err != nil {
+				fmt.Fprintf(os.Stderr, "missing %v: run make build first\n", err)
+				return 1
+			}
+		}
+		var err error
+		if base, err = os.MkdirTemp("", "ashlar-e2e-"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		if err := buildTestGuest(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		code := m.Run()
+		if h := shared.host; h != nil && !*keep {
+			h.Cut()
+		}
+		if !*keep {
+			os.RemoveAll(base)
+		}
+		return code
+	}())
+}
+
+// testInitramfs is the small guest's initramfs.
+func testInitramfs() string { return filepath.Join(base, "testguest.cpio") }
+
+// buildTestGuest packs the program testguest as an initramfs.
+func buildTestGuest() error {
+	bin := filepath.Join(base, "testguest")
+	c := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, "../testguest")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("build testguest: %w\n%s", err, out)
+	}
+	b, err := os.ReadFile(bin)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(testInitramfs())
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	w := cpio.Newc.Writer(f)
+	records := []cpio.Record{
+		cpio.Directory("dev", 0o755), cpio.CharDev("dev/console", 0o600, 5, 1), cpio.CharDev("dev/null", 0o666, 1, 3),
+		cpio.StaticFile("init", string(b), 0o755),
+	}
+	if err := cpio.WriteRecords(w, records); err != nil {
+		return err
+	}
+	return cpio.WriteTrailer(w)
+}
+
+// A host is an Ashlar host in the lab and a connection to it.
+type host struct {
+	*lab.Lab
+	*client.Host
+	config string // ashlarctl's folder
+	rescue *lab.Rescue
+}
+
+// options of a host.
+type options struct {
+	args   []string
+	noDisk bool
+	edit   func(doc string) string // changes the configuration document
+}
+
+// sharedHost is a host that several tests use. It has the rescue shell.
+func sharedHost(t testing.TB) *host {
+	t.Helper()
+	shared.once.Do(func() { shared.host = newHost(t, options{}) })
+	if shared.host == nil || !shared.host.Running() {
+		t.Fatal("the shared host did not come up, or has ended: see the first failure")
+	}
+	showConsoleOnFailure(t, shared.host)
+	return shared.host
+}
+
+// newHost boots a host of its own for a test; it is cut off at the test's end,
+// unless it is the shared one.
+func newHost(t testing.TB, o options) *host {
+	t.Helper()
+	dir, err := os.MkdirTemp(base, "host-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := freePort(t)
+	h := &host{config: filepath.Join(dir, "config")}
+	doc := filepath.Join(dir, "ashlar.yaml")
+	h.mustCtl(t, "config", "init", "--context", "e2e", "--host-name", "lab", "--address", fmt.Sprintf("127.0.0.1:%d", port),
+		"--interface", lab.ManagementMAC, "--disk", "serial=ashlar-data", "--out", doc)
+	stick := filepath.Join(dir, lab.StickFile)
+	copyFile(t, filepath.Join(top, "out/ashlar-rescue.img"), stick)
+	if o.edit != nil {
+		b, err := os.ReadFile(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(doc, []byte(o.edit(string(b))), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.mustCtl(t, "image", "configure", stick, "--config", doc)
+	h.start(t, lab.Config{Dir: dir, Port: port, Args: o.args, NoDisk: o.noDisk})
+	return h
+}
+
+// start boots the host and connects to it.
+func (h *host) start(t testing.TB, c lab.Config) {
+	t.Helper()
+	l, err := lab.Start(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Lab = l
+	if t.Name() != "" && h != shared.host {
+		showConsoleOnFailure(t, h)
+	}
+	if err := l.WaitReady(within(t, 2*time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	h.connect(t)
+}
+
+// connect makes a fresh connection with the operator's certificate.
+func (h *host) connect(t testing.TB) {
+	t.Helper()
+	if h.Host != nil {
+		h.Host.Close()
+	}
+	o := h.clientOptions(t)
+	c, err := client.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Host = c
+}
+
+// clientOptions are those of the context e2e.
+func (h *host) clientOptions(t testing.TB) client.Options {
+	t.Helper()
+	d := contexts.Dir(h.config)
+	f, err := d.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := f.Lookup("e2e")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := d.Material(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client.Options{
+		Address: c.Address, ServerName: c.ServerName, CA: m.CA, Certificate: m.Certificate, Key: m.Key,
+		Retry: 30 * time.Second, UserAgent: "e2e",
+	}
+}
+
+// ctl runs ashlarctl with the host's context.
+func (h *host) ctl(args ...string) (string, error) {
+	c := exec.Command(filepath.Join(top, "out/bin/ashlarctl"), args...)
+	c.Env = append(os.Environ(), "ASHLAR_CONFIG_DIR="+h.config, "ASHLAR_CONTEXT=e2e")
+	out, err := c.CombinedOutput()
+	return string(out), err
+}
+
+func (h *host) mustCtl(t testing.TB, args ...string) string {
+	t.Helper()
+	out, err := h.ctl(args...)
+	if err != nil {
+		t.Fatalf("ashlarctl %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// shell runs a command on the host as root.
+func (h *host) shell(t testing.TB, command string) string {
+	t.Helper()
+	if h.rescue == nil {
+		r, err := h.Rescue()
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.rescue = r
+	}
+	out, err := h.rescue.Run(command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// pids are the processes on the host that run a program.
+func (h *host) pids(t testing.TB, program string) []string {
+	t.Helper()
+	return strings.Fields(h.shell(t, "pidof "+program))
+}
+
+// reboot starts the host again after it was switched off or cut.
+func (h *host) reboot(t testing.TB) {
+	t.Helper()
+	if h.rescue != nil {
+		h.rescue.Close()
+		h.rescue = nil
+	}
+	h.start(t, h.Config)
+}
+
+func showConsoleOnFailure(t testing.TB, h *host) {
+	t.Cleanup(func() {
+		if t.Failed() && h.Lab != nil {
+			t.Logf("the host's files are in %s (kept with -keep); the end of its console:\n%s", h.Dir, h.Tail())
+		}
+		if h != shared.host && h.Lab != nil {
+			if h.Host != nil {
+				h.Host.Close()
+			}
+			if err := h.Cut(); err != nil {
+				t.Error(err)
+			}
+			if !*keep {
+				os.RemoveAll(h.Dir)
+			}
+		}
+	})
+}
+
+func within(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func copyFile(t testing.TB, from, to string) {
+	t.Helper()
+	src, err := os.Open(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	dst, err := os.Create(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(dst, src); err != nil {
+		t.Fatal(err)
+	}
+	if err := dst.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// upload makes an image of a file, if the host has it not yet, with plain calls
+// of the API.
+func (h *host) upload(t testing.TB, id, path string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.uploadBytes(t, id, b)
+}
+
+func (h *host) uploadBytes(t testing.TB, id string, b []byte) {
+	t.Helper()
+	ctx := within(t, 5*time.Minute)
+	sum := sha256.Sum256(b)
+	i, err := h.Images.CreateImage(ctx, connect.NewRequest(&v1.CreateImageRequest{
+		ImageId: id, Image: &v1.Image{SizeBytes: int64(len(b)), Sha256: hex.EncodeToString(sum[:])},
+	}))
+	if err != nil {
+		t.Fatalf("create image %s: %v", id, err)
+	}
+	if i.Msg.State == v1.Image_STATE_READY {
+		return
+	}
+	if _, err := h.send(ctx, "images/"+id, b, i.Msg.UploadedBytes); err != nil {
+		t.Fatalf("upload image %s: %v", id, err)
+	}
+}
+
+// send brings b from offset on.
+func (h *host) send(ctx context.Context, name string, b []byte, offset int64) (*v1.Image, error) {
+	s := h.Images.UploadImage(ctx)
+	for o := offset; o < int64(len(b)); {
+		n := min(1<<20, int64(len(b))-o)
+		err := s.Send(&v1.UploadImageRequest{Name: name, Offset: o, Piece: &v1.UploadImageRequest_Data{Data: b[o : o+n]}})
+		if errors.Is(err, io.EOF) {
+			break // the answer says why
+		}
+		if err != nil {
+			return nil, err
+		}
+		o += n
+	}
+	r, err := s.CloseAndReceive()
+	if err != nil {
+		return nil, err
+	}
+	return r.Msg, nil
+}
+
+// testVM describes the small guest.
+func testVM(cmdline string, disks ...*v1.Disk) *v1.VirtualMachine {
+	return &v1.VirtualMachine{
+		Cpus: 1, MemoryBytes: 128 << 20,
+		Boot:              &v1.Boot{Kernel: "images/guest-kernel", Initramfs: "images/testguest", Cmdline: "console=ttyS0 quiet " + cmdline},
+		Disks:             disks,
+		NetworkInterfaces: []*v1.NetworkInterface{{Network: "default"}},
+	}
+}
+
+// create makes a virtual machine of the small guest's images.
+func (h *host) create(t testing.TB, id string, vm *v1.VirtualMachine) {
+	t.Helper()
+	h.upload(t, "guest-kernel", filepath.Join(top, "out/guest-bzImage"))
+	h.upload(t, "testguest", testInitramfs())
+	if _, err := h.VirtualMachines.CreateVirtualMachine(within(t, time.Minute), connect.NewRequest(&v1.CreateVirtualMachineRequest{
+		VirtualMachineId: id, VirtualMachine: vm,
+	})); err != nil {
+		t.Fatalf("create %s: %v", id, err)
+	}
+}
+
+// done waits for an operation and returns its error.
+func (h *host) done(t testing.TB, op *v1.Operation) error {
+	t.Helper()
+	ctx := within(t, 3*time.Minute)
+	for !op.Done {
+		r, err := h.Operations.WaitOperation(ctx, connect.NewRequest(&v1.WaitOperationRequest{
+			Name: op.Name, Timeout: durationpb.New(30 * time.Second),
+		}))
+		if err != nil {
+			t.Fatalf("wait for %s: %v", op.Name, err)
+		}
+		op = r.Msg
+	}
+	if op.Error != nil {
+		return fmt.Errorf("%s: %s", op.Error.Code, op.Error.Message)
+	}
+	return nil
+}
+
+// boot starts a virtual machine.
+func (h *host) boot(t testing.TB, id string) {
+	t.Helper()
+	r, err := h.VirtualMachines.StartVirtualMachine(within(t, time.Minute), connect.NewRequest(&v1.StartVirtualMachineRequest{Name: "virtualMachines/" + id}))
+	if err != nil {
+		t.Fatalf("start %s: %v", id, err)
+	}
+	if err := h.done(t, r.Msg); err != nil {
+		t.Fatalf("start %s: %v", id, err)
+	}
+}
+
+// stop stops it, by its power button unless forced.
+func (h *host) stop(t testing.TB, id string, force bool) {
+	t.Helper()
+	r, err := h.VirtualMachines.StopVirtualMachine(within(t, time.Minute), connect.NewRequest(&v1.StopVirtualMachineRequest{Name: "virtualMachines/" + id, Force: force}))
+	if err != nil {
+		t.Fatalf("stop %s: %v", id, err)
+	}
+	if err := h.done(t, r.Msg); err != nil {
+		t.Fatalf("stop %s: %v", id, err)
+	}
+}
+
+func (h *host) remove(t testing.TB, id string) {
+	t.Helper()
+	r, err := h.VirtualMachines.DeleteVirtualMachine(within(t, time.Minute), connect.NewRequest(&v1.DeleteVirtualMachineRequest{Name: "virtualMachines/" + id, Force: true}))
+	if err != nil {
+		t.Fatalf("delete %s: %v", id, err)
+	}
+	if err := h.done(t, r.Msg); err != nil {
+		t.Fatalf("delete %s: %v", id, err)
+	}
+}
+
+func (h *host) vm(t testing.TB, id string) *v1.VirtualMachine {
+	t.Helper()
+	r, err := h.VirtualMachines.GetVirtualMachine(within(t, time.Minute), connect.NewRequest(&v1.GetVirtualMachineRequest{Name: "virtualMachines/" + id}))
+	if err != nil {
+		t.Fatalf("get %s: %v", id, err)
+	}
+	return r.Msg
+}
+
+// waitStopped waits until it has stopped by itself and checks the reason.
+func (h *host) waitStopped(t testing.TB, id string, want v1.VirtualMachine_StopReason) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		vm := h.vm(t, id)
+		if vm.State == v1.VirtualMachine_STATE_STOPPED {
+			if vm.StopReason != want {
+				t.Fatalf("%s stopped with %v (%s), want %v", id, vm.StopReason, vm.StopMessage, want)
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s is %v, want it stopped with %v", id, vm.State, want)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}

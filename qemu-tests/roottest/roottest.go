@@ -1,0 +1,143 @@
+// Package roottest runs the Go tests that need root, on the host's own kernel
+// in QEMU: network namespaces, bridges, nftables, control groups, and programs
+// in their jails. Those tests are behind the build tag roottest, so that nobody
+// needs to be root to run all others.
+package roottest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/u-root/u-root/pkg/cpio"
+)
+
+// Tag is the build tag of tests that need root.
+const Tag = "roottest"
+
+// passed is what init says at the end when all is well.
+const passed = "roottest: all passed"
+
+// A Run is one start of QEMU.
+type Run struct {
+	Kernel   string
+	Packages []string          // import paths, whose tests are run one after the other
+	Programs map[string]string // place in the root → import path of a program
+	Files    map[string]string // place in the root → file
+	// Guests are initramfs archives with one program each, as /init.
+	Guests map[string]string // place in the root → import path of a program
+	// Filter is given to each test program as -test.run, where it is not "".
+	Filter string
+}
+
+// Do builds and runs everything in dir. It returns what the machine printed.
+func (r Run) Do(ctx context.Context, dir string) (string, error) {
+	initrd, err := r.pack(ctx, dir)
+	if err != nil {
+		return "", err
+	}
+	text, err := boot(ctx, r.Kernel, initrd, "console=ttyS0", "quiet", "roottest.run="+r.Filter)
+	if err == nil && !strings.Contains(text, passed) {
+		err = fmt.Errorf("the tests have not passed")
+	}
+	if err != nil {
+		err = fmt.Errorf("run tests in QEMU: %w", err)
+	}
+	return text, err
+}
+
+// pack builds the programs and puts them into an initramfs.
+func (r Run) pack(ctx context.Context, dir string) (string, error) {
+	const here = "github.com/ashlar-hv/ashlar/qemu-tests/roottest"
+	var records []cpio.Record
+	for _, d := range []string{"bin", "dev", "proc", "sys", "tmp", "run", "data", "tests"} {
+		records = append(records, cpio.Directory(d, 0o755))
+	}
+	records = append(records, cpio.CharDev("dev/console", 0o600, 5, 1))
+	add := func(place, file string) error {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		records = append(records, cpio.StaticFile(place, string(b), 0o755))
+		return nil
+	}
+	program := filepath.Join(dir, "init")
+	if err := build(ctx, "build", "-o", program, here+"/init"); err != nil {
+		return "", err
+	}
+	if err := add("init", program); err != nil {
+		return "", err
+	}
+	for i, p := range r.Packages {
+		name := fmt.Sprintf("%02d-%s", i, filepath.Base(p))
+		out := filepath.Join(dir, name)
+		if err := build(ctx, "test", "-c", "-tags", Tag, "-o", out, p); err != nil {
+			return "", err
+		}
+		if err := add("tests/"+name, out); err != nil {
+			return "", err
+		}
+	}
+	for place, p := range r.Programs {
+		out := filepath.Join(dir, "program-"+filepath.Base(place))
+		if err := build(ctx, "build", "-o", out, p); err != nil {
+			return "", err
+		}
+		if err := add(place, out); err != nil {
+			return "", err
+		}
+	}
+	for place, file := range r.Files {
+		if err := add(place, file); err != nil {
+			return "", err
+		}
+	}
+	for place, p := range r.Guests {
+		out := filepath.Join(dir, "guest-"+filepath.Base(place))
+		if err := build(ctx, "build", "-o", out, p); err != nil {
+			return "", err
+		}
+		b, err := os.ReadFile(out)
+		if err != nil {
+			return "", err
+		}
+		archive, err := write(out+".cpio", []cpio.Record{cpio.Directory("dev", 0o755),
+			cpio.CharDev("dev/console", 0o600, 5, 1), cpio.StaticFile("init", string(b), 0o755)})
+		if err != nil {
+			return "", err
+		}
+		if err := add(place, archive); err != nil {
+			return "", err
+		}
+	}
+	return write(filepath.Join(dir, "initramfs.cpio"), records)
+}
+
+func build(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	}
+	return nil
+}
+
+func write(name string, records []cpio.Record) (string, error) {
+	f, err := os.Create(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	w := cpio.Newc.Writer(f)
+	if err := cpio.WriteRecordsAndDirs(w, records); err != nil {
+		return "", fmt.Errorf("write initramfs: %w", err)
+	}
+	if err := cpio.WriteTrailer(w); err != nil {
+		return "", fmt.Errorf("write initramfs: %w", err)
+	}
+	return name, f.Close()
+}

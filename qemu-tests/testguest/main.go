@@ -1,0 +1,304 @@
+// Testguest is the init of a small guest for the lab's tests.
+//
+// It mounts what it needs, asks DHCP for an address on eth0 where there is one,
+// prints a line `TESTGUEST ready …`, and then takes commands, a line each, on
+// its console. Every answer is a line that starts with `OK` or `ERR`:
+//
+//	poweroff, reboot, halt     end
+//	mem, cpus                  what the guest sees
+//	ping ADDRESS               one ICMP echo
+//	tcp ADDRESS:PORT TEXT      connect, send, and show what comes back
+//	write DEVICE SEED MIB      fill with a pattern and fsync
+//	check DEVICE SEED MIB      compare with the pattern
+//	log DEVICE                 write numbered blocks for ever, `ACK N` after each fsync
+//	last DEVICE                the highest number that log has left
+//
+// The ACPI power button switches it off.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	mounts()
+	go powerButton()
+	fmt.Printf("TESTGUEST ready cpus=%d mem=%dMiB net=%s\n", runtime.NumCPU(), memory()>>20, network())
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		f := strings.Fields(in.Text())
+		if len(f) == 0 {
+			continue
+		}
+		out, err := command(f)
+		if err != nil {
+			fmt.Printf("ERR %s: %v\n", f[0], err)
+			continue
+		}
+		fmt.Printf("OK %s %s\n", f[0], out)
+	}
+	fmt.Println("ERR console closed:", in.Err())
+	end(unix.LINUX_REBOOT_CMD_POWER_OFF)
+}
+
+func mounts() {
+	for _, m := range [][2]string{{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"}} {
+		_ = os.MkdirAll(m[1], 0o755)
+		if err := unix.Mount(m[0], m[1], m[0], 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
+			fmt.Printf("ERR mount %s: %v\n", m[1], err)
+		}
+	}
+}
+
+func end(how int) {
+	unix.Sync()
+	if err := unix.Reboot(how); err != nil {
+		fmt.Println("ERR reboot:", err)
+	}
+	select {}
+}
+
+// powerButton waits for KEY_POWER on any input device (linux/input.h).
+func powerButton() {
+	const evKey, keyPower = 1, 116
+	var paths []string
+	for range 100 {
+		if paths, _ = filepath.Glob("/dev/input/event*"); len(paths) > 0 {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	for _, p := range paths {
+		go func() {
+			f, err := os.Open(p)
+			if err != nil {
+				return
+			}
+			defer f.Close()
+			for b := make([]byte, 24); ; {
+				if _, err := io.ReadFull(f, b); err != nil {
+					return
+				}
+				if binary.LittleEndian.Uint16(b[16:]) == evKey && binary.LittleEndian.Uint16(b[18:]) == keyPower && b[20] == 1 {
+					fmt.Println("TESTGUEST power button")
+					end(unix.LINUX_REBOOT_CMD_POWER_OFF)
+				}
+			}
+		}()
+	}
+}
+
+func memory() uint64 {
+	var i unix.Sysinfo_t
+	if err := unix.Sysinfo(&i); err != nil {
+		return 0
+	}
+	return i.Totalram * uint64(i.Unit)
+}
+
+// network brings eth0 up by DHCP and returns `address,gateway`, or why not.
+func network() string {
+	link, err := netlink.LinkByName("eth0")
+	if err != nil {
+		return "none"
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return "error:" + err.Error()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	c, err := nclient4.New("eth0", nclient4.WithTimeout(2*time.Second), nclient4.WithRetry(8))
+	if err != nil {
+		return "error:" + err.Error()
+	}
+	defer c.Close()
+	lease, err := c.Request(ctx)
+	if err != nil {
+		return "error:" + err.Error()
+	}
+	a := lease.ACK
+	if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: a.YourIPAddr, Mask: a.SubnetMask()}}); err != nil {
+		return "error:" + err.Error()
+	}
+	gw := a.Router()
+	if len(gw) == 0 {
+		return a.YourIPAddr.String() + ",none"
+	}
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw[0]}); err != nil {
+		return "error:" + err.Error()
+	}
+	return a.YourIPAddr.String() + "," + gw[0].String()
+}
+
+func command(f []string) (string, error) {
+	need := map[string]int{"ping": 2, "tcp": 3, "write": 4, "check": 4, "log": 2, "last": 2}
+	if n := need[f[0]]; n > 0 && len(f) != n {
+		return "", fmt.Errorf("want %d words, got %d", n, len(f))
+	}
+	switch f[0] {
+	case "poweroff":
+		end(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	case "reboot":
+		end(unix.LINUX_REBOOT_CMD_RESTART)
+	case "halt":
+		end(unix.LINUX_REBOOT_CMD_HALT)
+	case "mem":
+		return strconv.FormatUint(memory(), 10), nil
+	case "cpus":
+		return strconv.Itoa(runtime.NumCPU()), nil
+	case "ping":
+		return "", ping(f[1])
+	case "tcp":
+		return tcp(f[1], f[2])
+	case "write", "check":
+		return pattern(f[0] == "write", f[1], f[2], f[3])
+	case "log":
+		return "", writeLog(f[1])
+	case "last":
+		return last(f[1])
+	}
+	return "", errors.New("unknown command")
+}
+
+// ping sends one ICMP echo request (RFC 792) and waits for its reply.
+func ping(address string) error {
+	to, err := net.ResolveIPAddr("ip4", address)
+	if err != nil {
+		return err
+	}
+	c, err := net.DialIP("ip4:icmp", nil, to)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	m := []byte{8, 0, 0, 0, 0xa5, 0x5a, 0, 1}
+	sum := ^uint16((0x0800 + 0xa55a + 0x0001) % 0xffff)
+	binary.BigEndian.PutUint16(m[2:], sum)
+	if _, err := c.Write(m); err != nil {
+		return err
+	}
+	c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	for b := make([]byte, 1500); ; {
+		n, _, err := c.ReadFrom(b) // unlike Read, without the IP header
+		if err != nil {
+			return err
+		}
+		if n >= 8 && b[0] == 0 && bytes.Equal(b[4:8], m[4:8]) {
+			return nil
+		}
+	}
+}
+
+func tcp(address, text string) (string, error) {
+	c, err := net.DialTimeout("tcp", address, 10*time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := fmt.Fprintln(c, text); err != nil {
+		return "", err
+	}
+	line, err := bufio.NewReader(c).ReadString('\n')
+	return strings.TrimSpace(line), err
+}
+
+// pattern writes or checks MIB mebibytes that follow from seed.
+func pattern(write bool, device, seed, mib string) (string, error) {
+	n, err := strconv.Atoi(mib)
+	if err != nil {
+		return "", err
+	}
+	s, err := strconv.ParseUint(seed, 10, 32)
+	if err != nil {
+		return "", err
+	}
+	d, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		return "", err
+	}
+	defer d.Close()
+	want, got := make([]byte, 1<<20), make([]byte, 1<<20)
+	for i := range n {
+		for o := 0; o < len(want); o += 8 {
+			binary.LittleEndian.PutUint64(want[o:], s<<32^uint64(i<<20+o)*0x9e3779b97f4a7c15)
+		}
+		if write {
+			if _, err := d.Write(want); err != nil {
+				return "", err
+			}
+			continue
+		}
+		if _, err := io.ReadFull(d, got); err != nil {
+			return "", err
+		}
+		if !bytes.Equal(got, want) {
+			return "", fmt.Errorf("MiB %d differs", i)
+		}
+	}
+	return mib, d.Sync()
+}
+
+// A log is a ring of blocks of 4 KiB: number, and a checksum of it.
+const (
+	blockSize = 4096
+	blocks    = 1024
+)
+
+func writeLog(device string) error {
+	d, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	b := make([]byte, blockSize)
+	for n := uint64(1); ; n++ {
+		binary.LittleEndian.PutUint64(b, n)
+		binary.LittleEndian.PutUint32(b[blockSize-4:], crc32.ChecksumIEEE(b[:blockSize-4]))
+		if _, err := d.WriteAt(b, int64(n%blocks)*blockSize); err != nil {
+			return err
+		}
+		if err := d.Sync(); err != nil {
+			return err
+		}
+		fmt.Printf("ACK %d\n", n)
+	}
+}
+
+func last(device string) (string, error) {
+	d, err := os.Open(device)
+	if err != nil {
+		return "", err
+	}
+	defer d.Close()
+	var highest uint64
+	b := make([]byte, blockSize)
+	for i := range blocks {
+		if _, err := d.ReadAt(b, int64(i)*blockSize); err != nil {
+			return "", err
+		}
+		n := binary.LittleEndian.Uint64(b)
+		if n > 0 && binary.LittleEndian.Uint32(b[blockSize-4:]) == crc32.ChecksumIEEE(b[:blockSize-4]) {
+			highest = max(highest, n)
+		}
+	}
+	return strconv.FormatUint(highest, 10), nil
+}
