@@ -1,0 +1,119 @@
+# Ashlar: `make help` lists what there is.
+
+export CGO_ENABLED = 0
+export GOFLAGS = -mod=readonly
+SHELL = /bin/sh
+.DEFAULT_GOAL = help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+GO      = go
+OUT     = out
+LAB     = $(OUT)/bin/ashlar-lab
+VERSION = $(shell cat VERSION)
+# Debian's kernel source where apt has none (make setup fetches it there).
+CACHE   = $(or $(ASHLAR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ashlar)
+ifeq ($(KERNEL_SRC)$(wildcard /usr/src/linux-source-6.12.tar.xz),)
+export KERNEL_SRC = $(wildcard $(CACHE)/source/linux-source-6.12.tar.xz)
+endif
+
+sources = $(shell find $(1) -type f ! -name '*_test.go' ! -name '*.md' ! -path '*/testdata/*' 2>/dev/null)
+KERNEL_FILES    = $(call sources,kernel)
+HOST_FILES      = go.mod go.sum VERSION $(call sources,initramfs vmm mgmt drivers image-build/config)
+IMAGE_FILES     = go.mod go.sum $(call sources,image-build)
+CTL_FILES       = go.mod go.sum VERSION $(call sources,mgmt image-build)
+LAB_FILES       = go.mod go.sum $(call sources,qemu-tests)
+
+# $(call step,what it does,command) runs a command and says how long it took.
+define step
+@echo "==> $(1)"; t=$$(date +%s%N); $(2) && echo "    done in $$(( ($$(date +%s%N) - t) / 1000000 )) ms"
+endef
+
+##@ The two commands
+.PHONY: run
+run: setup $(LAB) $(OUT)/bin/ashlarctl $(OUT)/ashlar.img demo ## Boot an Ashlar host in QEMU, start a Debian guest on it, attach to its console
+	@$(LAB) run
+
+.PHONY: test
+test: setup build ## Everything: unit tests, VMM tests on /dev/kvm, end-to-end tests in the lab
+	$(call step,Unit tests,$(GO) test -timeout 15m $$($(GO) list ./... | grep -v -x $(patsubst %,-e github.com/ashlar-hv/ashlar/%,$(MACHINES) qemu-tests/e2e)))
+	$(call step,Unit tests with the race detector,CGO_ENABLED=1 $(GO) test -race -timeout 15m $(RACE))
+	$(call step,Tests in machines of their own,$(GO) test -p 1 -timeout 20m $(addprefix ./,$(MACHINES)))
+	$(call step,End-to-end tests in the lab,$(GO) test -v -timeout 40m ./qemu-tests/e2e)
+
+# Packages in which several goroutines share something.
+RACE = ./vmm/seqpacket/... ./vmm/virtio/... ./vmm/machine/... ./vmm/console/... ./mgmt/control/... ./mgmt/core/... ./mgmt/ctl/... ./initramfs/process/...
+# Packages whose tests start QEMU: one after the other.
+MACHINES = image-build drivers/disk/xfs initramfs/boottest kernel/boottest qemu-tests/roottest
+
+##@ The lab
+.PHONY: up down status
+up: setup $(LAB) $(OUT)/bin/ashlarctl $(OUT)/$(if $(filter 1,$(LAB_RESCUE)),ashlar-rescue.img,ashlar.img) ## Start the lab host in the background (LAB_MEM, LAB_CPUS, LAB_ARGS, LAB_PORT, LAB_RESCUE=1)
+	@$(LAB) up
+down: $(LAB) ## Switch the lab host off by its power button
+	@$(LAB) down
+status: $(LAB) ## Say whether the lab host runs
+	@$(LAB) status
+
+##@ Parts
+.PHONY: build setup kernel guest-kernel initramfs image demo ctl
+build: image $(OUT)/ashlar-rescue.img guest-kernel demo ctl $(LAB) ## Build everything
+
+setup: ## Install what the build and the tests need (asks apt, says so first)
+	@$(GO) run ./qemu-tests/setup
+
+kernel: $(OUT)/bzImage ## The host's kernel: out/bzImage
+$(OUT)/bzImage: $(KERNEL_FILES)
+	$(call step,Host kernel,$(GO) run ./kernel/build host -o $@ && touch $@)
+
+guest-kernel: $(OUT)/guest-bzImage ## A small guest kernel: out/guest-bzImage, out/guest-vmlinux
+$(OUT)/guest-bzImage: $(KERNEL_FILES)
+	$(call step,Guest kernel,$(GO) run ./kernel/build guest -o $@ && touch $@)
+
+initramfs: $(OUT)/initramfs.cpio.zst ## The host's programs: out/initramfs.cpio.zst
+$(OUT)/initramfs.cpio.zst: $(HOST_FILES)
+	$(call step,Initramfs,$(GO) run ./initramfs/mkinitramfs -cache $(abspath $(CACHE))/initramfs -version $(VERSION) -o $@)
+
+image: $(OUT)/ashlar.img ## The disk image to flash: out/ashlar.img
+	@$(GO) run ./image-build/mkimage -describe $(OUT)/ashlar.img
+$(OUT)/ashlar.img: $(OUT)/bzImage $(OUT)/initramfs.cpio.zst $(IMAGE_FILES)
+	$(call step,Disk image,$(GO) run ./image-build/mkimage -kernel $(OUT)/bzImage -initramfs $(OUT)/initramfs.cpio.zst -o $@)
+$(OUT)/ashlar-rescue.img: $(OUT)/bzImage $(OUT)/initramfs.cpio.zst $(IMAGE_FILES)
+	$(call step,Disk image with a rescue shell,$(GO) run ./image-build/mkimage -rescue -kernel $(OUT)/bzImage -initramfs $(OUT)/initramfs.cpio.zst -o $@)
+
+demo: $(OUT)/demo/disk.img ## A Debian guest: out/demo/
+$(OUT)/demo/disk.img: qemu-tests/demo/main.go
+	$(call step,Debian guest,$(GO) run ./qemu-tests/demo -o $(OUT)/demo && touch -h $@ && touch $@)
+
+ctl: $(OUT)/bin/ashlarctl ## The command line client: out/bin/ashlarctl
+$(OUT)/bin/ashlarctl: $(CTL_FILES)
+	$(call step,ashlarctl,$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $@ ./mgmt/ctl/ashlarctl)
+
+$(LAB): $(LAB_FILES)
+	$(call step,The lab's command,$(GO) build -o $@ ./qemu-tests/ashlar-lab)
+
+##@ Care
+.PHONY: bench
+bench: setup build ## Sizes, memory and times of a lab host, as a table and as out/bench.json
+	@$(GO) test ./qemu-tests/e2e -run '^$$' -bench BenchmarkHost -benchtime 1x -timeout 20m
+
+TOOL = $(GO) tool -modfile=$(CURDIR)/tools/go.mod
+.PHONY: check generate clean help
+check: ## Format, vet, lint with the import rules, generated files fresh
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not formatted:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(call step,Vet,$(GO) vet ./...)
+	$(call step,Lint,$(TOOL) golangci-lint run ./...)
+	$(call step,Lint of the API,cd mgmt/api && $(TOOL) buf lint)
+	$(call step,Generated files,$(MAKE) -s generate && git diff --exit-code --stat -- mgmt/api)
+
+generate: ## Generate the API's Go code anew
+	@mkdir -p $(OUT)/tools
+	@cd tools && $(GO) build -o ../$(OUT)/tools/ google.golang.org/protobuf/cmd/protoc-gen-go connectrpc.com/connect/cmd/protoc-gen-connect-go github.com/bufbuild/buf/cmd/buf
+	@cd mgmt/api && PATH=$(CURDIR)/$(OUT)/tools:$$PATH buf generate
+
+clean: ## Delete out/ (the cache outside the tree stays)
+	@if [ -x $(LAB) ]; then $(LAB) down; fi
+	rm -rf $(OUT)
+
+help: ## This list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2} /^up down/ {next}' $(MAKEFILE_LIST)
