@@ -50,10 +50,25 @@ func Run(ctx context.Context, steps []Step, report func(Report)) {
 		begin := time.Now()
 		o, err := s.run(ctx)
 		if o.Record != nil {
-			o.Record()
+			err = errors.Join(err, record(o.Record))
 		}
 		report(Report{Step: s.Name, Message: o.Message, Took: time.Since(begin), Err: err})
 	}
+}
+
+// record calls f. PID 1 must not go down with it, either.
+func record(f func()) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = programError(p)
+		}
+	}()
+	f()
+	return nil
+}
+
+func programError(p any) error {
+	return fmt.Errorf("program error: %v\n%s", p, debug.Stack())
 }
 
 type result struct {
@@ -69,7 +84,7 @@ func (s Step) run(ctx context.Context) (Outcome, error) {
 		defer func() {
 			// PID 1 must not go down with a step.
 			if p := recover(); p != nil {
-				done <- result{err: fmt.Errorf("program error: %v\n%s", p, debug.Stack())}
+				done <- result{err: programError(p)}
 			}
 		}()
 		o, err := s.Run(ctx)

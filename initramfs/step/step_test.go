@@ -22,6 +22,9 @@ func TestRunGoesOnAfterFailures(t *testing.T) {
 		}},
 		{"bad", time.Minute, func(context.Context) (Outcome, error) { return Outcome{Record: record("bad")}, broken }},
 		{"panics", time.Minute, func(context.Context) (Outcome, error) { panic("ouch") }},
+		{"record panics", time.Minute, func(context.Context) (Outcome, error) {
+			return Outcome{"fine", func() { panic("ow") }}, nil
+		}},
 		{"stuck", 10 * time.Millisecond, func(context.Context) (Outcome, error) {
 			<-stuck
 			return Outcome{"late", record("stuck")}, nil
@@ -48,7 +51,9 @@ func TestRunGoesOnAfterFailures(t *testing.T) {
 			t.Errorf("%s failed with %v, want %v", name, got[name].Err, want)
 		}
 	}
-	if err := got["panics"].Err; err == nil || !strings.Contains(err.Error(), "program error: ouch") {
-		t.Errorf("panics failed with %v", err)
+	for name, want := range map[string]string{"panics": "program error: ouch", "record panics": "program error: ow"} {
+		if err := got[name].Err; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s failed with %v, want %q", name, err, want)
+		}
 	}
 }
