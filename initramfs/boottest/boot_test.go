@@ -17,7 +17,8 @@ func TestBlankDisk(t *testing.T) {
 	m := boot(t, "", args()...)
 	m.wait("ASHLAR READY 10.0.2.15:8443 in ")
 	m.says(true, "configuration partition /dev/sda", "host name boottest", "has 10.0.2.15/24",
-		"formatting /dev/nvme0n1 (1.0 GiB, QEMU NVMe Ctrl, serial blank): it is blank", "\n  data         /dev/nvme0n1")
+		"formatting /dev/nvme0n1 (1.0 GiB, QEMU NVMe Ctrl, serial blank): it is blank", "\n  data         /dev/nvme0n1",
+		"rescue: not asked for: its commands are removed")
 	m.says(false, "problem ", "failed:", "starting it again")
 	m.powerButton()
 	m.end()

@@ -65,6 +65,7 @@ func TestRescue(t *testing.T) {
 		[]string{"-serial", "unix:" + socket + ",server=on,wait=off"})...)
 	m.wait("ASHLAR READY ")
 	m.says(true, "A root shell is open on ttyS1")
+	m.says(false, "its commands are removed")
 	c, err := net.Dial("unix", socket)
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,8 +35,6 @@ type machine struct {
 	doc        *config.Document
 	identity   identity
 	configNode string // the configuration partition; "" where there is none
-	core       *process.Service
-	control    *process.Service
 	listener   *os.File
 	// apiAnswers, and readyAfter that time since kernel entry.
 	apiAnswers bool
@@ -43,8 +43,10 @@ type machine struct {
 	// down is closed when the machine goes down: nothing is started any more.
 	down chan struct{}
 
-	mu   sync.Mutex
-	info layout.HostInfo
+	mu            sync.Mutex // guards what follows
+	info          layout.HostInfo
+	hostFile      string // where info is written for core
+	core, control *process.Service
 
 	ntpOnce sync.Once
 }
@@ -52,7 +54,7 @@ type machine struct {
 func newMachine() *machine {
 	doc := config.Default()
 	doc.Disks = nil // nobody has asked for a disk to be used yet
-	return &machine{doc: doc, down: make(chan struct{}), info: layout.HostInfo{Version: version, Hostname: doc.Hostname, APIPort: doc.API.Port}}
+	return &machine{doc: doc, down: make(chan struct{}), hostFile: layout.HostFile, info: layout.HostInfo{Version: version, Hostname: doc.Hostname, APIPort: doc.API.Port}}
 }
 
 // steps are the boot, in order.
@@ -84,11 +86,7 @@ func (m *machine) run() {
 	m.settle(cmdlineErr)
 	m.spawn("power", m.watchPower)
 	m.spawn("uevents", m.watchDevices)
-	if m.options.Rescue != "" {
-		m.spawn("rescue", m.rescue)
-	} else {
-		m.spawn("rescue", m.dropRescue)
-	}
+	m.spawn("rescue", func() { m.rescueOrNot(filepath.Dir(rescueShell)) })
 	step.Run(context.Background(), m.steps(), m.report)
 	m.summary()
 	select {}
@@ -144,7 +142,7 @@ func (m *machine) report(r step.Report) {
 	for _, line := range strings.Split(r.Err.Error(), "\n") {
 		m.log.Printf(r.Step, "failed: %s", line)
 	}
-	m.problem("%s: %s.", capital(r.Step), strings.TrimSuffix(strings.ReplaceAll(r.Err.Error(), "\n", "; "), "."))
+	m.problem("%s%s.", about(r.Step), strings.TrimSuffix(strings.ReplaceAll(r.Err.Error(), "\n", "; "), "."))
 }
 
 // problem notes a sentence for the operator.
@@ -152,6 +150,17 @@ func (m *machine) problem(format string, args ...any) {
 	sentence := fmt.Sprintf(format, args...)
 	m.update(func(i *layout.HostInfo) { i.Problems = append(i.Problems, sentence) })
 }
+
+// withdraw takes back the problems that a step has reported.
+func (m *machine) withdraw(step string) {
+	m.update(func(i *layout.HostInfo) {
+		// Others may still look at the old list.
+		i.Problems = slices.DeleteFunc(slices.Clone(i.Problems), func(s string) bool { return strings.HasPrefix(s, about(step)) })
+	})
+}
+
+// about begins the sentence of a problem that a step reports.
+func about(step string) string { return capital(step) + ": " }
 
 // spawn runs f beside everything else. A panic in it must not end PID 1.
 func (m *machine) spawn(name string, f func()) {

@@ -21,12 +21,16 @@ import (
 // configDir is where the configuration partition is mounted.
 const configDir = layout.RunDir + "/cfg"
 
+// readLimit is how long the stick may take to give the document: less than the
+// step may, so that the step does what is done without one.
+const readLimit = 8 * time.Second
+
 const howToConfigure = "make a configuration with `ashlarctl config init` and put it on the stick with `ashlarctl image configure`"
 
 // configuration reads the document. Without a good one the host comes up with
 // defaults, and nobody can manage it.
-func (m *machine) configuration(context.Context) (step.Outcome, error) {
-	doc, err := m.readConfiguration()
+func (m *machine) configuration(ctx context.Context) (step.Outcome, error) {
+	doc, err := inTime(ctx, readLimit, m.readConfiguration)
 	if err != nil {
 		id, idErr := throwaway(m.doc.Hostname, time.Now())
 		return step.Outcome{Record: func() {
@@ -43,6 +47,34 @@ func (m *machine) configuration(context.Context) (step.Outcome, error) {
 			m.problem("%s.", capital(w))
 		}
 	}}, nil
+}
+
+// inTime gives up a read that takes longer than limit, as on a stick that is
+// about to fail. The read itself cannot be ended.
+func inTime(ctx context.Context, limit time.Duration, read func() (*config.Document, error)) (*config.Document, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	type result struct {
+		doc *config.Document
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		var r result
+		defer func() {
+			if p := recover(); p != nil { // PID 1 must not go down with it
+				r = result{err: fmt.Errorf("read configuration: program error: %v", p)}
+			}
+			done <- r
+		}()
+		r.doc, r.err = read()
+	}()
+	select {
+	case r := <-done:
+		return r.doc, r.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("read configuration: the stick has not answered for %v: write the image to another one", limit)
+	}
 }
 
 // adopt makes doc the configuration in force.

@@ -28,6 +28,8 @@ const (
 // ended in time.
 const stageDir = layout.RunDir + "/data"
 
+const inMemory = "guests and images are kept in memory and are lost when the host goes off"
+
 // dataDisk finds, formats if need be, and mounts the data disk. Whatever
 // happens, there is something at layout.DataDir after it.
 func (m *machine) dataDisk(ctx context.Context) (step.Outcome, error) {
@@ -36,7 +38,7 @@ func (m *machine) dataDisk(ctx context.Context) (step.Outcome, error) {
 	}
 	if len(m.doc.Disks) == 0 {
 		return step.Outcome{Message: "in memory", Record: func() {
-			m.problem("No data disk is configured: guests and images are kept in memory and are lost when the host goes off.")
+			m.problem("No data disk is configured: %s.", inMemory)
 		}}, nil
 	}
 	choice, problems := m.chooseDisk(ctx)
@@ -46,14 +48,14 @@ func (m *machine) dataDisk(ctx context.Context) (step.Outcome, error) {
 		}
 	}
 	if choice == nil {
-		return step.Outcome{Record: tell}, errors.New("no disk can be used: guests and images are kept in memory and are lost when the host goes off")
+		return step.Outcome{Record: tell}, errors.New("no disk can be used: " + inMemory)
 	}
 	if err := m.mountChoice(choice); err != nil {
-		return step.Outcome{Record: tell}, fmt.Errorf("%w; guests and images are kept in memory and are lost when the host goes off", err)
+		return step.Outcome{Record: tell}, fmt.Errorf("%w; %s", err, inMemory)
 	}
 	return step.Outcome{Message: choice.Disk.String(), Record: func() {
 		if err := takeData(); err != nil {
-			m.problem("The data disk cannot be used: %v.", err)
+			m.problem("The data disk cannot be used: %v; %s.", err, inMemory)
 			return
 		}
 		m.update(func(i *layout.HostInfo) { i.DataDevice = choice.Disk.Node })
@@ -72,12 +74,17 @@ func memoryData() error {
 	return makeFolders(layout.DataDir)
 }
 
-// takeData moves the staged file system to its place, over the one in memory.
+// takeData moves the staged file system to its place, over the one in memory,
+// and takes it away again if it cannot hold what belongs there.
 func takeData() error {
 	if err := unix.Mount(stageDir, layout.DataDir, "", unix.MS_MOVE, ""); err != nil {
 		return fmt.Errorf("move %s to %s: %w", stageDir, layout.DataDir, err)
 	}
-	return makeFolders(layout.DataDir)
+	if err := makeFolders(layout.DataDir); err != nil {
+		// What is in memory lies below, and is whole.
+		return errors.Join(err, unix.Unmount(layout.DataDir, unix.MNT_DETACH))
+	}
+	return nil
 }
 
 // makeFolders makes those of layout. Control may enter its own, and no others.

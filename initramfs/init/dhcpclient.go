@@ -42,17 +42,17 @@ func (n *network) followClient(name string) error {
 	defer out.Close()
 	events := make(chan dhcp.Event)
 	failed := make(chan error, 1)
-	go func() {
-		r := dhcp.NewReader(out)
-		for {
-			e, err := r.Read()
-			if err != nil {
-				failed <- err
+	n.m.spawn("network", func() {
+		err := errors.New("its events cannot be read") // what stands after a panic
+		defer func() { failed <- err }()
+		for r := dhcp.NewReader(out); ; {
+			var e dhcp.Event
+			if e, err = r.Read(); err != nil {
 				return
 			}
 			events <- e
 		}
-	}()
+	})
 	for {
 		select {
 		case e := <-events:

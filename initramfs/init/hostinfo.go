@@ -11,15 +11,16 @@ import (
 
 	"github.com/ashlar-hv/ashlar/initramfs/console"
 	"github.com/ashlar-hv/ashlar/initramfs/layout"
+	"github.com/ashlar-hv/ashlar/initramfs/process"
 )
 
 // update changes what is known about the host, and tells core by rewriting
-// layout.HostFile.
+// its file.
 func (m *machine) update(change func(*layout.HostInfo)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	change(&m.info)
-	if err := writeHostFile(layout.HostFile, m.info); err != nil && m.log != nil {
+	if err := writeHostFile(m.hostFile, m.info); err != nil && m.log != nil {
 		m.log.Printf("init", "%v", err)
 	}
 }
@@ -29,6 +30,21 @@ func (m *machine) host() layout.HostInfo {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.info
+}
+
+// services returns core and control; nil for one that has not been started.
+func (m *machine) services() (core, control *process.Service) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.core, m.control
+}
+
+// keep notes a service that has been started. The way down, which can begin at
+// any time, looks for it.
+func (m *machine) keep(where **process.Service, s *process.Service) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	*where = s
 }
 
 // writeHostFile replaces the file in one step: core may be reading it.

@@ -6,8 +6,10 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,7 +20,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ashlar-hv/ashlar/image-build/config"
+	"github.com/ashlar-hv/ashlar/initramfs/console"
 	"github.com/ashlar-hv/ashlar/initramfs/layout"
+	"github.com/ashlar-hv/ashlar/initramfs/step"
 )
 
 func TestThrowawayLetsNobodyIn(t *testing.T) {
@@ -197,5 +201,98 @@ func TestHelperRefusesOtherNames(t *testing.T) {
 		if err := helper(args[0], args[1:]); err == nil {
 			t.Errorf("helper %q = nil error", args)
 		}
+	}
+}
+
+// quietMachine is one whose messages are in what it returns, and whose host
+// file is in a folder of the test.
+func quietMachine(t *testing.T) (*machine, *strings.Builder) {
+	t.Helper()
+	var said strings.Builder
+	m := newMachine()
+	m.log = console.New(&said)
+	m.hostFile = filepath.Join(t.TempDir(), "host.json")
+	return m, &said
+}
+
+func TestNetworkThatComesUpLate(t *testing.T) {
+	address := netip.MustParsePrefix("192.0.2.7/24")
+	for name, late := range map[string]bool{"in time": false, "late": true} {
+		m, said := quietMachine(t)
+		n := &network{m: m, up: make(chan struct{}), gaveUp: make(chan struct{})}
+		m.problem("Another problem.")
+		if late {
+			close(n.gaveUp)
+			m.report(step.Report{Step: "network", Err: errors.New("no interface")})
+		}
+		m.update(func(h *layout.HostInfo) { h.Addresses = []string{address.String()} })
+		n.announce("eth0", address, nil)
+		if !closed(n.up) {
+			t.Errorf("%s: it is not up", name)
+		}
+		if got := strings.Contains(said.String(), "eth0 now has 192.0.2.7/24: the API is at 192.0.2.7:8443"); got != late {
+			t.Errorf("%s: the address is told: %v, want %v: %s", name, got, late, said)
+		}
+		if diff := cmp.Diff([]string{"Another problem."}, m.host().Problems); diff != "" {
+			t.Errorf("%s: problems (-want +got):\n%s", name, diff)
+		}
+		said.Reset()
+		n.announce("eth0", address, []string{address.String()}) // renewed
+		if said.Len() > 0 {
+			t.Errorf("%s: a renewal is told: %s", name, said)
+		}
+		n.announce("eth0", address, []string{"192.0.2.9/24"})
+		if !strings.Contains(said.String(), "now has") {
+			t.Errorf("%s: another address is not told: %s", name, said)
+		}
+	}
+}
+
+func TestConfigurationInTime(t *testing.T) {
+	stuck := make(chan struct{})
+	defer close(stuck)
+	want := config.Default()
+	for name, test := range map[string]struct {
+		read func() (*config.Document, error)
+		want string
+	}{
+		"good":   {func() (*config.Document, error) { return want, nil }, ""},
+		"error":  {func() (*config.Document, error) { return nil, errors.New("broken") }, "broken"},
+		"panic":  {func() (*config.Document, error) { panic("ouch") }, "program error: ouch"},
+		"silent": {func() (*config.Document, error) { <-stuck; return want, nil }, "the stick has not answered for 50ms"},
+	} {
+		doc, err := inTime(t.Context(), 50*time.Millisecond, test.read)
+		if test.want == "" {
+			if doc != want || err != nil {
+				t.Errorf("%s: %v, %v", name, doc, err)
+			}
+		} else if doc != nil || err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, %v, want %q", name, doc, err, test.want)
+		}
+	}
+	for _, s := range newMachine().steps() {
+		if s.Name == "configuration" && s.Deadline <= readLimit {
+			t.Errorf("the step ends after %v, before it gives up the stick", s.Deadline)
+		}
+	}
+}
+
+func TestRescueCommandsAreRemoved(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "bbin")
+	if err := os.MkdirAll(filepath.Join(dir, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"bb", "sub/gosh"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, said := quietMachine(t)
+	m.rescueOrNot(dir)
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the commands are still there: %v", err)
+	}
+	if !strings.Contains(said.String(), "rescue: not asked for") {
+		t.Errorf("said %q", said)
 	}
 }

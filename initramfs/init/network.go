@@ -21,8 +21,9 @@ import (
 type network struct {
 	m    *machine
 	want config.Network
-	// up is closed when there is an address for the first time.
-	up chan struct{}
+	// up is closed when there is an address for the first time, gaveUp when the
+	// step does not wait for that any more.
+	up, gaveUp chan struct{}
 	// waiting says what up waits for, in words.
 	waiting chan string
 	// expiry fires when the lease ends without a word of the client. The kernel
@@ -32,19 +33,29 @@ type network struct {
 
 // bringUpNetwork waits for an address, as long as it may.
 func (m *machine) bringUpNetwork(ctx context.Context) (step.Outcome, error) {
-	n := &network{m: m, want: m.doc.Network, up: make(chan struct{}), waiting: make(chan string, 16)}
+	n := &network{m: m, want: m.doc.Network, up: make(chan struct{}), gaveUp: make(chan struct{}), waiting: make(chan string, 16)}
 	m.spawn("network", n.run)
 	waiting := "the network is not up yet"
 	for {
 		select {
 		case waiting = <-n.waiting:
 		case <-n.up:
-			info := m.host()
-			return step.Outcome{Message: fmt.Sprintf("%s has %s", info.Interface, strings.Join(info.Addresses, ", "))}, nil
+			return m.networkIsUp()
 		case <-ctx.Done():
-			return step.Outcome{}, errors.New(waiting)
+			close(n.gaveUp)
+			select {
+			case <-n.up: // at the last moment
+				return m.networkIsUp()
+			default:
+				return step.Outcome{}, errors.New(waiting)
+			}
 		}
 	}
+}
+
+func (m *machine) networkIsUp() (step.Outcome, error) {
+	info := m.host()
+	return step.Outcome{Message: fmt.Sprintf("%s has %s", info.Interface, strings.Join(info.Addresses, ", "))}, nil
 }
 
 // run chooses an interface and keeps it set up.
@@ -157,7 +168,7 @@ func (n *network) lost(name, why string) {
 	n.m.update(func(h *layout.HostInfo) { h.Addresses, h.Gateway, h.DNS = nil, "", nil })
 }
 
-// established records a set-up, and tells of one that is new.
+// established records a set-up.
 func (n *network) established(name string, address netip.Prefix, gateway string, dns []string) {
 	old := n.m.host().Addresses
 	n.m.update(func(h *layout.HostInfo) {
@@ -166,13 +177,31 @@ func (n *network) established(name string, address netip.Prefix, gateway string,
 	if err := writeResolvConf("/etc/resolv.conf", dns); err != nil {
 		n.m.log.Printf("network", "%v", err)
 	}
-	select {
-	case <-n.up:
-		if len(old) != 1 || old[0] != address.String() {
-			n.m.log.Printf("network", "%s now has %s: the API is at %s", name, address, endpoint(n.m.host()))
-		}
-	default:
+	n.announce(name, address, old)
+}
+
+// announce tells of a set-up that is new. The step tells of the first one,
+// unless it has given up: then what it said is not true any more.
+func (n *network) announce(name string, address netip.Prefix, old []string) {
+	first := !closed(n.up)
+	if first {
 		close(n.up)
+		if !closed(n.gaveUp) {
+			return
+		}
+		n.m.withdraw("network")
+	}
+	if first || len(old) != 1 || old[0] != address.String() {
+		n.m.log.Printf("network", "%s now has %s: the API is at %s", name, address, endpoint(n.m.host()))
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

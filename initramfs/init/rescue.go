@@ -14,12 +14,19 @@ import (
 // rescueShell is u-root's shell; its commands lie beside it.
 const rescueShell = "/bbin/gosh"
 
-// dropRescue removes u-root's commands from the root, which is memory: 10 MiB of
-// it, and nothing that an intruder should find.
-func (m *machine) dropRescue() {
-	if err := os.RemoveAll(filepath.Dir(rescueShell)); err != nil {
-		m.log.Printf("rescue", "remove the commands that nobody asked for: %v", err)
+// rescueOrNot keeps a root shell running if the command line asks for it, and
+// removes u-root's commands from dir if not: that is memory, 10 MiB of it, and
+// nothing that an intruder should find.
+func (m *machine) rescueOrNot(dir string) {
+	if m.options.Rescue != "" {
+		m.rescue()
+		return
 	}
+	if err := os.RemoveAll(dir); err != nil {
+		m.log.Printf("rescue", "remove the commands that nobody asked for: %v", err)
+		return
+	}
+	m.log.Printf("rescue", "not asked for: its commands are removed")
 }
 
 // rescue keeps a root shell on the terminal that the command line names.

@@ -77,7 +77,7 @@ func (m *machine) startCore(ctx context.Context) (step.Outcome, error) {
 	s := m.service("core", func() (*process.Process, error) {
 		return m.startDaemon("ashlar-core: ", layout.CoreCgroup, layout.CoreBinary, []string{"ashlar-core"}, 0, nil)
 	})
-	o := step.Outcome{Message: "started", Record: func() { m.core = s }}
+	o := step.Outcome{Message: "started", Record: func() { m.keep(&m.core, s) }}
 	for {
 		if f, err := os.Stat(layout.CoreSocket); err == nil && f.Mode()&os.ModeSocket != 0 {
 			return o, nil
@@ -116,7 +116,10 @@ func (m *machine) startControl(ctx context.Context) (step.Outcome, error) {
 		return m.startDaemon("ashlar-control: ", layout.ControlCgroup, ownPath,
 			[]string{helperName, "room-control"}, room.Namespaces, []*os.File{listener, sealed})
 	})
-	return step.Outcome{Message: "started", Record: func() { m.control, m.listener = s, listener }}, nil
+	return step.Outcome{Message: "started", Record: func() {
+		m.listener = listener
+		m.keep(&m.control, s)
+	}}, nil
 }
 
 // startDaemon starts a program in a cgroup, with an empty environment, its
@@ -186,7 +189,7 @@ func sealedFile(name string, content []byte) (*os.File, error) {
 
 // waitForAPI waits until control answers, and notes when that was.
 func (m *machine) waitForAPI(ctx context.Context) (step.Outcome, error) {
-	if m.control == nil {
+	if _, control := m.services(); control == nil {
 		return step.Outcome{}, errors.New("nobody answers on its port: control was not started")
 	}
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(m.doc.API.Port))

@@ -133,16 +133,17 @@ func (m *machine) goingDown() bool {
 // stopServices has core stop the guests, and then stops control. Both are kept
 // from starting again.
 func (m *machine) stopServices(hurry context.Context) {
-	if m.core != nil {
+	core, control := m.services()
+	if core != nil {
 		ctx, cancel := context.WithTimeout(hurry, guestPatience)
-		if !m.core.Stop(ctx) {
+		if !core.Stop(ctx) {
 			m.log.Printf("power", "guests did not stop in time: ending them")
 		}
 		cancel()
 	}
-	if m.control != nil {
+	if control != nil {
 		ctx, cancel := context.WithTimeout(hurry, controlPatience)
-		m.control.Stop(ctx)
+		control.Stop(ctx)
 		cancel()
 	}
 	// What core left behind, whole; and whatever else there is.
