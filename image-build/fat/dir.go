@@ -82,6 +82,7 @@ func (v *Volume) slots(first int) ([]slot, error) {
 // find looks for name, long or short, without regard to the case of ASCII.
 func find(slots []slot, name string) *slot {
 	var parts []string
+	var sum byte // of the short name that the parts belong to
 	for i := range slots {
 		s := &slots[i]
 		switch {
@@ -90,17 +91,21 @@ func find(slots []slot, name string) *slot {
 		case s.raw[0] == deleted:
 			parts = nil
 		case s.long():
-			if s.raw[0]&lastLong != 0 {
+			if s.raw[0]&lastLong != 0 || s.raw[13] != sum {
 				parts = nil
 			}
+			sum = s.raw[13]
 			parts = append([]string{longPart(s)}, parts...)
 			if len(parts) > 20 {
 				parts = nil
 			}
 		default:
 			long := strings.Join(parts, "")
+			if sum != checksum(s.raw) {
+				long = "" // left over from another file, by a system that does not know long names
+			}
 			parts = nil
-			if s.raw[11]&attrVolume == 0 && (strings.EqualFold(long, name) || strings.EqualFold(s.short(), name)) {
+			if s.raw[11]&attrVolume == 0 && (long != "" && strings.EqualFold(long, name) || strings.EqualFold(s.short(), name)) {
 				return s
 			}
 		}
@@ -205,12 +210,18 @@ func rawShort(alias string) (e [entrySize]byte) {
 	return e
 }
 
-func longEntries(name string, short [entrySize]byte) [][entrySize]byte {
-	var sum byte
+// checksum is that of a short name, by which long entries say whose they are
+// (section 7.2).
+func checksum(short [entrySize]byte) (sum byte) {
 	for _, c := range short[:11] {
 		sum = sum>>1 | sum<<7
 		sum += c
 	}
+	return sum
+}
+
+func longEntries(name string, short [entrySize]byte) [][entrySize]byte {
+	sum := checksum(short)
 	n := (len(name) + charsPerLong - 1) / charsPerLong
 	out := make([][entrySize]byte, n)
 	for i := range n {

@@ -250,6 +250,35 @@ func TestManyNames(t *testing.T) {
 	}
 }
 
+// TestLeftOverLongName has the entries of a long name before a file that they do
+// not belong to, as systems leave them that know short names only.
+func TestLeftOverLongName(t *testing.T) {
+	m, v := formatted(t, testSize, testOptions)
+	if err := v.WriteFile("ashlar.yaml", []byte("old")); err != nil {
+		t.Fatal(err)
+	}
+	slots, err := v.slots(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := find(slots, "ashlar.yaml")
+	copy(m.b[s.offset:], "OTHER   TXT")
+	if b, err := v.ReadFile("OTHER.TXT", 100); err != nil || string(b) != "old" {
+		t.Errorf("ReadFile(OTHER.TXT) = %q, %v", b, err)
+	}
+	if b, err := v.ReadFile("ashlar.yaml", 100); err == nil {
+		t.Errorf("ReadFile(ashlar.yaml) = %q, want that there is none", b)
+	}
+	if err := v.WriteFile("ashlar.yaml", []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"OTHER.TXT": "old", "ashlar.yaml": "new"} {
+		if b, err := v.ReadFile(name, 100); err != nil || string(b) != want {
+			t.Errorf("ReadFile(%s) = %q, %v, want %q", name, b, err, want)
+		}
+	}
+}
+
 func TestNoRoom(t *testing.T) {
 	m, v := formatted(t, 2200<<10, testOptions)
 	if err := v.WriteFile("BIG.BIN", make([]byte, 2000<<10)); err != nil {
