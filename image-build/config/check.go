@@ -149,6 +149,20 @@ func checkSubnet(s string) error {
 	return nil
 }
 
+// apart checks a fixed address against the guest networks that there are when
+// the document names none.
+func (r *reader) apart(n *yaml.Node, s *Static, networks []GuestNetwork) {
+	p, err := netip.ParsePrefix(s.Address)
+	if err != nil {
+		return // reported already
+	}
+	for _, g := range networks {
+		if q, err := netip.ParsePrefix(g.Subnet); err == nil && q.Overlaps(p) {
+			r.fail(n, "network.static.address", "%s overlaps with %s, the network that guests have when guestNetworks is left out: write guestNetworks with another", p.Masked(), q)
+		}
+	}
+}
+
 func (r *reader) guestNetworks(n *yaml.Node, static *Static) []GuestNetwork {
 	out := []GuestNetwork{}
 	names := map[string]bool{}

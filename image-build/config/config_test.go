@@ -146,6 +146,19 @@ func TestParseErrors(t *testing.T) {
 			wantErrors(t, bad, tt.want)
 		})
 	}
+	t.Run("host in the guest network left out", func(t *testing.T) {
+		before, after, ok := strings.Cut(good, "\nguestNetworks:\n")
+		_, after, ok2 := strings.Cut(after, "\n\n")
+		if !ok || !ok2 {
+			t.Fatal("the example has no guestNetworks")
+		}
+		doc := before + "\n" + after
+		if _, err := Parse([]byte(doc)); err != nil {
+			t.Fatal(err)
+		}
+		inside := strings.NewReplacer("192.0.2.10/24", "10.88.0.7/16", "gateway: 192.0.2.1\n", "gateway: 10.88.0.1\n").Replace(doc)
+		wantErrors(t, inside, []string{"line 13, column 14: network.static.address: 10.88.0.0/16 overlaps with 10.88.0.0/24"})
+	})
 	t.Run("certificate of another CA", func(t *testing.T) {
 		d, err := Parse([]byte(good))
 		if err != nil {

@@ -44,6 +44,8 @@ func (r *reader) document(root *yaml.Node) *Document {
 	d.Disks = r.disks(o.fields["disks"])
 	if n := o.fields["guestNetworks"]; n != nil {
 		d.GuestNetworks = r.guestNetworks(n, d.Network.Static)
+	} else if s := d.Network.Static; s != nil {
+		r.apart(child(child(o.fields["network"], "static"), "address"), s, d.GuestNetworks)
 	}
 	if n := o.fields["ntp"]; n != nil {
 		d.NTP.Servers = r.object(n, "ntp", "servers").texts("servers", MaxNTP, checkServer)

@@ -80,6 +80,16 @@ func (r *reader) object(n *yaml.Node, path string, names ...string) object {
 	return o
 }
 
+// child is the value of a field of the mapping n that has been read already.
+func child(n *yaml.Node, name string) *yaml.Node {
+	for i := 0; n != nil && i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i+1]
+		}
+	}
+	return nil
+}
+
 func (o object) at(name string) string {
 	if o.path == "" {
 		return name

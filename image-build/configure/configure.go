@@ -4,6 +4,9 @@
 //
 // A power cut or a pulled stick leaves the old document or the new one: see
 // fat.Volume.WriteFile.
+//
+// The document holds the host's private key, so a file that it is put into is
+// its owner's alone from then on, where the file system knows of owners.
 package configure
 
 import (
@@ -12,6 +15,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/ashlar-hv/ashlar/image-build/config"
 	"github.com/ashlar-hv/ashlar/image-build/disk"
@@ -42,7 +46,12 @@ func Configure(path string, doc []byte) error {
 }
 
 func change(path string, doc []byte) (err error) {
-	f, size, err := open(path, os.O_RDWR)
+	// With O_EXCL Linux does not open a block device that is mounted, or a part of
+	// it: what is in the memory of that file system would overwrite the document.
+	f, size, err := open(path, os.O_RDWR|os.O_EXCL)
+	if errors.Is(err, syscall.EBUSY) {
+		return fmt.Errorf("%w: unmount its partitions first", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -55,7 +64,16 @@ func change(path string, doc []byte) (err error) {
 	if err != nil {
 		return err
 	}
+	hide(f)
 	return v.WriteFile(config.FileName, doc)
+}
+
+// hide takes a file from everybody but its owner. Not every file system can do
+// that, and not everybody who may write a file owns it.
+func hide(f *os.File) {
+	if st, err := f.Stat(); err == nil && st.Mode().IsRegular() && st.Mode().Perm()&0o077 != 0 {
+		_ = f.Chmod(st.Mode().Perm() &^ 0o077)
+	}
 }
 
 // Read returns the document on the image at path as it lies there, without

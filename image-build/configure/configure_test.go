@@ -72,6 +72,28 @@ func TestConfigure(t *testing.T) {
 	}
 }
 
+// TestConfigureHidesKey wants nobody else to read the host's private key, and
+// an image that was refused left as it was.
+func TestConfigureHidesKey(t *testing.T) {
+	path := image(t)
+	mode := func() os.FileMode {
+		st, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Mode()
+	}
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Configure(path, []byte("version: 1\n")); err == nil || mode() != 0o644 {
+		t.Errorf("refused with %v, mode %v, want an error and the mode unchanged", err, mode())
+	}
+	if err := Configure(path, example(t)); err != nil || mode() != 0o600 {
+		t.Errorf("Configure = %v, mode %v, want 0600", err, mode())
+	}
+}
+
 // TestLargerStick writes the image to something larger, as dd does.
 func TestLargerStick(t *testing.T) {
 	path := image(t)

@@ -127,6 +127,10 @@ func TestConfig(t *testing.T) {
 	if _, err := configure.Read(image); err != nil {
 		t.Error(err)
 	}
+	// The document has the host's private key in it.
+	if st, err := os.Stat(image); err != nil || st.Mode() != 0o600 {
+		t.Errorf("the image has mode %v, %v, want 0600", st.Mode(), err)
+	}
 }
 
 // TestRefuses wants a clear error, and nothing in the image's place.
