@@ -168,6 +168,7 @@ func TestAgainstControl(t *testing.T) {
 	if out := d.ok("image", "list"); !strings.Contains(out, "debian  ready") {
 		t.Errorf("image list:\n%s", out)
 	}
+	d.fails(2, `--name \(image_id\)`, "image", "upload", d.file("other", []byte("x")), "--name", "a/other")
 	d.ok("host", "get")
 
 	create := []string{"vm", "create", "demo", "--cpus", "2", "--kernel", "kernel", "--disk", "debian,size=8MiB", "--network", "default"}
@@ -175,6 +176,8 @@ func TestAgainstControl(t *testing.T) {
 	d.fails(4, "does not exist", "vm", "get", "demo")
 	d.ok(append(create, "--start")...)
 	d.fails(6, "exists already", create...)
+	d.fails(2, `NAME \(virtual_machine_id\)`, "vm", "create", "a/b", "--kernel", "kernel")
+	d.fails(2, "", "vm", "console", "a/demo", "--timeout", "5s")
 	d.fails(2, `(?s)--disk no. 2 \(virtual_machine.disks\[1\].image\).*--network no. 1`, "vm", "create", "x", "--kernel", "kernel", "--disk", "debian", "--disk", "nosuch", "--network", "nosuch")
 	d.fails(6, "demo", "image", "delete", "kernel")
 	d.ok("vm", "wait", "demo", "--for", "running", "--timeout", "20s")

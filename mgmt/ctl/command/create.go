@@ -119,7 +119,7 @@ func (a *app) create(ctx context.Context, h *client.Host, id string, fl *createF
 		return fault.With(fault.Usage, err)
 	}
 	req := &ashlarv1.CreateVirtualMachineRequest{
-		VirtualMachineId: render.ID(id), VirtualMachine: vm,
+		VirtualMachineId: bareID(machines, id), VirtualMachine: vm,
 		RequestId: newUUID(), ValidateOnly: fl.validateOnly,
 	}
 	vm, err = message(h.VirtualMachines.CreateVirtualMachine(ctx, connect.NewRequest(req)))("create " + id)

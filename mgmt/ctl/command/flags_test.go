@@ -1,14 +1,19 @@
 package command
 
 import (
+	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	ashlarv1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/contexts"
+	"github.com/ashlar-hv/ashlar/mgmt/ctl/fault"
 )
 
 func TestParseDisk(t *testing.T) {
@@ -119,6 +124,39 @@ func TestFieldTable(t *testing.T) {
 		if got := createFields.name(in); got != want {
 			t.Errorf("name(%q) = %q, want %q", in, got, want)
 		}
+	}
+}
+
+// TestInitLeavesNothing wants a `config init` that cannot write its document to
+// leave nothing behind that would be in its own way.
+func TestInitLeavesNothing(t *testing.T) {
+	r := newRun(t)
+	dir := filepath.Join(r.tmp, "later")
+	args := []string{"config", "init", "--host-name", "rack1", "--out", filepath.Join(dir, "ashlar.yaml")}
+	if code, _, errs := r.do(t.Context(), args...); code != fault.Failure || !strings.Contains(errs, "no such file") {
+		t.Errorf("into a folder that is not there: %d, %s", code, errs)
+	}
+	if _, err := os.Stat(r.host.Dir.Path("rack1")); !os.IsNotExist(err) {
+		t.Errorf("an authority is left behind: %v", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := r.do(t.Context(), args...); code != fault.OK {
+		t.Errorf("again, with the folder there: %d, %s", code, errs)
+	}
+}
+
+// TestExpired has a command that succeeded at the last moment.
+func TestExpired(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	<-ctx.Done()
+	if err := late(ctx, "x", nil, time.Second); err != nil {
+		t.Errorf("late(nil) = %v", err)
+	}
+	if err := late(ctx, "x", ctx.Err(), time.Second); fault.ExitCode(err) != fault.TimedOut {
+		t.Errorf("late(%v) = %v", ctx.Err(), err)
 	}
 }
 

@@ -128,7 +128,7 @@ func (a *app) upload(ctx context.Context, h *client.Host, file, id string, retry
 		return fmt.Errorf("upload %s: %w", id, err)
 	}
 	defer func() { _ = src.Close() }() // only read
-	id = render.ID(id)
+	id = bareID(images, id)
 	var p upload.Reporter = upload.Silent{}
 	switch {
 	case quiet:

@@ -84,6 +84,9 @@ func (a *app) install(fl *hostFlags, from string) error {
 		return err
 	}
 	if err := contexts.WriteFile(fl.out, text); err != nil {
+		if !fl.force { // else there may have been some before
+			err = errors.Join(err, id.remove(dir))
+		}
 		return err
 	}
 	if err := putContext(dir, c, id, fl.force); err != nil {
@@ -214,6 +217,20 @@ func (id *identity) write(dir contexts.Dir) error {
 		}
 	}
 	return nil
+}
+
+// remove takes back what write has written, so that the same command can be
+// given again.
+func (id *identity) remove(dir contexts.Dir) error {
+	if id.admin == nil {
+		return nil
+	}
+	var errs []error
+	for _, name := range []string{caFile, caKeyFile, adminFile, adminKeyFile} {
+		errs = append(errs, os.Remove(dir.Path(id.folder, name)))
+	}
+	_ = os.Remove(dir.Path(id.folder)) // if there is nothing else in it
+	return errors.Join(errs...)
 }
 
 // putContext adds the context and makes it the current one.

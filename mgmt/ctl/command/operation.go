@@ -199,7 +199,7 @@ func late(ctx context.Context, what string, err error, timeout time.Duration) er
 // is told of the deadline, may notice it first.
 func expired(ctx context.Context, err error) bool {
 	_, bounded := ctx.Deadline()
-	return errors.Is(ctx.Err(), context.DeadlineExceeded) || bounded && connect.CodeOf(err) == connect.CodeDeadlineExceeded
+	return err != nil && (errors.Is(ctx.Err(), context.DeadlineExceeded) || bounded && connect.CodeOf(err) == connect.CodeDeadlineExceeded)
 }
 
 // listOperations gets all pages.

@@ -209,6 +209,10 @@ func resource(collection, id string) string {
 	return collection + "/" + id
 }
 
+// bareID takes the collection away from before an ID. What else is typed stays,
+// for the host to refuse.
+func bareID(collection, id string) string { return strings.TrimPrefix(id, collection+"/") }
+
 // Collections of ashlar.v1.
 const (
 	machines   = "virtualMachines"

@@ -68,7 +68,7 @@ func (a *app) vmConsole() *cobra.Command {
 
 // console shows the console as the flags say.
 func (a *app) console(ctx context.Context, h *client.Host, id string, fl *viewFlags, retrySet bool) error {
-	id = render.ID(id)
+	id = bareID(machines, id)
 	ctx, cancel := within(ctx, fl.timeout)
 	defer cancel()
 	v := &console.Viewer{
