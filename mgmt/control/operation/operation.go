@@ -6,6 +6,7 @@ package operation
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -42,8 +43,11 @@ type Registry struct {
 	feed  *feed.Feed
 	log   *slog.Logger
 
-	mu  sync.Mutex
-	ops map[string]*Op
+	kept int // how many ended operations are kept
+
+	mu     sync.Mutex
+	ops    map[string]*Op
+	newest uint64 // what the newest identifier begins with
 }
 
 // An Op is one operation.
@@ -53,6 +57,10 @@ type Op struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{}
 
+	// saving is held while a change is made and stored, so that the store gets changes
+	// in their order. Lock order: saving, then mu.
+	saving sync.Mutex
+
 	mu  sync.Mutex
 	rec store.Operation // guarded by mu; the ID never changes
 }
@@ -60,13 +68,19 @@ type Op struct {
 // Load reads the operations of earlier runs. Those that had not ended are returned too,
 // oldest first: who owns their targets has to go on with them, or end them.
 func Load(s *store.Store, f *feed.Feed, log *slog.Logger) (*Registry, []*Op, error) {
-	r := &Registry{store: s, feed: f, log: log, ops: map[string]*Op{}}
+	r := &Registry{store: s, feed: f, log: log, kept: maxKept, ops: map[string]*Op{}}
 	var open []*Op
 	err := s.View(func(tx *store.Tx) error {
 		return store.Operations.Each(tx, func(rec store.Operation) error {
 			op := r.add(rec)
 			if !rec.Done {
 				open = append(open, op)
+			}
+			if !rec.Done && rec.Cancelled {
+				op.cancel(ErrCancelled)
+			}
+			if b, err := hex.DecodeString(rec.ID); err == nil && len(b) >= 8 {
+				r.newest = max(r.newest, binary.BigEndian.Uint64(b))
 			}
 			return nil
 		})
@@ -77,21 +91,23 @@ func Load(s *store.Store, f *feed.Feed, log *slog.Logger) (*Registry, []*Op, err
 	return r, open, nil
 }
 
-// NewID makes an identifier: time first, so that they sort by age.
-func NewID() string {
+// newID makes an identifier that sorts after all earlier ones, those of earlier runs
+// included, and whatever the clock does: 48 bits of milliseconds and a 16-bit count,
+// then chance.
+func (r *Registry) newID() string {
 	var b [16]byte
-	rand.Read(b[:])
-	ms := uint64(time.Now().UnixMilli())
-	for i := range 6 {
-		b[i] = byte(ms >> (40 - 8*i))
-	}
+	rand.Read(b[8:])
+	r.mu.Lock()
+	r.newest = max(r.newest+1, uint64(time.Now().UnixMilli())<<16)
+	binary.BigEndian.PutUint64(b[:], r.newest)
+	r.mu.Unlock()
 	return hex.EncodeToString(b[:])
 }
 
 // Begin records rec, whose ID, CreateTime and Booted it fills, in the same
 // transaction as what also writes.
 func (r *Registry) Begin(rec store.Operation, also func(tx *store.Tx, id string) error) (*Op, error) {
-	rec.ID, rec.CreateTime, rec.Booted = NewID(), time.Now(), sinceBoot()
+	rec.ID, rec.CreateTime, rec.Booted = r.newID(), time.Now(), sinceBoot()
 	rec.Message = "waiting"
 	err := r.store.Update(func(tx *store.Tx) error {
 		if err := store.Operations.Put(tx, rec); err != nil {
@@ -102,7 +118,16 @@ func (r *Registry) Begin(rec store.Operation, also func(tx *store.Tx, id string)
 	if err != nil {
 		return nil, err
 	}
-	return r.add(rec), nil
+	op := r.add(rec)
+	r.mu.Lock()
+	many := len(r.ops) > r.kept+r.kept/4
+	r.mu.Unlock()
+	if many { // more than the hourly Sweep was made for
+		if err := r.Sweep(time.Now()); err != nil {
+			r.log.Error("sweep", "error", err)
+		}
+	}
+	return op, nil
 }
 
 func (r *Registry) add(rec store.Operation) *Op {
@@ -162,7 +187,7 @@ func (r *Registry) Sweep(now time.Time) error {
 	slices.SortFunc(ended, func(a, b store.Operation) int { return b.EndTime.Compare(a.EndTime) })
 	var old []string
 	for i, rec := range ended {
-		if i >= maxKept || now.Sub(rec.EndTime) > keep {
+		if i >= r.kept || now.Sub(rec.EndTime) > keep {
 			old = append(old, rec.ID)
 		}
 	}
@@ -207,8 +232,12 @@ func (o *Op) Context() context.Context { return o.ctx }
 // Done is closed when the operation has ended.
 func (o *Op) Done() <-chan struct{} { return o.done }
 
-// Cancel asks the operation to end early.
-func (o *Op) Cancel() { o.cancel(ErrCancelled) }
+// Cancel asks the operation to end early. That is stored first: one that is taken up
+// again by a later run does not go on.
+func (o *Op) Cancel() {
+	o.Amend(func(rec *store.Operation) { rec.Cancelled = true })
+	o.cancel(ErrCancelled)
+}
 
 // Cancelled reports whether Cancel was called before the end.
 func (o *Op) Cancelled() bool { return errors.Is(context.Cause(o.ctx), ErrCancelled) }
@@ -224,14 +253,19 @@ func (o *Op) Progress(percent int32, message string) {
 	})
 }
 
-// Amend changes the record, and stores it.
+// Amend changes the record, and stores it. What has ended stays as it is.
 func (o *Op) Amend(f func(*store.Operation)) {
-	rec := o.update(f)
-	o.r.save(rec)
+	o.saving.Lock()
+	defer o.saving.Unlock()
+	if !o.Record().Done {
+		o.r.save(o.update(f))
+	}
 }
 
 // Finish ends the operation, with err where it failed.
 func (o *Op) Finish(err error) {
+	o.saving.Lock()
+	defer o.saving.Unlock()
 	rec := o.update(func(rec *store.Operation) {
 		if rec.Done {
 			return

@@ -3,6 +3,8 @@ package operation
 import (
 	"log/slog"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -100,12 +102,76 @@ func TestEarlierBoot(t *testing.T) {
 }
 
 func TestNewID(t *testing.T) {
-	seen := map[string]bool{}
+	s, r, _ := load(t, filepath.Join(t.TempDir(), "db"))
+	defer s.Close()
+	last := ""
 	for range 1000 {
-		id := NewID()
-		if len(id) != 32 || seen[id] {
-			t.Fatalf("id %q", id)
+		id := r.newID()
+		if len(id) != 32 || id <= last {
+			t.Fatalf("id %q after %q", id, last)
 		}
-		seen[id] = true
+		last = id
+	}
+}
+
+// Operations that were begun in the same millisecond, or after the clock was set back,
+// are taken up in the order in which they were begun.
+func TestTakenUpInOrder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	s, err := store.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := store.Operation{ID: "ffff" + strings.Repeat("0", 28), Kind: "stop", Target: "virtualMachines/a"} // in 8900 years
+	if err := s.Update(func(tx *store.Tx) error { return store.Operations.Put(tx, old) }); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s, r, _ := load(t, path)
+	want := []string{old.ID}
+	for range 20 {
+		want = append(want, begin(t, r, "start").Record().ID)
+	}
+	s.Close()
+	s, _, open := load(t, path)
+	defer s.Close()
+	got := []string{}
+	for _, op := range open {
+		got = append(got, op.Record().ID)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("taken up in the order %v, want %v", got, want)
+	}
+}
+
+// Somebody who begins operations without end does not fill the memory until the next
+// Sweep.
+func TestKept(t *testing.T) {
+	s, r, _ := load(t, filepath.Join(t.TempDir(), "db"))
+	defer s.Close()
+	r.kept = 8
+	for range 40 {
+		begin(t, r, "start").Finish(nil)
+	}
+	if n := len(r.List()); n < 8 || n > 11 {
+		t.Errorf("%d operations are kept, want 8 to 11", n)
+	}
+}
+
+func TestCancelIsStored(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	s, r, _ := load(t, path)
+	begin(t, r, "delete").Cancel()
+	ended := begin(t, r, "start")
+	ended.Finish(nil)
+	ended.Cancel() // too late
+	s.Close()
+	s, r, open := load(t, path)
+	defer s.Close()
+	if len(open) != 1 || !open[0].Cancelled() {
+		t.Errorf("taken up: %v", open)
+	}
+	if op, err := r.Get(Prefix + ended.Record().ID); err != nil || op.Proto().Error != nil {
+		t.Errorf("cancelled after its end: %v, %v", op, err)
 	}
 }
