@@ -46,6 +46,8 @@ const (
 	// may have much to write.
 	callTimeout = time.Minute
 	slowTimeout = 30 * time.Minute
+	// slowDisk is how many bytes a second a disk reads at least.
+	slowDisk = 16 << 20
 )
 
 var (
@@ -277,32 +279,31 @@ func (m *Manager) make(ctx context.Context, im *image) error {
 		return err
 	}
 	f.Close()
-	im.mu.Lock()
-	im.rec.Phase, im.busy = store.Ready, false
-	im.mu.Unlock()
-	if err := m.save(im); err != nil {
+	if err := m.setPhase(im, store.Ready); err != nil {
 		return err
 	}
+	im.release() // no earlier: nobody else may store it meanwhile
 	m.publish(im)
 	return nil
 }
 
-// forget takes an image out of memory and store.
+// forget takes an image out of memory and store. Watchers hear of it before the name is
+// free: else they might take a new image of that name for deleted.
 func (m *Manager) forget(im *image) {
+	m.mu.Lock()
 	im.mu.Lock()
 	im.gone = true
 	rec := im.rec
 	im.mu.Unlock()
-	m.mu.Lock()
 	if m.byID[rec.ID] == im {
 		delete(m.byID, rec.ID)
+		m.feed.Delete(Prefix + rec.ID)
 	}
 	m.mu.Unlock()
 	err := m.store.Update(func(tx *store.Tx) error { return store.Images.Delete(tx, rec.UID) })
 	if err != nil {
 		m.log.Error("image not forgotten", "image", rec.ID, "error", err)
 	}
-	m.feed.Delete(Prefix + rec.ID)
 }
 
 // save stores the record as it is.

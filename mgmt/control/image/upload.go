@@ -75,7 +75,7 @@ func (im *image) acquire(name string) error {
 	switch {
 	case im.gone:
 		return refuse.NotFound(Kind, name)
-	case im.busy:
+	case im.busy, im.rec.Phase != store.Ready: // Reconcile ends what is half made or deleted
 		return busy(name)
 	case im.rec.Complete:
 		return refuse.Precondition(refuse.WrongState, name, name+" is complete and is never changed again: to replace it, delete it or choose another name")
@@ -140,7 +140,7 @@ func (u *upload) run(ctx context.Context, first *ashlarv1.UploadImageRequest, re
 	}
 	u.m.publish(u.im)
 	// The check is the host's work: it goes on when the client goes away.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), slowTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTime(u.im.rec.Size))
 	defer cancel()
 	if err := u.finish(ctx); err != nil {
 		return nil, err
@@ -282,6 +282,11 @@ func zeroAt(f *os.File, pos, n int64) error {
 		pos, n = pos+int64(len(chunk)), n-int64(len(chunk))
 	}
 	return nil
+}
+
+// checkTime bounds the check of an image of size bytes.
+func checkTime(size int64) time.Duration {
+	return slowTimeout + time.Duration(size/slowDisk)*time.Second
 }
 
 // finish checks the digest of what is on disk: the image becomes READY, or goes.

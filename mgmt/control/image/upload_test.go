@@ -10,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
+	"connectrpc.com/connect"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/encoding/protodelim"
 
@@ -158,4 +160,81 @@ func TestFinishWithoutPiece(t *testing.T) {
 	if err != nil || im.State != ashlarv1.Image_STATE_READY {
 		t.Errorf("Upload = %v, %v, want READY", im, err)
 	}
+}
+
+// An image that is on its way out, or not yet whole, takes no upload: it would be
+// deleted after its upload has ended well.
+func TestUploadOfHalfDeleted(t *testing.T) {
+	for _, phase := range []store.Phase{store.Creating, store.Deleting} {
+		dir := t.TempDir()
+		s, err := store.Open(filepath.Join(dir, "db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		sum := sha256.Sum256(make([]byte, 100))
+		rec := store.Image{ID: "a", UID: newUID(), Phase: phase, Size: 100, SHA256: hex.EncodeToString(sum[:])}
+		if err := s.Update(func(tx *store.Tx) error { return store.Images.Put(tx, rec) }); err != nil {
+			t.Fatal(err)
+		}
+		m, err := Load(s, files{dir}, feed.New(), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		im, err := m.Upload(t.Context(), func() (*ashlarv1.UploadImageRequest, error) {
+			return &ashlarv1.UploadImageRequest{Name: "images/a", Piece: &ashlarv1.UploadImageRequest_Zeroes{Zeroes: 100}}, nil
+		})
+		if connect.CodeOf(err) != connect.CodeAborted {
+			t.Errorf("upload of an image that is %s = %v, %v, want ABORTED", phase, im, err)
+		}
+	}
+}
+
+// The largest image that may be announced can be checked, on a disk that is not fast.
+func TestCheckTime(t *testing.T) {
+	const disk = 20 << 20 // bytes a second
+	for _, size := range []int64{1, 1 << 30, 1 << 40, MaxSize} {
+		if need := time.Duration(size/disk) * time.Second; checkTime(size) < need {
+			t.Errorf("checkTime(%d) = %v, a slow disk needs %v", size, checkTime(size), need)
+		}
+	}
+}
+
+// A name is free when watchers have heard that its image is gone, not before.
+func TestForgetTellsFirst(t *testing.T) {
+	s, err := store.Open(filepath.Join(t.TempDir(), "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	rec := store.Image{ID: "a", UID: newUID(), Size: 100}
+	if err := s.Update(func(tx *store.Tx) error { return store.Images.Put(tx, rec) }); err != nil {
+		t.Fatal(err)
+	}
+	f := feed.New()
+	m, err := Load(s, files{t.TempDir()}, f, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	im := m.byID["a"]
+	forgotten := make(chan bool)
+	err = s.Update(func(*store.Tx) error { // the store is slow meanwhile
+		go func() {
+			m.forget(im)
+			close(forgotten)
+		}()
+		for free := false; !free; time.Sleep(time.Millisecond) {
+			m.mu.Lock()
+			free = m.byID["a"] == nil
+			m.mu.Unlock()
+		}
+		if state, _ := f.Snapshot(); len(state) != 0 {
+			t.Errorf("the name is free, watchers still see %v", state)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-forgotten
 }
