@@ -32,6 +32,18 @@ const (
 	relist = time.Minute
 )
 
+// slow are the methods that may take long, by what takes it, and how many calls of each
+// group are under way at once. core carries out 16 calls of one connection and reads no
+// more before one of them has ended: what is left is for the quick ones.
+var slow = []struct {
+	most    int
+	methods []hostcall.Method
+}{
+	{3, []hostcall.Method{hostcall.GuestCreate, hostcall.GuestDelete, hostcall.ImageSeal, hostcall.ImageDelete}},
+	{6, []hostcall.Method{hostcall.GuestStart}},
+	{4, []hostcall.Method{hostcall.GuestKill}},
+}
+
 // A Handler is told what core has to say. Its methods are called one at a time,
 // and must not wait for a call of the Link.
 type Handler interface {
@@ -55,6 +67,8 @@ type Link struct {
 	fresh map[string]hostcall.GuestStatus
 	// listing lets one list run at a time; a channel so that waiting can be ended.
 	listing chan struct{}
+	// working has a channel for each slow method, which holds one per call under way.
+	working map[hostcall.Method]chan struct{}
 
 	mu      sync.Mutex
 	conn    *seqpacket.Conn         // nil while down
@@ -72,10 +86,17 @@ type reply struct {
 
 // New makes a Link to the socket at path.
 func New(path string, log *slog.Logger) *Link {
-	return &Link{
-		path: path, log: log, listing: make(chan struct{}, 1),
+	l := &Link{
+		path: path, log: log, listing: make(chan struct{}, 1), working: map[hostcall.Method]chan struct{}{},
 		pending: map[uint64]chan<- reply{}, changed: make(chan struct{}),
 	}
+	for _, group := range slow {
+		working := make(chan struct{}, group.most)
+		for _, m := range group.methods {
+			l.working[m] = working
+		}
+	}
+	return l
 }
 
 // Run keeps the connection until ctx ends.
@@ -299,6 +320,14 @@ func (l *Link) File(ctx context.Context, c hostcall.Call) (*os.File, error) {
 // call sends c and waits for the reply. The error is a *hostcall.Error where core
 // refused.
 func (l *Link) call(ctx context.Context, c hostcall.Call) (hostcall.Message, []*os.File, error) {
+	if working := l.working[c.Method]; working != nil {
+		select {
+		case working <- struct{}{}:
+			defer func() { <-working }()
+		case <-ctx.Done():
+			return hostcall.Message{}, nil, ctx.Err()
+		}
+	}
 	ch := make(chan reply, 1)
 	l.mu.Lock()
 	conn := l.conn

@@ -215,3 +215,43 @@ func FuzzReplies(f *testing.F) {
 		<-ended
 	})
 }
+
+// However many calls take long, core is not so full of them that it reads no others.
+func TestRoomForQuickCalls(t *testing.T) {
+	core := coretest.New(t.TempDir())
+	if err := core.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer core.Close()
+	l, _ := run(t, core.Socket())
+	if err := l.WaitUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	release := core.Hold(hostcall.GuestKill)
+	defer release()
+	const n, most = 40, 4
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() { _, _ = l.Do(t.Context(), hostcall.Call{Method: hostcall.GuestKill, ID: id}) })
+	}
+	for i := 0; core.Calls(hostcall.GuestKill) < most && i < 500; i++ {
+		time.Sleep(10 * time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond)
+	if got := core.Calls(hostcall.GuestKill); got != most {
+		t.Errorf("%d slow calls under way, want %d", got, most)
+	}
+	if _, err := l.Do(t.Context(), hostcall.Call{Method: hostcall.Host}); err != nil {
+		t.Errorf("quick call: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := l.Do(ctx, hostcall.Call{Method: hostcall.GuestKill, ID: id}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("slow call without room: %v", err)
+	}
+	release()
+	wg.Wait()
+	if got := core.Calls(hostcall.GuestKill); got != n {
+		t.Errorf("%d slow calls made, want %d", got, n)
+	}
+}
