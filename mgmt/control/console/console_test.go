@@ -174,3 +174,43 @@ func TestDrain(t *testing.T) {
 		t.Error("drain of a closed console")
 	}
 }
+
+// A typist is a connection that lets somebody else type just before its first write.
+type typist struct {
+	net.Conn
+	before func()
+	typed  []string
+}
+
+func (c *typist) SetWriteDeadline(time.Time) error {
+	if f := c.before; f != nil {
+		c.before = nil
+		f()
+	}
+	return nil
+}
+
+func (c *typist) Write(b []byte) (int, error) {
+	c.typed = append(c.typed, string(b))
+	return len(b), nil
+}
+
+func TestTypedInOrder(t *testing.T) {
+	in := input{pending: []byte("first")}
+	written := make(chan struct{})
+	conn := &typist{before: func() {
+		go func() {
+			in.write([]byte("second"))
+			close(written)
+		}()
+		select {
+		case <-written:
+		case <-time.After(50 * time.Millisecond):
+		}
+	}}
+	in.attach(conn)
+	<-written
+	if got := strings.Join(conn.typed, " "); got != "first second" {
+		t.Errorf("typed %q", got)
+	}
+}

@@ -12,6 +12,10 @@ const inputTimeout = 5 * time.Second
 
 // An input carries what a viewer types to the connection that is attached just now.
 type input struct {
+	// typing is held by who types, so that what was typed first comes first. Lock
+	// order: typing, then mu.
+	typing sync.Mutex
+
 	mu       sync.Mutex
 	conn     net.Conn // nil while the guest does not run: what is typed then is lost
 	attached bool     // there has been a connection
@@ -19,6 +23,10 @@ type input struct {
 }
 
 func (in *input) attach(conn net.Conn) {
+	if conn != nil { // to let go of one does not wait
+		in.typing.Lock()
+		defer in.typing.Unlock()
+	}
 	in.mu.Lock()
 	in.conn = conn
 	first := in.pending
@@ -33,6 +41,8 @@ func (in *input) attach(conn net.Conn) {
 
 // write is called by one goroutine at a time.
 func (in *input) write(b []byte) {
+	in.typing.Lock()
+	defer in.typing.Unlock()
 	in.mu.Lock()
 	conn := in.conn
 	if !in.attached {
