@@ -132,6 +132,51 @@ func TestStopForce(t *testing.T) {
 	}
 }
 
+// Force hurries a stop that has not begun yet, too.
+func TestForceBehindStop(t *testing.T) {
+	l := newLab(t)
+	vm := l.withMachine("demo")
+	l.core.Stubborn(true)
+	release := l.core.Hold(hostcall.GuestStart)
+	defer release()
+	if _, err := l.machines.StartVirtualMachine(ctxOf(t), req(&ashlarv1.StartVirtualMachineRequest{Name: vm.Name})); err != nil {
+		t.Fatal(err)
+	}
+	l.until(vm.Name, "being started", func(*ashlarv1.VirtualMachine) bool { return l.core.Calls(hostcall.GuestStart) == 1 })
+	for _, m := range []*ashlarv1.StopVirtualMachineRequest{
+		{Name: vm.Name, GracePeriod: durationpb.New(time.Hour)},
+		{Name: vm.Name, Force: true},
+	} {
+		if _, err := l.machines.StopVirtualMachine(ctxOf(t), req(m)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	release()
+	l.until(vm.Name, "ended", func(vm *ashlarv1.VirtualMachine) bool {
+		return vm.StopReason == ashlarv1.VirtualMachine_STOP_REASON_KILLED
+	})
+}
+
+// A VMM that is too busy for the power button is no reason to end the guest at once.
+func TestPowerButtonBusy(t *testing.T) {
+	l := newLab(t)
+	vm := l.withMachine("demo")
+	l.mustStart(vm.Name)
+	l.core.Refuse(hostcall.GuestPowerButton, &hostcall.Error{Code: hostcall.Unavailable, Message: "The guest's VMM does not answer."})
+	stop, err := l.machines.StopVirtualMachine(ctxOf(t), req(&ashlarv1.StopVirtualMachineRequest{Name: vm.Name}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.until(vm.Name, "asked", func(*ashlarv1.VirtualMachine) bool { return l.core.Calls(hostcall.GuestPowerButton) > 0 })
+	l.core.Refuse(hostcall.GuestPowerButton, nil)
+	if op := l.wait(stop.Msg.Name); op.Error != nil {
+		t.Errorf("stop = %v", op)
+	}
+	if vm := l.get(vm.Name); vm.StopReason != ashlarv1.VirtualMachine_STOP_REASON_POWERED_OFF || l.core.Calls(hostcall.GuestKill) != 0 {
+		t.Errorf("machine = %v", vm)
+	}
+}
+
 func TestEnds(t *testing.T) {
 	l := newLab(t)
 	vm := l.withMachine("demo")

@@ -193,3 +193,133 @@ func TestOrder(t *testing.T) {
 	_, err = l.operations.WaitOperation(ctxOf(t), req(&ashlarv1.WaitOperationRequest{Name: "operations/none"}))
 	wantError(t, err, connect.CodeNotFound, "NO_SUCH_RESOURCE", "operations/none")
 }
+
+// A deletion that was cancelled before control ended does not go on after it.
+func TestCancelledBeforeRestart(t *testing.T) {
+	l := newLab(t)
+	vm := l.withMachine("demo")
+	l.mustStart(vm.Name)
+	release := l.core.Hold(hostcall.GuestKill)
+	defer release()
+	del, err := l.machines.DeleteVirtualMachine(ctxOf(t), req(&ashlarv1.DeleteVirtualMachineRequest{Name: vm.Name, Force: true}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.until(vm.Name, "being ended", func(*ashlarv1.VirtualMachine) bool { return l.core.Calls(hostcall.GuestKill) == 1 })
+	if _, err := l.operations.CancelOperation(ctxOf(t), req(&ashlarv1.CancelOperationRequest{Name: del.Msg.Name})); err != nil {
+		t.Fatal(err)
+	}
+	l.restartControl()
+	release()
+	if op := l.wait(del.Msg.Name); op.Error.GetCode() != "CANCELLED" {
+		t.Errorf("delete = %v, want CANCELLED", op)
+	}
+	if guest, _ := l.core.Has(vm.Uid); !guest {
+		t.Error("the guest and its disks are gone")
+	}
+}
+
+// A stop that was cancelled before control ended leaves the guest wanted.
+func TestCancelledStopBeforeRestart(t *testing.T) {
+	l := newLab(t)
+	vm := l.withMachine("demo")
+	l.mustStart(vm.Name)
+	l.core.Stubborn(true)
+	release := l.core.Hold(hostcall.GuestPowerButton)
+	defer release()
+	stop, err := l.machines.StopVirtualMachine(ctxOf(t), req(&ashlarv1.StopVirtualMachineRequest{Name: vm.Name, GracePeriod: durationpb.New(time.Hour)}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.until(vm.Name, "asked", func(*ashlarv1.VirtualMachine) bool { return l.core.Calls(hostcall.GuestPowerButton) == 1 })
+	if _, err := l.operations.CancelOperation(ctxOf(t), req(&ashlarv1.CancelOperationRequest{Name: stop.Msg.Name})); err != nil {
+		t.Fatal(err)
+	}
+	l.restartControl()
+	release()
+	if op := l.wait(stop.Msg.Name); op.Error.GetCode() != "CANCELLED" {
+		t.Errorf("stop = %v, want CANCELLED", op)
+	}
+	if vm := l.get(vm.Name); vm.State != ashlarv1.VirtualMachine_STATE_RUNNING || !vm.DesiredRunning {
+		t.Errorf("after a cancelled stop = %v", vm)
+	}
+}
+
+// A start that an earlier control has asked for, and that fails after control is back,
+// fails the operation too, with core's reason.
+func TestStartFailsAfterRestart(t *testing.T) {
+	l := newLab(t)
+	vm := l.withMachine("demo")
+	l.core.Refuse(hostcall.GuestStart, &hostcall.Error{Code: hostcall.InvalidArgument, Field: "guest.kernel", Message: "is no bzImage"})
+	release := l.core.Hold(hostcall.GuestStart)
+	defer release()
+	start, err := l.machines.StartVirtualMachine(ctxOf(t), req(&ashlarv1.StartVirtualMachineRequest{Name: vm.Name}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.until(vm.Name, "called", func(*ashlarv1.VirtualMachine) bool { return l.core.Calls(hostcall.GuestStart) == 1 })
+	l.core.Tell(hostcall.GuestStatus{ID: vm.Uid, State: hostcall.Starting, Started: time.Now()})
+	l.restartControl()
+	release()
+	time.Sleep(50 * time.Millisecond) // it sees that the guest is being started
+	l.core.Tell(hostcall.GuestStatus{ID: vm.Uid, State: hostcall.Stopped})
+	if op := l.wait(start.Msg.Name); op.Error.GetCode() != "INVALID_ARGUMENT" || op.Error.GetMessage() != "boot.kernel: is no bzImage" {
+		t.Errorf("start = %v, want core's refusal", op)
+	}
+	if vm := l.get(vm.Name); vm.State != ashlarv1.VirtualMachine_STATE_STOPPED || vm.DesiredRunning {
+		t.Errorf("machine = %v", vm)
+	}
+}
+
+// A stop that is cancelled while core is away leaves all as it was.
+func TestCancelWhileCoreIsAway(t *testing.T) {
+	l := newLab(t)
+	vm := l.withMachine("demo")
+	l.mustStart(vm.Name)
+	l.core.Stop()
+	stop, err := l.machines.StopVirtualMachine(ctxOf(t), req(&ashlarv1.StopVirtualMachineRequest{Name: vm.Name}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.until(vm.Name, "unwanted", func(vm *ashlarv1.VirtualMachine) bool { return !vm.DesiredRunning })
+	if _, err := l.operations.CancelOperation(ctxOf(t), req(&ashlarv1.CancelOperationRequest{Name: stop.Msg.Name})); err != nil {
+		t.Fatal(err)
+	}
+	if op := l.wait(stop.Msg.Name); op.Error.GetCode() != "CANCELLED" {
+		t.Errorf("stop = %v, want CANCELLED", op)
+	}
+	if vm := l.get(vm.Name); !vm.DesiredRunning {
+		t.Errorf("after a cancelled stop = %v", vm)
+	}
+}
+
+// A machine that is made while core is making a list is not taken for a lost one.
+func TestCreateDuringList(t *testing.T) {
+	l := newLab(t)
+	one := l.withMachine("one")
+	release := l.core.Hold(hostcall.GuestList)
+	defer release()
+	lists := l.core.Calls(hostcall.GuestList)
+	start, err := l.machines.StartVirtualMachine(ctxOf(t), req(&ashlarv1.StartVirtualMachineRequest{Name: one.Name}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.until(one.Name, "listed", func(*ashlarv1.VirtualMachine) bool { return l.core.Calls(hostcall.GuestList) > lists })
+	made := make(chan error, 1)
+	go func() {
+		_, err := l.machines.CreateVirtualMachine(ctxOf(t), req(spec("two")))
+		made <- err
+	}()
+	l.until(one.Name, "joined", func(*ashlarv1.VirtualMachine) bool { return l.core.Calls(hostcall.GuestCreate) == 2 })
+	time.Sleep(100 * time.Millisecond) // the older list comes after the machine was made
+	release()
+	if err := <-made; err != nil {
+		t.Fatal(err)
+	}
+	if op := l.wait(start.Msg.Name); op.Error != nil {
+		t.Errorf("start = %v", op)
+	}
+	if vm := l.get("virtualMachines/two"); vm.StopMessage != "" {
+		t.Errorf("new machine = %v", vm)
+	}
+}

@@ -48,6 +48,15 @@ func (c *Core) Exit(id, reason, message string) {
 	}
 }
 
+// Tell says that a guest is so, whatever it has done.
+func (c *Core) Tell(st hostcall.GuestStatus) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if g := c.guests[st.ID]; g != nil {
+		c.change(g, st)
+	}
+}
+
 // Address says what DHCP gave to the first NIC.
 func (c *Core) Address(id, address string) {
 	c.mu.Lock()

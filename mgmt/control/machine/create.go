@@ -141,6 +141,13 @@ func (g *Manager) make(ctx context.Context, m *Machine, t Ticket) error {
 	if err == nil {
 		err = m.save(func(rec *store.VM) { rec.Phase = store.Ready })
 	}
+	if err == nil {
+		// A list that core has made before would say that the disks are not there: it
+		// has been looked at when this one comes.
+		listed, cancel := context.WithTimeout(ctx, hostTimeout)
+		_ = g.core.Sync(listed) // after a failure the next one tells
+		cancel()
+	}
 	var he *hostcall.Error
 	if errors.As(err, &he) || connect.CodeOf(err) == connect.CodeInvalidArgument {
 		// Refused, nothing was made. After any other error the machine's goroutine

@@ -308,13 +308,23 @@ func (m *Machine) forget() error {
 	if err != nil {
 		return fmt.Errorf("forget %s: %w", m.Name(), err)
 	}
+	for _, op := range m.leave() {
+		op.Finish(refuse.NotFound(Kind, m.Name()))
+	}
+	return nil
+}
+
+// leave takes m out of memory, and returns the operations that nobody will do. Watchers
+// hear of it before the name is free: else they might take a new machine of that name
+// for deleted.
+func (m *Machine) leave() []*operation.Op {
 	m.g.mu.Lock()
+	defer m.g.mu.Unlock()
 	delete(m.g.byID, m.id)
 	delete(m.g.byUID, m.uid)
 	for _, nic := range m.rec.NICs {
 		delete(m.g.macs, nic.MAC)
 	}
-	m.g.mu.Unlock()
 	m.mu.Lock()
 	m.gone = true
 	queue := m.queue
@@ -322,10 +332,7 @@ func (m *Machine) forget() error {
 	m.touch()
 	m.mu.Unlock()
 	m.g.feed.Delete(m.Name())
-	for _, op := range queue {
-		op.Finish(refuse.NotFound(Kind, m.Name()))
-	}
-	return nil
+	return queue
 }
 
 // forgetRequests removes the requests that f picks.

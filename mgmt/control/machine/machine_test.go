@@ -3,12 +3,16 @@ package machine
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
@@ -35,9 +39,26 @@ func (away) File(context.Context, hostcall.Call) (*os.File, error) { return nil,
 func (away) Sync(context.Context) error                            { return link.ErrDown }
 func (away) WaitUp(ctx context.Context) error                      { <-ctx.Done(); return link.ErrDown }
 
+// tardy is a Core that starts the guest and does not get round to say so.
+type tardy struct {
+	away
+	g *Manager
+}
+
+func (c tardy) WaitUp(context.Context) error { return nil }
+func (c tardy) Do(_ context.Context, call hostcall.Call) (hostcall.Message, error) {
+	c.g.Changed(hostcall.GuestStatus{ID: call.ID, State: hostcall.Running})
+	return hostcall.Message{}, context.DeadlineExceeded
+}
+
 var uid = strings.Repeat("a", 32)
 
 func manager(t testing.TB, vms ...store.VM) *Manager {
+	t.Helper()
+	return managerWith(t, nil, vms...)
+}
+
+func managerWith(t testing.TB, kernels []store.Image, vms ...store.VM) *Manager {
 	t.Helper()
 	s, err := store.Open(filepath.Join(t.TempDir(), "db"))
 	if err != nil {
@@ -45,6 +66,11 @@ func manager(t testing.TB, vms ...store.VM) *Manager {
 	}
 	t.Cleanup(func() { s.Close() })
 	err = s.Update(func(tx *store.Tx) error {
+		for _, im := range kernels {
+			if err := store.Images.Put(tx, im); err != nil {
+				return err
+			}
+		}
 		for _, vm := range vms {
 			if err := store.VMs.Put(tx, vm); err != nil {
 				return err
@@ -204,5 +230,89 @@ func TestEndWhileAway(t *testing.T) {
 	}
 	if !refuse.IsDown(refuse.Down()) {
 		t.Error("Down is not down")
+	}
+}
+
+// The same request again, before the first one has been answered, waits for it.
+func TestRepeatedWhileAccepted(t *testing.T) {
+	g := manager(t, store.VM{ID: "demo", UID: uid, Kernel: "k"})
+	ticket := Ticket{Key: "k", Digest: "d"}
+	m := g.byUID[uid]
+	m.deciding.Lock()
+	// Stored, not yet known to the registry.
+	if err := g.store.Update(func(tx *store.Tx) error { return ticket.put(tx, "new") }); err != nil {
+		t.Fatal(err)
+	}
+	answer := make(chan error)
+	go func() {
+		_, err := g.Start(Order{Name: "virtualMachines/demo", Ticket: ticket})
+		answer <- err
+	}()
+	select {
+	case err := <-answer:
+		t.Errorf("answered while the first one is being accepted: %v", err)
+		m.deciding.Unlock()
+	case <-time.After(50 * time.Millisecond):
+		m.deciding.Unlock()
+		<-answer
+	}
+}
+
+// What core would refuse at each start is refused at the creation.
+func TestValidateAsCore(t *testing.T) {
+	g := manager(t)
+	host := &hostcall.HostStatus{MemoryTotal: 4 << 40}
+	for field, change := range map[string]func(*ashlarv1.VirtualMachine){
+		"":              func(*ashlarv1.VirtualMachine) {},
+		".boot.cmdline": func(vm *ashlarv1.VirtualMachine) { vm.Boot.Cmdline = "hostname=caf\u00e9" },
+		".memory_bytes": func(vm *ashlarv1.VirtualMachine) { vm.MemoryBytes = 2 << 40 },
+	} {
+		vm := &ashlarv1.VirtualMachine{Cpus: 1, MemoryBytes: 1 << 40, Boot: &ashlarv1.Boot{Kernel: "images/k", Cmdline: "console=ttyS0 a=~"}}
+		change(vm)
+		_, err := g.validate(&ashlarv1.CreateVirtualMachineRequest{VirtualMachineId: "demo", VirtualMachine: vm}, host)
+		got := refuse.Sentence(err) // of the kernel, which does not exist, too
+		for _, f := range []string{".boot.cmdline", ".memory_bytes"} {
+			if want := f == field; strings.Contains(got, "virtual_machine"+f+": ") != want {
+				t.Errorf("with a wrong %q: %s", field, got)
+			}
+		}
+	}
+}
+
+// A name is free when watchers have heard that its machine is gone, not before.
+func TestForgetTellsFirst(t *testing.T) {
+	var vms []store.VM
+	for i := range 100 {
+		vms = append(vms, store.VM{ID: fmt.Sprintf("vm-%d", i), UID: fmt.Sprintf("%032x", i)})
+	}
+	g := manager(t, vms...)
+	for _, rec := range vms {
+		forgotten := make(chan error)
+		go func() { forgotten <- g.byUID[rec.UID].forget() }()
+		for free := false; !free; runtime.Gosched() {
+			g.mu.Lock()
+			free = g.byID[rec.ID] == nil
+			state, _ := g.feed.Snapshot()
+			g.mu.Unlock()
+			if free && slices.ContainsFunc(state, func(c feed.Change) bool { return c.Name == Prefix+rec.ID }) {
+				t.Errorf("%s is free, watchers have not heard of it", rec.ID)
+			}
+		}
+		if err := <-forgotten; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A guest that runs after its reset is wanted, also where core was late to answer.
+func TestAgainTardy(t *testing.T) {
+	kernel := store.Image{ID: "k", UID: strings.Repeat("b", 32), Complete: true}
+	g := managerWith(t, []store.Image{kernel}, store.VM{ID: "demo", UID: uid, Kernel: "k", DesiredRunning: true})
+	g.core, g.ctx = tardy{g: g}, t.Context()
+	m := g.byUID[uid]
+	m.observe(hostcall.GuestStatus{ID: uid, State: hostcall.Stopped, Reason: "reset"}, true)
+	m.again(t.Context())
+	if vm := m.Proto(); vm.State != ashlarv1.VirtualMachine_STATE_RUNNING || !vm.DesiredRunning {
+		t.Errorf("after its reset = %v", vm)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ashlar-hv/ashlar/mgmt/control/link"
@@ -66,7 +67,8 @@ func (m *Machine) step(ctx context.Context) (wait time.Duration, more bool) {
 		return m.clear(ctx), true
 	case len(m.queue) > 0:
 		op := m.queue[0]
-		m.current, m.queue, m.hurry = op, m.queue[1:], false
+		m.current, m.queue = op, m.queue[1:]
+		m.hurry = slices.ContainsFunc(m.queue, func(op *operation.Op) bool { return op.Record().Force && !op.Cancelled() })
 		m.mu.Unlock()
 		m.work(ctx, op)
 		return 0, true
@@ -95,6 +97,9 @@ func (m *Machine) work(ctx context.Context, op *operation.Op) {
 	switch rec := op.Record(); {
 	case op.Cancelled():
 		err = operation.ErrCancelled
+		if rec.Kind == kindStop && !rec.Deadline.IsZero() { // an earlier run was at it
+			err = errors.Join(err, m.want(true, ""))
+		}
 	case rec.Kind == kindStart:
 		err = m.start(opctx, op)
 	case rec.Kind == kindStop:
@@ -205,17 +210,37 @@ func (m *Machine) boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.mu.Lock()
-	m.booted = time.Now()
-	m.mu.Unlock()
-	err = m.insist(m.g.ctx, call, func() bool { return !m.Alive() })
-	if err == nil {
-		err = m.sync()
+	for {
+		m.mu.Lock()
+		m.booted = time.Now()
+		m.mu.Unlock()
+		var other time.Time // when a start that another call has begun began
+		err = m.insist(m.g.ctx, call, func() bool {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			other = time.Time{}
+			if m.alive() {
+				other = m.seen.Started
+			}
+			return !m.alive()
+		})
+		if err == nil {
+			err = m.sync()
+		}
+		if err != nil {
+			return refuse.Core(err, m.Name(), startField)
+		}
+		failed := false
+		err = m.await(m.g.ctx, func() bool {
+			// One that came to run would have left its end.
+			failed = !m.alive() && !other.IsZero() && !m.seen.Started.Equal(other)
+			return m.seen.State != hostcall.Starting
+		})
+		if err != nil || !failed {
+			return err
+		}
+		// Whoever asked for that start has been told why it failed: ask again to hear it.
 	}
-	if err != nil {
-		return refuse.Core(err, m.Name(), startField)
-	}
-	return m.await(m.g.ctx, func() bool { return m.seen.State != hostcall.Starting })
 }
 
 // sync makes the machine's state at least as new as now.
@@ -282,7 +307,7 @@ func (m *Machine) again(ctx context.Context) time.Duration {
 		return 0
 	}
 	m.g.log.Error("guest not started again after its reset", "vm", m.id, "error", err)
-	if refuse.IsDown(err) {
+	if refuse.IsDown(err) || m.Alive() { // an answer that came too late was none
 		return resetPauseMax
 	}
 	if err := m.want(false, "it could not be started again after a reset: "+refuse.Sentence(err)); err != nil {

@@ -20,7 +20,9 @@ func (m *Machine) stop(ctx context.Context, op *operation.Op) error {
 	if err := m.want(false, ""); err != nil {
 		return err
 	}
-	if err := m.known(ctx); err != nil {
+	if err := m.known(ctx); errors.Is(err, operation.ErrCancelled) {
+		return errors.Join(err, m.want(true, "")) // as it was
+	} else if err != nil {
 		return err
 	}
 	if !m.Alive() {
@@ -44,14 +46,15 @@ func (m *Machine) stop(ctx context.Context, op *operation.Op) error {
 	return m.kill()
 }
 
-// known waits until core has told what runs.
+// known waits until core has told what runs, or the operation is cancelled.
 func (m *Machine) known(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	up, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := m.g.core.WaitUp(ctx); err != nil {
-		return refuse.Core(err, m.Name(), nil)
+	err := m.g.core.WaitUp(up)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	return nil
+	return refuse.Core(err, m.Name(), nil)
 }
 
 // ask presses the power button and waits until the guest has stopped, its time is over
@@ -64,8 +67,8 @@ func (m *Machine) ask(ctx context.Context, op *operation.Op) error {
 	})
 	rec := op.Record()
 	op.Progress(10, "pressing the power button")
-	if err := m.insist(m.g.ctx, hostcall.Call{Method: hostcall.GuestPowerButton, ID: m.uid}, m.Alive); err != nil {
-		m.g.log.Warn("power button", "vm", m.id, "error", err)
+	pressed, err := m.press()
+	if err != nil {
 		return errGraceOver // no use to wait
 	}
 	ctx, cancel := context.WithDeadlineCause(ctx, rec.Deadline, errGraceOver)
@@ -81,7 +84,27 @@ func (m *Machine) ask(ctx context.Context, op *operation.Op) error {
 		if !errors.Is(err, errTick) {
 			return err
 		}
+		if !pressed {
+			if pressed, err = m.press(); err != nil {
+				return errGraceOver
+			}
+		}
 	}
+}
+
+// press presses the power button. A VMM that does not answer just now is no error: it
+// is asked again later.
+func (m *Machine) press() (pressed bool, err error) {
+	err = m.insist(m.g.ctx, hostcall.Call{Method: hostcall.GuestPowerButton, ID: m.uid}, m.Alive)
+	if err == nil {
+		return true, nil
+	}
+	m.g.log.Warn("power button", "vm", m.id, "error", err)
+	var he *hostcall.Error
+	if errors.As(err, &he) && he.Code == hostcall.Unavailable {
+		return false, nil
+	}
+	return false, err
 }
 
 var errTick = errors.New("tick")

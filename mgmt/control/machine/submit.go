@@ -89,7 +89,8 @@ func (g *Manager) Delete(o Order) (*operation.Op, error) { return g.submit(kindD
 
 // submit accepts an order or refuses it: the operation is in the store when it returns.
 func (g *Manager) submit(kind string, o Order) (*operation.Op, error) {
-	if op, err := g.repeated(o.Ticket); op != nil || err != nil {
+	// A request whose operation is not there may be one that is being accepted just now.
+	if op, err := g.repeated(o.Ticket); op != nil || err != nil && connect.CodeOf(err) != connect.CodeNotFound {
 		return op, err
 	}
 	m, err := g.Find(o.Name)

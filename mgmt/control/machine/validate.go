@@ -19,6 +19,7 @@ import (
 const (
 	maxCPUs    = 16
 	minMemory  = 32 << 20
+	maxMemory  = 1 << 40
 	pageSize   = 2 << 20
 	maxCmdline = 2047
 	maxDisks   = 16
@@ -70,6 +71,8 @@ func (c *checker) size(vm *ashlarv1.VirtualMachine, host *hostcall.HostStatus) {
 	switch n := vm.MemoryBytes; {
 	case n < minMemory:
 		c.bad(".memory_bytes", "is %d: at least %d (32 MiB)", n, minMemory)
+	case n > maxMemory:
+		c.bad(".memory_bytes", "is %d: at most %d (1 TiB)", n, int64(maxMemory))
 	case n%pageSize != 0:
 		c.bad(".memory_bytes", "is %d: a multiple of %d (2 MiB)", n, pageSize)
 	case host != nil && host.MemoryTotal > 0 && n > host.MemoryTotal:
@@ -103,8 +106,8 @@ func (c *checker) boot(b *ashlarv1.Boot, rec *store.VM) {
 	if len(b.Cmdline) > maxCmdline {
 		c.bad(".boot.cmdline", "has %d bytes: at most %d", len(b.Cmdline), maxCmdline)
 	}
-	if strings.ContainsAny(b.Cmdline, "\x00\n\r") {
-		c.bad(".boot.cmdline", "has a line break or a zero byte: write it as one line")
+	if i := strings.IndexFunc(b.Cmdline, func(r rune) bool { return r < ' ' || r > '~' }); i >= 0 {
+		c.bad(".boot.cmdline", "has a line break or another character that is not printable ASCII at byte %d: leave it out", i)
 	}
 	rec.Cmdline = b.Cmdline
 }
