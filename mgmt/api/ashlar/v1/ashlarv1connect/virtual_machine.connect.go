@@ -76,8 +76,8 @@ type VirtualMachineServiceClient interface {
 	// then ends the guest. Done when it has stopped.
 	StopVirtualMachine(context.Context, *connect.Request[v1.StopVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
 	// Console is the serial console. The first request names the virtual machine.
-	// The stream ends when the guest stops or the client closes its side and
-	// detach is set.
+	// The stream ends when the guest stops. A client that closes its side goes on
+	// seeing output; it leaves by cancelling the call.
 	Console(context.Context) *connect.BidiStreamForClient[v1.ConsoleRequest, v1.ConsoleResponse]
 	// ReadLog returns what the console has printed, at most the last MiB.
 	ReadLog(context.Context, *connect.Request[v1.ReadLogRequest]) (*connect.ServerStreamForClient[v1.ReadLogResponse], error)
@@ -214,8 +214,8 @@ type VirtualMachineServiceHandler interface {
 	// then ends the guest. Done when it has stopped.
 	StopVirtualMachine(context.Context, *connect.Request[v1.StopVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
 	// Console is the serial console. The first request names the virtual machine.
-	// The stream ends when the guest stops or the client closes its side and
-	// detach is set.
+	// The stream ends when the guest stops. A client that closes its side goes on
+	// seeing output; it leaves by cancelling the call.
 	Console(context.Context, *connect.BidiStream[v1.ConsoleRequest, v1.ConsoleResponse]) error
 	// ReadLog returns what the console has printed, at most the last MiB.
 	ReadLog(context.Context, *connect.Request[v1.ReadLogRequest], *connect.ServerStream[v1.ReadLogResponse]) error
