@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/ashlar-hv/ashlar/mgmt/core/guest"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
@@ -25,6 +26,9 @@ import (
 const (
 	maxConns = 8
 	maxCalls = 16 // under way, for one connection
+	// acceptPause is how long Serve waits after a connection that could not be
+	// taken, for want of descriptors or memory.
+	acceptPause = 100 * time.Millisecond
 )
 
 // A Server is what answers calls.
@@ -73,10 +77,12 @@ func Listen(path string, uid int) (*net.UnixListener, error) {
 
 // Serve takes connections on l until ctx ends, and returns when the last is closed.
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
-	defer stop()
 	var all sync.WaitGroup
 	defer all.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // without the listener, connections end too
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
 	for {
 		u, err := l.AcceptUnix()
 		if ctx.Err() != nil {
@@ -85,8 +91,16 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 			}
 			return nil
 		}
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return fmt.Errorf("accept connection: %w", err)
+		}
+		if err != nil {
+			s.Log.Error("cannot take a connection", "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(acceptPause):
+			}
+			continue
 		}
 		c := newConn(seqpacket.New(u), s)
 		if err := s.admit(c); err != nil {

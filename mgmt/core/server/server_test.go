@@ -39,6 +39,7 @@ func (noNetworks) Release(string) {}
 type fixture struct {
 	s    *Server
 	path string
+	l    *net.UnixListener
 	log  bytes.Buffer
 }
 
@@ -67,6 +68,7 @@ func start(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatalf("Listen: %v", err)
 	}
+	fx.l = l
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- fx.s.Serve(ctx, l) }()
@@ -327,6 +329,59 @@ func TestEvents(t *testing.T) {
 	defer fx.s.mu.Unlock()
 	if !strings.Contains(fx.log.String(), "does not read") {
 		t.Errorf("log says nothing of the slow subscriber:\n%s", fx.log.String())
+	}
+}
+
+// TestAcceptFails lets taking a connection fail for a while, as it does when
+// descriptors have run out: the service goes on.
+func TestAcceptFails(t *testing.T) {
+	fx := start(t)
+	before := fx.dial(t)
+	if m, _ := ask(t, before, hostcall.Call{Method: hostcall.Host}); m.Error != nil {
+		t.Fatal(m.Error)
+	}
+	if err := fx.l.SetDeadline(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(20 * time.Millisecond)
+	if err := fx.l.SetDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	after := fx.dial(t)
+	stop := time.AfterFunc(10*time.Second, func() { after.Close() })
+	defer stop.Stop()
+	if m, _ := ask(t, after, hostcall.Call{Method: hostcall.Host}); m.Error != nil {
+		t.Error(m.Error)
+	}
+}
+
+// TestListenerGone ends the listener under a server that has a connection: it
+// says so, for core to be started again.
+func TestListenerGone(t *testing.T) {
+	s := &Server{UID: uint32(os.Getuid()), Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	path := filepath.Join(t.TempDir(), "core.sock")
+	l, err := Listen(path, os.Getuid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(t.Context(), l) }()
+	c, err := seqpacket.Dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if m, _ := ask(t, c, hostcall.Call{Method: hostcall.Subscribe}); m.Error != nil {
+		t.Fatal(m.Error)
+	}
+	l.Close()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("Serve without a listener: no error")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("Serve without a listener goes on")
 	}
 }
 
