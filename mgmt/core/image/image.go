@@ -168,6 +168,9 @@ func (s *Store) Seal(id string) error {
 			return fmt.Errorf("seal image: %w", err)
 		}
 	}
+	if err := checkSize(part); err != nil {
+		return fmt.Errorf("seal image: %w", err)
+	}
 	if err := os.Chmod(part, 0o400); err != nil {
 		return fmt.Errorf("seal image: %w", err)
 	}
@@ -175,6 +178,17 @@ func (s *Store) Seal(id string) error {
 		return fmt.Errorf("seal image: %w", err)
 	}
 	return SyncDir(s.dir)
+}
+
+// checkSize refuses a size that Create would not have given: whoever writes an
+// image can change it.
+func checkSize(path string) error {
+	info, err := os.Stat(path)
+	if err == nil && (info.Size() <= 0 || info.Size() > MaxSize) {
+		return &hostcall.Error{Code: hostcall.FailedPrecondition, Field: "id",
+			Message: fmt.Sprintf("An image has 1 to %d bytes, and this one has been made to have %d: delete it.", int64(MaxSize), info.Size())}
+	}
+	return err
 }
 
 // replace puts a copy of the unsealed image in its place.

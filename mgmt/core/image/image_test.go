@@ -111,6 +111,34 @@ func TestSealWhileOpen(t *testing.T) {
 	}
 }
 
+// TestSealChecksSize seals images whose writer has changed their size to what
+// Create would have refused.
+func TestSealChecksSize(t *testing.T) {
+	s := open(t)
+	for _, size := range []int64{0, MaxSize + 1} {
+		f := create(t, s, id(1), "hello")
+		if err := f.Truncate(size); err != nil {
+			t.Logf("truncate to %d bytes: %v", size, err)
+			f.Close()
+			break // a file system without files of that size
+		}
+		for _, open := range []bool{true, false} {
+			if !open {
+				f.Close()
+			}
+			if err := s.Seal(id(1)); refusedAs(err) != hostcall.FailedPrecondition {
+				t.Errorf("Seal of an image of %d bytes, open %v: %v", size, open, err)
+			}
+		}
+		if _, err := s.OpenSealed(id(1), "f"); refusedAs(err) != hostcall.FailedPrecondition {
+			t.Errorf("OpenSealed of an image of %d bytes: %v", size, err)
+		}
+		if err := s.Delete(id(1)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestCreateRefused(t *testing.T) {
 	s := open(t)
 	create(t, s, id(1), "x").Close()
