@@ -1,12 +1,17 @@
 package netd
 
 import (
+	"encoding/json"
 	"errors"
+	"io"
+	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
+	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
 	"github.com/google/go-cmp/cmp"
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
@@ -129,6 +134,150 @@ func TestApply(t *testing.T) {
 	if a, ok := tables[0].address(macAddress{2, 0, 0, 0, 0, 7}); ok {
 		t.Errorf("removed host has %s", a)
 	}
+}
+
+// serve runs a netd without a jail on a socket for its one network.
+func serve(t *testing.T, socket *os.File) (core *seqpacket.Conn, ended <-chan error) {
+	t.Helper()
+	ours, theirs, err := seqpacket.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	core, err = seqpacket.FromFile(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { core.Close() })
+	conn, err := seqpacket.FromFile(theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer conn.Close()
+		done <- Serve(conn, func() error { return nil }, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	}()
+	if err := core.Send(Order{Networks: []Network{{Subnet: "127.0.0.0/8", Gateway: "127.0.0.1"}}}, socket); err != nil {
+		t.Fatal(err)
+	}
+	return core, done
+}
+
+// TestServeTellsOnce lets a guest renew its lease again and again.
+func TestServeTellsOnce(t *testing.T) {
+	l, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	socket, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	core, ended := serve(t, socket)
+	guest, err := net.Dial("udp4", l.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer guest.Close()
+	host := Host{MAC: mac, Address: "127.0.0.7"}
+	renew := ask(t, mac, dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithClientIP(net.IPv4(127, 0, 0, 7))).ToBytes()
+	leases := make(chan Lease, 100)
+	go func() {
+		defer close(leases)
+		for {
+			var l Lease
+			if _, err := core.Recv(&l); err != nil {
+				return
+			}
+			leases <- l
+		}
+	}()
+	for range 2 { // the second time as if the guest had been started again
+		if err := core.Send(Order{Add: &host}); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(10 * time.Second); len(leases) == 0; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("no word of the lease")
+			}
+			guest.Write(renew)
+		}
+		for range 20 {
+			guest.Write(renew)
+		}
+		time.Sleep(100 * time.Millisecond)
+		if got := <-leases; got != (Lease{MAC: mac, Address: "127.0.0.7"}) || len(leases) != 0 {
+			t.Errorf("lease %+v, and %d more", got, len(leases))
+		}
+	}
+	core.Close()
+	if err := <-ended; err != nil {
+		t.Errorf("Serve = %v at core's end", err)
+	}
+}
+
+// TestServeEndsWithSocket breaks the socket of a network: netd ends, for another
+// to be started, and does not leave that network without an answer.
+func TestServeEndsWithSocket(t *testing.T) {
+	closed, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	c, err := net.DialUDP("udp4", nil, closed.LocalAddr().(*net.UDPAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	socket, err := c.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	_, ended := serve(t, socket)
+	late := time.After(10 * time.Second)
+	for {
+		c.Write([]byte("x")) // refused, which the next read says
+		select {
+		case err := <-ended:
+			if err == nil {
+				t.Error("Serve on a broken socket: no error")
+			}
+			return
+		case <-time.After(100 * time.Millisecond):
+		case <-late:
+			t.Fatal("netd goes on")
+		}
+	}
+}
+
+// FuzzOrder reads orders: none makes netd panic, and what is in the table after
+// it are addresses of guests.
+func FuzzOrder(f *testing.F) {
+	f.Add([]byte(`{"add":{"network":0,"mac":"02:00:00:00:00:01","address":"10.80.0.9"}}`))
+	f.Add([]byte(`{"add":{"network":-1,"mac":"02:00:00:00:00:01","address":"::ffff:10.80.0.9"}}`))
+	f.Add([]byte(`{"remove":{"mac":"02:00:00:00:00:07"}}`))
+	f.Add([]byte(`{"networks":[{"subnet":"10.0.0.0/8","gateway":"10.0.0.1","dns":["::1"]}]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var o Order
+		if json.Unmarshal(b, &o) != nil {
+			return
+		}
+		for _, n := range o.Networks {
+			if got, err := parseNetwork(n); err == nil && !got.subnet.Contains(got.gateway) {
+				t.Errorf("parseNetwork(%+v) = %+v", n, got)
+			}
+		}
+		tab := newTestTable(t)
+		_ = apply([]*table{tab}, o)
+		for mac, a := range tab.hosts {
+			if !tab.network.subnet.Contains(a) || a == tab.network.gateway {
+				t.Errorf("%s has %s", mac, a)
+			}
+		}
+	})
 }
 
 func TestParseNetwork(t *testing.T) {

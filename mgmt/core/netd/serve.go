@@ -47,7 +47,11 @@ func Serve(conn *seqpacket.Conn, enter func() error, log *slog.Logger) error {
 		return err
 	}
 	for i := range sockets {
-		readers.Go(func() { answerAll(i, tables[i], sockets[i], conn, log) })
+		readers.Go(func() {
+			// One network without an answerer is no netd: core starts another.
+			defer conn.Close()
+			answerAll(i, tables[i], sockets[i], conn, log)
+		})
 	}
 	for {
 		var o Order
@@ -110,7 +114,7 @@ func answerAll(index int, t *table, socket net.PacketConn, conn *seqpacket.Conn,
 			log.Warn("cannot answer guest", "network", index, "to", a.to, "error", err)
 			continue
 		}
-		if a.lease != nil {
+		if a.lease != nil && t.tell(a.lease) {
 			a.lease.Network = index
 			if err := conn.Send(a.lease); err != nil {
 				return // core is gone; Serve ends too

@@ -54,10 +54,11 @@ type table struct {
 
 	mu    sync.Mutex
 	hosts map[macAddress]netip.Addr
+	told  map[macAddress]bool // core knows that it has taken its address
 }
 
 func newTable(n network) *table {
-	return &table{network: n, hosts: make(map[macAddress]netip.Addr)}
+	return &table{network: n, hosts: make(map[macAddress]netip.Addr), told: make(map[macAddress]bool)}
 }
 
 func (t *table) add(h Host) error {
@@ -72,6 +73,7 @@ func (t *table) add(h Host) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.hosts[mac] = address
+	delete(t.told, mac)
 	return nil
 }
 
@@ -83,6 +85,7 @@ func (t *table) remove(h Host) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.hosts, mac)
+	delete(t.told, mac)
 	return nil
 }
 
@@ -91,6 +94,19 @@ func (t *table) address(mac macAddress) (netip.Addr, bool) {
 	defer t.mu.Unlock()
 	a, ok := t.hosts[mac]
 	return a, ok
+}
+
+// tell reports whether core has to be told of a lease: once, or a guest that
+// asks without end would keep core busy.
+func (t *table) tell(l *Lease) bool {
+	mac, err := parseMAC(l.MAC)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, known := t.hosts[mac]; err != nil || !known || t.told[mac] {
+		return false
+	}
+	t.told[mac] = true
+	return true
 }
 
 // apply changes tables as o says.
