@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/ashlar-hv/ashlar/drivers/firewall"
@@ -33,11 +34,12 @@ type Network struct {
 // A Set is all guest networks.
 type Set struct {
 	networks []Network
-	dns      []string
 	log      *slog.Logger
 	leased   func(mac, address string)
 
 	mu     sync.Mutex
+	uplink string                // the interface to the outside, "" for none
+	dns    []string              // what guests are told
 	owners map[netip.Addr]string // address → guest that keeps it
 	kept   map[string][]folder.Interface
 	active map[string]folder.Interface // MAC → NIC of a running guest
@@ -48,14 +50,9 @@ type Set struct {
 // work is left out and told in problems, sentences for the operator. leased is
 // called when a guest has taken its address.
 func New(info layout.HostInfo, leased func(mac, address string), log *slog.Logger) (s *Set, problems []string) {
-	s = &Set{log: log, leased: leased, owners: make(map[netip.Addr]string),
+	s = &Set{log: log, leased: leased, uplink: info.Interface, dns: servers(info.DNS), owners: make(map[netip.Addr]string),
 		kept: make(map[string][]folder.Interface), active: make(map[string]folder.Interface)}
-	for _, d := range info.DNS {
-		if a, err := netip.ParseAddr(d); err == nil && a.Is4() && len(s.dns) < 4 {
-			s.dns = append(s.dns, a.String())
-		}
-	}
-	networks, problems := parse(info.Networks)
+	networks, problems := parse(info.Networks, info.Addresses)
 	for _, n := range networks {
 		if err := driver.EnsureBridge(n.Bridge, netip.PrefixFrom(n.Gateway, n.Subnet.Bits())); err != nil {
 			problems = append(problems, fmt.Sprintf("Network %s is not available: %v.", n.Name, err))
@@ -69,6 +66,43 @@ func New(info layout.HostInfo, leased func(mac, address string), log *slog.Logge
 		s.networks = nil
 	}
 	return s, problems
+}
+
+// servers are the DNS servers that guests can use.
+func servers(list []string) (out []string) {
+	for _, d := range list {
+		if a, err := netip.ParseAddr(d); err == nil && a.Is4() && len(out) < 4 {
+			out = append(out, a.String())
+		}
+	}
+	return out
+}
+
+// Update takes over what init has found out since: the interface to the outside,
+// and DNS servers, which guests learn of when they renew their addresses.
+func (s *Set) Update(info layout.HostInfo) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if dns := servers(info.DNS); !slices.Equal(dns, s.dns) {
+		s.dns = dns
+		if s.server != nil { // the next one is told
+			_ = s.server.conn.Close()
+			s.server = nil
+		}
+	}
+	for _, n := range s.networks {
+		if err := n.apart(info.Addresses); err != nil {
+			s.log.Error("a guest network stands in the host's way", "network", n.Name, "error", err)
+		}
+	}
+	if info.Interface == s.uplink || len(s.networks) == 0 {
+		return nil
+	}
+	if err := s.protect(info.Interface); err != nil {
+		return fmt.Errorf("lead guest networks to %q: %w", info.Interface, err)
+	}
+	s.uplink = info.Interface
+	return nil
 }
 
 // protect puts the firewall into force, and only then lets the host route.
@@ -86,10 +120,14 @@ func (s *Set) protect(uplink string) error {
 	return driver.EnableForwarding()
 }
 
-// parse checks the configured networks and names their bridges.
-func parse(configured []layout.Network) (networks []Network, problems []string) {
+// parse checks the configured networks and names their bridges. host is the
+// host's own addresses, as CIDRs.
+func parse(configured []layout.Network, host []string) (networks []Network, problems []string) {
 	for i, c := range configured {
 		n, err := parseOne(c, i, networks)
+		if err == nil {
+			err = n.apart(host)
+		}
 		if err != nil {
 			problems = append(problems, fmt.Sprintf("Network %q is left out: %v.", c.Name, err))
 			continue
@@ -117,6 +155,17 @@ func parseOne(c layout.Network, index int, before []Network) (Network, error) {
 		}
 	}
 	return Network{Name: c.Name, Bridge: fmt.Sprintf("ashlar%d", index), Subnet: subnet, Gateway: subnet.Addr().Next()}, nil
+}
+
+// apart refuses a network that would take the host's own away from it: its
+// bridge is routed to like the interface that the operator comes in by.
+func (n Network) apart(host []string) error {
+	for _, h := range host {
+		if p, err := netip.ParsePrefix(h); err == nil && p.Masked().Overlaps(n.Subnet) {
+			return fmt.Errorf("its subnet %s overlaps %s, which the host itself is in: choose another", n.Subnet, p.Masked())
+		}
+	}
+	return nil
 }
 
 // Names returns the names of the networks that work.

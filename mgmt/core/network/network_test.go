@@ -1,6 +1,7 @@
 package network
 
 import (
+	"encoding/json"
 	"errors"
 	"net/netip"
 	"strings"
@@ -9,17 +10,18 @@ import (
 	"github.com/ashlar-hv/ashlar/initramfs/layout"
 	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/mgmt/core/netd"
 	"github.com/google/go-cmp/cmp"
 )
 
-func newSet(t *testing.T, subnets ...string) *Set {
+func newSet(t testing.TB, subnets ...string) *Set {
 	t.Helper()
 	s := &Set{owners: make(map[netip.Addr]string), kept: make(map[string][]folder.Interface), active: make(map[string]folder.Interface)}
 	var c []layout.Network
 	for i, n := range subnets {
 		c = append(c, layout.Network{Name: string(rune('a' + i)), Subnet: n})
 	}
-	networks, problems := parse(c)
+	networks, problems := parse(c, nil)
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -37,7 +39,8 @@ func TestParse(t *testing.T) {
 		{Name: "wide", Subnet: "10.0.0.0/7"},
 		{Name: "none", Subnet: ""},
 		{Name: "other", Subnet: "192.168.7.0/29"},
-	})
+		{Name: "uplink", Subnet: "172.16.0.0/24"},
+	}, []string{"fd00::5/64", "172.16.0.20/16", "not an address"})
 	var got []string
 	for _, n := range networks {
 		got = append(got, n.Name+" "+n.Bridge+" "+n.Subnet.String()+" "+n.Gateway.String())
@@ -46,7 +49,7 @@ func TestParse(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("networks (-want +got):\n%s", d)
 	}
-	if len(problems) != 6 {
+	if len(problems) != 7 {
 		t.Errorf("problems: %q", problems)
 	}
 	for _, p := range problems {
@@ -116,6 +119,52 @@ func TestKeep(t *testing.T) {
 	}
 }
 
+// FuzzLease reads what netd says: only a running guest with that very address
+// is passed on.
+func FuzzLease(f *testing.F) {
+	f.Add([]byte(`{"network":0,"mac":"02:00:00:00:00:01","address":"10.80.0.2"}`))
+	f.Add([]byte(`{"network":-1,"mac":"02:00:00:00:00:01","address":"10.80.0.3"}`))
+	f.Add([]byte(`{"mac":"","address":""}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var l netd.Lease
+		if json.Unmarshal(b, &l) != nil {
+			return
+		}
+		s := newSet(t, "10.80.0.0/24")
+		s.leased = func(mac, address string) {
+			if mac != "02:00:00:00:00:01" || address != "10.80.0.2" {
+				t.Errorf("leased %q to %q", address, mac)
+			}
+		}
+		if err := s.Activate([]folder.Interface{{MAC: "02:00:00:00:00:01", Network: "a", Address: "10.80.0.2"}}); err != nil {
+			t.Fatal(err)
+		}
+		s.take(l)
+	})
+}
+
+// FuzzParse reads networks as init has written them: those that are taken have
+// room for guests and are apart from each other and the host.
+func FuzzParse(f *testing.F) {
+	f.Add("10.80.0.0/24", "10.80.0.128/25", "192.0.2.1/24")
+	f.Add("255.255.255.0/24", "0.0.0.0/8", "255.0.0.1/8")
+	f.Add("::ffff:10.0.0.0/120", "10.0.0.0/8", "")
+	f.Fuzz(func(t *testing.T, a, b, host string) {
+		networks, problems := parse([]layout.Network{{Name: "a", Subnet: a}, {Name: "b", Subnet: b}}, []string{host})
+		if len(networks)+len(problems) != 2 {
+			t.Errorf("%d networks and %d problems of 2", len(networks), len(problems))
+		}
+		for i, n := range networks {
+			if !n.Subnet.Contains(n.Gateway) || !n.usable(n.Gateway.Next()) {
+				t.Errorf("network %+v has no room", n)
+			}
+			if p, err := netip.ParsePrefix(host); err == nil && p.Overlaps(n.Subnet) || i > 0 && networks[0].Subnet.Overlaps(n.Subnet) {
+				t.Errorf("network %+v is in another", n)
+			}
+		}
+	})
+}
+
 func TestCheck(t *testing.T) {
 	s := newSet(t, "10.80.0.0/24")
 	const good = "02:00:00:00:00:01"
@@ -150,10 +199,14 @@ func TestActivate(t *testing.T) {
 	if err := s.Activate([]folder.Interface{one}); err != nil {
 		t.Fatal(err)
 	}
-	err := s.Activate([]folder.Interface{{MAC: "n"}, two})
+	err := s.Activate([]folder.Interface{{MAC: "n", Network: "a"}, two})
 	var e *hostcall.Error
 	if !errors.As(err, &e) || e.Code != hostcall.AlreadyExists || e.Field != "guest.nics[1].mac" {
 		t.Errorf("Activate of a MAC in use: %v", err)
+	}
+	err = s.Activate([]folder.Interface{{MAC: "n", Network: "gone", Address: "10.99.0.2"}})
+	if !errors.As(err, &e) || e.Code != hostcall.FailedPrecondition || e.Field != "guest.nics[0].network" {
+		t.Errorf("Activate on a network that is not there: %v", err)
 	}
 	s.Deactivate([]folder.Interface{two}) // not the one in use
 	if d := cmp.Diff(map[string]folder.Interface{"m": one}, s.active); d != "" {

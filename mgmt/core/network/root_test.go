@@ -191,13 +191,15 @@ func TestNetworks(t *testing.T) {
 	outside.configure(t, "192.0.2.2/24", "")
 	info := layout.HostInfo{Interface: "up0", Networks: []layout.Network{
 		{Name: "one", Subnet: "10.80.0.0/24"}, {Name: "two", Subnet: "10.81.0.0/24"}}}
-	for range 2 { // the second time is core's restart
+	early := info
+	early.Interface = ""
+	for _, first := range []layout.HostInfo{info, info, early} { // the second time is core's restart
 		host.do(t, func() error {
-			_, problems := New(info, nil, slog.Default())
+			set, problems := New(first, nil, slog.Default())
 			if len(problems) > 0 {
 				return fmt.Errorf("problems: %v", problems)
 			}
-			return nil
+			return set.Update(info) // the third time, a cable is plugged in late
 		})
 	}
 	host.wire(t, "a0", a, "ashlar0", "", mac)
@@ -280,7 +282,7 @@ func TestServe(t *testing.T) {
 	defer func() { cancel(); <-served }()
 	for range 2 {
 		waitServer(t, set)
-		guest.do(t, func() error { return lease("10.80.0.7") })
+		guest.do(t, func() error { return lease("10.80.0.7", "9.9.9.9") })
 		select {
 		case got := <-leases:
 			if got != mac.String()+" 10.80.0.7" {
@@ -295,8 +297,13 @@ func TestServe(t *testing.T) {
 		set.mu.Unlock()
 	}
 	waitServer(t, set)
+	if err := set.Update(layout.HostInfo{DNS: []string{"9.9.9.10"}}); err != nil {
+		t.Fatal(err)
+	}
+	waitServer(t, set)
+	guest.do(t, func() error { return lease("10.80.0.7", "9.9.9.10") })
 	set.Deactivate([]folder.Interface{nic})
-	if err := guest.try(func() error { return lease("10.80.0.7") }); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := guest.try(func() error { return lease("10.80.0.7", "9.9.9.9") }); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a guest that is gone asks: %v, want no answer", err)
 	}
 }
@@ -327,7 +334,7 @@ func waitServer(t *testing.T, set *Set) {
 }
 
 // lease asks for an address (RFC 2131), as a client without one.
-func lease(want string) error {
+func lease(want, dns string) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -359,7 +366,7 @@ func lease(want string) error {
 	if err != nil {
 		return err
 	}
-	if ack.YourIPAddr.String() != want || len(ack.DNS()) != 1 || ack.DNS()[0].String() != "9.9.9.9" {
+	if ack.YourIPAddr.String() != want || len(ack.DNS()) != 1 || ack.DNS()[0].String() != dns {
 		return fmt.Errorf("got %s, want %s", ack.Summary(), want)
 	}
 	return nil

@@ -2,9 +2,11 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 	"time"
 
@@ -125,13 +127,16 @@ func (s *Set) introduce(v *server) error {
 		sockets []*os.File
 	)
 	defer func() { seqpacket.CloseAll(sockets) }()
+	s.mu.Lock()
+	dns := s.dns
+	s.mu.Unlock()
 	for _, n := range s.networks {
 		f, err := driver.ListenUDP(n.Bridge, dhcpPort)
 		if err != nil {
 			return fmt.Errorf("start DHCP server: %w", err)
 		}
 		sockets = append(sockets, f)
-		first.Networks = append(first.Networks, netd.Network{Subnet: n.Subnet.String(), Gateway: n.Gateway.String(), DNS: s.dns})
+		first.Networks = append(first.Networks, netd.Network{Subnet: n.Subnet.String(), Gateway: n.Gateway.String(), DNS: dns})
 	}
 	if err := v.conn.Send(first, sockets...); err != nil {
 		return fmt.Errorf("start DHCP server: %w", err)
@@ -140,6 +145,9 @@ func (s *Set) introduce(v *server) error {
 	defer late.Stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !slices.Equal(dns, s.dns) {
+		return errors.New("start DHCP server: the DNS servers have just changed")
+	}
 	for _, n := range s.active {
 		if err := v.conn.Send(netd.Order{Add: s.host(n)}); err != nil {
 			return fmt.Errorf("start DHCP server: %w", err)
@@ -171,6 +179,11 @@ func (s *Set) Activate(nics []folder.Interface) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, n := range nics {
+		// An adopted guest may have a NIC on what is not there any more.
+		if _, ok := s.byName(n.Network); !ok {
+			return &hostcall.Error{Code: hostcall.FailedPrecondition, Field: fmt.Sprintf("guest.nics[%d].network", i),
+				Message: fmt.Sprintf("Network %s is not available.", n.Network)}
+		}
 		if _, taken := s.active[n.MAC]; taken {
 			return &hostcall.Error{Code: hostcall.AlreadyExists, Field: fmt.Sprintf("guest.nics[%d].mac", i),
 				Message: fmt.Sprintf("Another running guest has the address %s: choose another, or stop that guest.", n.MAC)}
