@@ -25,6 +25,7 @@ const (
 	diskPrefix = "disk-"
 	logName    = "console.log"
 	oldLogName = "console.log.old"
+	newLogName = "console.log.new" // of a start that may still fail
 	nicsName   = "nics.json"
 
 	sector = 512
@@ -232,18 +233,41 @@ func (s *Store) OpenDisks(id string) ([]*os.File, error) {
 	return disks, nil
 }
 
-// NewLog starts a console log for the guest id, keeping the one before under
-// another name.
+// NewLog starts a console log for the guest id. The one of its last life stays
+// in place until KeepLog.
 func (s *Store) NewLog(id string) (*os.File, error) {
-	path := s.path(id, logName)
-	if err := os.Rename(path, s.path(id, oldLogName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("start console log: %w", err)
+	if err := s.DropLog(id); err != nil {
+		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.OpenFile(s.path(id, newLogName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("start console log: %w", err)
 	}
 	return f, nil
+}
+
+// KeepLog makes the log that NewLog has started the guest's, keeping the one
+// before under another name. Without a NewLog it does nothing.
+func (s *Store) KeepLog(id string) error {
+	if _, err := os.Lstat(s.path(id, newLogName)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	path := s.path(id, logName)
+	if err := os.Rename(path, s.path(id, oldLogName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("keep console log: %w", err)
+	}
+	if err := os.Rename(s.path(id, newLogName), path); err != nil {
+		return fmt.Errorf("keep console log: %w", err)
+	}
+	return nil
+}
+
+// DropLog removes the log that NewLog has started, if KeepLog has not been called.
+func (s *Store) DropLog(id string) error {
+	if err := os.Remove(s.path(id, newLogName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("drop console log: %w", err)
+	}
+	return nil
 }
 
 // OpenLog opens the console log of the guest id for reading.

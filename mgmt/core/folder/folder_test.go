@@ -94,9 +94,29 @@ func TestLife(t *testing.T) {
 		}
 		f.WriteString(text)
 		f.Close()
+		for range 2 {
+			if err := s.KeepLog(id(7)); err != nil {
+				t.Errorf("KeepLog: %v", err)
+			}
+		}
 	}
-	if b, err := os.ReadFile(s.path(id(7), logName)); err != nil || string(b) != "second" {
-		t.Errorf("log = %q, %v", b, err)
+	// Starts that fail, and one that core did not live to see.
+	for range 3 {
+		f, err := s.NewLog(id(7))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	for range 2 {
+		if err := s.DropLog(id(7)); err != nil {
+			t.Errorf("DropLog: %v", err)
+		}
+	}
+	for name, want := range map[string]string{logName: "second", oldLogName: "first"} {
+		if b, err := os.ReadFile(s.path(id(7), name)); err != nil || string(b) != want {
+			t.Errorf("%s = %q, %v; want %q", name, b, err, want)
+		}
 	}
 	nics := []Interface{{MAC: "02:00:00:00:00:01", Network: "lan", Address: "10.0.0.2"}}
 	if got, err := s.Interfaces(id(7)); got != nil || err != nil {

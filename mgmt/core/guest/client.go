@@ -12,15 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// maxPending bounds the calls that a VMM leaves without an answer: then it has
+// to be connected to anew.
+const maxPending = 256
+
 // A client talks to one VMM. It connects when it is needed, and again when the
-// connection has ended.
+// connection has ended. A VMM may be in the guest's hands: one that answers what
+// nobody has asked loses its connection, and cannot keep core busy.
 type client struct {
 	path string
 
 	mu      sync.Mutex
 	conn    *seqpacket.Conn
 	next    uint64
-	pending map[uint64]chan<- answer
+	pending map[uint64]chan<- answer // nil for a call that nobody waits for any more
 }
 
 type answer struct {
@@ -33,7 +38,8 @@ func newClient(path string) *client {
 	return &client{path: path, pending: make(map[uint64]chan<- answer)}
 }
 
-// call makes one request, with files beside it, and waits for its answer.
+// call makes one request, with files beside it, and waits for its answer. What
+// an answer brings is the caller's; only that to Console brings anything.
 func (c *client) call(ctx context.Context, method protocol.Method, spec *protocol.Spec, files []*os.File) (protocol.Response, []*os.File, error) {
 	got := make(chan answer, 1)
 	conn, id, err := c.register(got)
@@ -64,6 +70,10 @@ func (c *client) call(ctx context.Context, method protocol.Method, spec *protoco
 		seqpacket.CloseAll(a.files)
 		return protocol.Response{}, nil, a.response.Error
 	}
+	if method != protocol.Console {
+		seqpacket.CloseAll(a.files)
+		a.files = nil
+	}
 	return a.response, a.files, nil
 }
 
@@ -71,6 +81,10 @@ func (c *client) call(ctx context.Context, method protocol.Method, spec *protoco
 func (c *client) register(got chan<- answer) (*seqpacket.Conn, uint64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if len(c.pending) >= maxPending {
+		_ = c.conn.Close()
+		return nil, 0, fmt.Errorf("%d calls are without an answer", len(c.pending))
+	}
 	if c.conn == nil {
 		conn, err := seqpacket.Dial(c.path)
 		if err != nil {
@@ -89,7 +103,9 @@ func (c *client) forget(id uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, ok := c.pending[id]
-	delete(c.pending, id)
+	if ok {
+		c.pending[id] = nil // the answer may still come
+	}
 	return ok
 }
 
@@ -98,21 +114,32 @@ func (c *client) receive(conn *seqpacket.Conn) {
 	for {
 		var r protocol.Response
 		files, err := conn.Recv(&r)
+		if err == nil {
+			err = c.deliver(answer{response: r, files: files})
+		}
 		if err != nil {
 			_ = conn.Close()
 			c.lost(conn, err)
 			return
 		}
-		c.mu.Lock()
-		got, ok := c.pending[r.ID]
-		delete(c.pending, r.ID)
-		c.mu.Unlock()
-		if !ok {
-			seqpacket.CloseAll(files) // nobody has asked, or waits any longer
-			continue
-		}
-		got <- answer{response: r, files: files}
 	}
+}
+
+// deliver gives an answer to who waits for it.
+func (c *client) deliver(a answer) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	got, ok := c.pending[a.response.ID]
+	delete(c.pending, a.response.ID)
+	if got != nil {
+		got <- a // has room for it
+		return nil
+	}
+	seqpacket.CloseAll(a.files)
+	if !ok {
+		return errors.New("an answer to what was not asked")
+	}
+	return nil
 }
 
 // lost ends all calls on conn.
@@ -124,7 +151,9 @@ func (c *client) lost(conn *seqpacket.Conn, err error) {
 	}
 	for id, got := range c.pending {
 		delete(c.pending, id)
-		got <- answer{err: fmt.Errorf("connection to VMM: %w", err)}
+		if got != nil {
+			got <- answer{err: fmt.Errorf("connection to VMM: %w", err)}
+		}
 	}
 }
 

@@ -94,6 +94,33 @@ func (m *Manager) gatherDisks(r *run, _ *hostcall.Guest, spec *protocol.Spec, l 
 	return nil
 }
 
+// A diskUse is what the disks of a guest may come to, in bytes.
+type diskUse struct {
+	largest int64 // one of them
+	// memory is all of those in a tmpfs: its pages count as memory of the
+	// process that writes them.
+	memory int64
+}
+
+func useOf(spec *protocol.Spec, l *fileList) (use diskUse, err error) {
+	for i, d := range spec.Disks {
+		f := l.files[d.File]
+		info, err := f.Stat()
+		if err != nil {
+			return diskUse{}, fmt.Errorf("look up disk %d: %w", i, err)
+		}
+		var fs unix.Statfs_t
+		if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+			return diskUse{}, fmt.Errorf("look up file system of disk %d: %w", i, err)
+		}
+		use.largest = max(use.largest, info.Size())
+		if fs.Type == unix.TMPFS_MAGIC {
+			use.memory += info.Size()
+		}
+	}
+	return use, nil
+}
+
 func (m *Manager) gatherNICs(r *run, _ *hostcall.Guest, spec *protocol.Spec, l *fileList) error {
 	for i, n := range r.rec.NICs {
 		tap, err := m.c.Networks.OpenTap(r.rec.tap(i), n.Network)

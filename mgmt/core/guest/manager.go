@@ -261,13 +261,13 @@ func (m *Manager) admit(need uint64) error {
 	}
 	for _, r := range m.running {
 		// What a guest has not touched yet still counts as available.
-		promised := int64(r.rec.MemoryBytes) + overhead
+		promised := int64(r.rec.MemoryBytes) + overhead(r.rec.MemoryBytes)
 		if used, err := r.group.MemoryCurrent(); err == nil {
 			promised -= used
 		}
 		available -= max(promised, 0)
 	}
-	free := (available - memoryReserve - overhead) / memoryUnit * memoryUnit
+	free := (available - memoryReserve - overheadBase) / (overheadShare + 1) * overheadShare / memoryUnit * memoryUnit
 	if need > uint64(max(free, 0)) {
 		return &hostcall.Error{Code: hostcall.ResourceExhausted, Field: "guest.memoryBytes",
 			Message: fmt.Sprintf("The host has %d MiB free for guests, %d MiB are asked for: stop another guest, or ask for less.",

@@ -48,6 +48,17 @@ func startVMM(program string, group *cgroup.Group, listen, result, messages *os.
 	return process{cmd: cmd}, nil
 }
 
+// limitFiles bounds the files that process pid, a child, can write: a VMM in the
+// guest's hands must not take the pool from the others by way of its disks and
+// its log.
+func limitFiles(pid int, size int64) error {
+	limit := unix.Rlimit{Cur: uint64(size), Max: uint64(size)}
+	if err := unix.Prlimit(pid, unix.RLIMIT_FSIZE, &limit, nil); err != nil {
+		return fmt.Errorf("limit files of VMM to %d bytes: %w", size, err)
+	}
+	return nil
+}
+
 // adoptProcess returns the process pid if it is the one that began at start.
 func adoptProcess(pid int, start uint64) (process, error) {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)

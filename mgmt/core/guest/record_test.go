@@ -37,6 +37,20 @@ func TestParseStartTime(t *testing.T) {
 	}
 }
 
+// FuzzStartTime reads stat files: a process chooses its own name in it.
+func FuzzStartTime(f *testing.F) {
+	f.Add("x) R 1 (")
+	f.Add("")
+	f.Add("\n) S 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 9")
+	f.Fuzz(func(t *testing.T, name string) {
+		_, _ = parseStartTime(name)
+		n, err := parseStartTime("12 (" + name + ") S" + strings.Repeat(" 1", 18) + " 777 2 3\n")
+		if n != 777 || err != nil {
+			t.Errorf("parseStartTime with the name %q = %d, %v", name, n, err)
+		}
+	})
+}
+
 func TestAdoptProcessOther(t *testing.T) {
 	if _, err := adoptProcess(os.Getpid(), 1); err == nil {
 		t.Error("adoptProcess of another process: no error")
@@ -111,6 +125,48 @@ func TestGuestMemory(t *testing.T) {
 	for _, size := range []int64{0, 128 << 20} {
 		if err := f.Truncate(size); err == nil {
 			t.Errorf("memory changed its size to %d", size)
+		}
+	}
+}
+
+// TestUseOf looks at disks in memory.
+func TestUseOf(t *testing.T) {
+	spec, l := new(protocol.Spec), new(fileList)
+	defer l.close()
+	l.add(nil) // other files come first
+	for _, size := range []uint64{3 << 20, 1 << 20} {
+		f, err := guestMemory(size) // in a tmpfs of the kernel's own
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec.Disks = append(spec.Disks, protocol.Disk{File: l.add(f)})
+	}
+	if use, err := useOf(spec, l); err != nil || use != (diskUse{largest: 3 << 20, memory: 4 << 20}) {
+		t.Errorf("useOf = %+v, %v", use, err)
+	}
+	if use, err := useOf(new(protocol.Spec), l); err != nil || use != (diskUse{}) {
+		t.Errorf("useOf no disks = %+v, %v", use, err)
+	}
+}
+
+// TestOverhead holds that the tables of a guest's pages fit besides its memory,
+// and that what admit calls free is free with them.
+func TestOverhead(t *testing.T) {
+	for _, size := range []uint64{memoryMin, 512 << 20, 64 << 30, memoryMax} {
+		tables := int64(size / 4096 * (8 + 8 + 576/64)) // two page tables, and nodes of 576 bytes for 64 pages
+		if got := overhead(size); got < tables+32<<20 {
+			t.Errorf("overhead(%d MiB) = %d MiB, its tables alone have %d", size>>20, got>>20, tables>>20)
+		}
+		need := int64(size) + overhead(size) + memoryReserve
+		m := &Manager{}
+		for _, tt := range []struct {
+			available int64
+			ok        bool
+		}{{need + 2*memoryUnit, true}, {need - 1, false}} {
+			m.c.Memory = func() (int64, error) { return tt.available, nil }
+			if err := m.admit(size); (err == nil) != tt.ok {
+				t.Errorf("admit(%d MiB) with %d bytes of %d: %v", size>>20, tt.available, need, err)
+			}
 		}
 	}
 }

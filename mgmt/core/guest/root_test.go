@@ -28,6 +28,8 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
 
 	"github.com/ashlar-hv/ashlar/initramfs/layout"
+
+	"golang.org/x/sys/unix"
 )
 
 // These tests run guests whose VMM is this program again: a peer that speaks
@@ -79,6 +81,9 @@ func peer() int {
 				}
 				out.Error = configured(name, r.Spec, files)
 			case protocol.Query:
+				if name == "mute" {
+					continue
+				}
 				if name != "" {
 					out.Status.State = protocol.Running
 				}
@@ -124,6 +129,21 @@ func configured(name string, spec *protocol.Spec, files []*os.File) *protocol.Er
 		os.Exit(3)
 	case "escapes":
 		os.Open("/etc/passwd")
+	case "floods":
+		go func() {
+			for range 2 * maxRunFiles / 4096 {
+				os.Stderr.Write(make([]byte, 4096))
+			}
+		}()
+	case "grows":
+		for what, place := range map[string]protocol.File{"log": spec.Log, "disk": spec.Disks[0].File} {
+			if _, err := files[place].WriteAt(make([]byte, 4096), 8<<20); !errors.Is(err, unix.EFBIG) {
+				return &protocol.Error{Code: protocol.Internal, Message: fmt.Sprintf("%s grows: %v", what, err)}
+			}
+		}
+		if _, err := files[spec.Disks[0].File].WriteAt(make([]byte, 4096), 1<<20-4096); err != nil {
+			return &protocol.Error{Code: protocol.Internal, Message: fmt.Sprintf("disk: %v", err)}
+		}
 	}
 	b := make([]byte, 6)
 	if _, err := files[spec.Boot.Kernel].ReadAt(b, 0); err != nil || string(b) != "kernel" {
@@ -387,7 +407,124 @@ func TestStartRefused(t *testing.T) {
 				t.Errorf("status = %+v, want as before", s)
 			}
 			b.nothingLeft(t)
+			if _, err := b.Log(guest); code(err) != hostcall.FailedPrecondition {
+				t.Errorf("Log of a guest that has not come to run: %v", err)
+			}
 		})
+	}
+	if err := b.Start(t.Context(), guest, b.guest("vm")); err != nil {
+		t.Fatal(err)
+	}
+	f, err := b.Log(guest)
+	if err != nil {
+		t.Fatalf("Log: %v", err)
+	}
+	f.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	b.Shutdown(ctx)
+	if entries, err := os.ReadDir(filepath.Join(b.c.RunDir, "..", "guests", guest)); err != nil || slices.ContainsFunc(entries,
+		func(e os.DirEntry) bool { return strings.HasSuffix(e.Name(), ".new") }) {
+		t.Errorf("guest's folder: %v, %v", entries, err)
+	}
+}
+
+// TestFlood starts a VMM that writes more messages than there is room for.
+func TestFlood(t *testing.T) {
+	b := newBench(t)
+	guest := b.start(t, 1, "floods")
+	if s := b.wait(t, guest, hostcall.Stopped); s.Reason != hostcall.Lost {
+		t.Errorf("status = %+v", s)
+	}
+	b.nothingLeft(t)
+}
+
+// TestGrow starts a VMM that looks whether it can take more of the pool than it
+// was given.
+func TestGrow(t *testing.T) {
+	b := newBench(t)
+	b.start(t, 1, "grows")
+}
+
+// TestEndKeptFirst looks what is on disk at the moment when the remains of a
+// guest are cleared away: core could end there.
+func TestEndKeptFirst(t *testing.T) {
+	b := newBench(t)
+	seen := make(chan error, 4)
+	guest := id(1)
+	b.c.Networks = spyNetworks{b.c.Networks, func() {
+		_, err := os.Stat(filepath.Join(b.c.EndDir, guest))
+		seen <- err
+	}}
+	b.restart(t)
+	b.start(t, 1, "vm")
+	if err := b.PowerButton(t.Context(), guest); err != nil {
+		t.Fatal(err)
+	}
+	b.wait(t, guest, hostcall.Stopped)
+	if err := <-seen; err != nil {
+		t.Errorf("the end of a guest whose remains are gone: %v", err)
+	}
+}
+
+// spyNetworks tells when a guest is cleared away.
+type spyNetworks struct {
+	Networks
+	cleared func()
+}
+
+func (s spyNetworks) Deactivate(nics []folder.Interface) {
+	s.cleared()
+	s.Networks.Deactivate(nics)
+}
+
+// TestAdoptStarting finds a start that core did not live to finish: the guest is
+// as it was before.
+func TestAdoptStarting(t *testing.T) {
+	b := newBench(t)
+	guest := b.start(t, 1, "vm")
+	if err := b.PowerButton(t.Context(), guest); err != nil {
+		t.Fatal(err)
+	}
+	b.wait(t, guest, hostcall.Stopped)
+	dir := filepath.Join(b.c.RunDir, guest)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	os.WriteFile(filepath.Join(dir, recordName), []byte(`{"id":"`+guest+`","name":"vm","slot":7}`), 0o600)
+	if _, err := cgroup.Create(filepath.Join(b.c.Cgroup, guest), cgroup.Limits{}); err != nil {
+		t.Fatal(err)
+	}
+	b.restart(t)
+	if s := b.status(t, guest); s.State != hostcall.Stopped || s.Reason != "powered-off" {
+		t.Errorf("status = %+v, want the end before", s)
+	}
+	b.nothingLeft(t)
+}
+
+// TestAdoptMute adopts VMMs that do not answer: core waits for all of them no
+// longer than for one.
+func TestAdoptMute(t *testing.T) {
+	b := newBench(t)
+	const guests = 4
+	for n := range guests {
+		guest, g := b.create(t, n), b.guest("mute")
+		g.NICs = nil
+		if err := b.Start(t.Context(), guest, g); err != nil {
+			t.Fatal(err)
+		}
+		b.lookup(guest).client.close()
+	}
+	b.Manager.c.RunDir, b.Manager.c.EndDir, b.Manager.c.Cgroup = t.TempDir(), t.TempDir(), t.TempDir()
+	begin := time.Now()
+	b.restart(t)
+	if took := time.Since(begin); took > (guests-1)*callTimeout {
+		t.Errorf("New took %v, want it to wait for all at once", took)
+	}
+	for n := range guests {
+		if s := b.status(t, id(n)); s.State != hostcall.Running {
+			t.Errorf("status = %+v", s)
+		}
 	}
 }
 

@@ -22,6 +22,7 @@ type run struct {
 	process
 	watched bool                 // watch waits for its end; set by who starts watch
 	ran     bool                 // the guest came to run; guarded by Manager.mu
+	noted   bool                 // its end is kept; guarded by Manager.mu
 	killed  atomic.Bool          // core has ended it
 	end     hostcall.GuestStatus // how the process ended; set before its end is told
 	gone    chan struct{}        // closed when it has ended and is cleaned up
@@ -73,6 +74,7 @@ func (m *Manager) finish(r *run) {
 
 // noteEnd keeps how r ended. The caller holds m.mu.
 func (m *Manager) noteEnd(r *run) {
+	r.noted = true
 	m.ended[r.rec.ID] = r.end
 	if err := m.writeEnd(r.end); err != nil {
 		m.c.Log.Warn("cannot keep end of guest", "guest", r.rec.ID, "error", err)
@@ -103,7 +105,9 @@ func (m *Manager) retire(r *run) {
 	end, before := m.ended[r.rec.ID]
 	switch {
 	case r.ran:
-		m.noteEnd(r)
+		if !r.noted {
+			m.noteEnd(r)
+		}
 		end = r.end
 	case !before:
 		end = hostcall.GuestStatus{ID: r.rec.ID, State: hostcall.Stopped}

@@ -19,15 +19,25 @@ const (
 	memoryMin     = 32 << 20 // and at least this
 	memoryMax     = 1 << 40
 	memoryReserve = 64 << 20 // stays free for the host
-	// overhead is what a VMM may use besides the guest's memory: its own heap,
-	// page tables, its messages.
-	overhead   = 64 << 20
-	endTimeout = 2 * time.Second // from the end of the connection to that of the VMM
-	maxVCPUs   = 16
-	maxThreads = 256
-	maxCmdline = 2047 // bytes, as the x86 boot protocol has it
-	maxName    = 63   // bytes
+	// overheadBase is what a VMM may use besides the guest's memory, whatever the
+	// size of that: its own heap, its messages.
+	overheadBase = 64 << 20
+	// overheadShare is the part of the guest's memory that the kernel may need to
+	// keep track of it, all charged to the VMM: 8 of 4096 bytes in the host's page
+	// tables, as many in the guest's, some more in the index of the memory's pages.
+	overheadShare = 128
+	endTimeout    = 2 * time.Second // from the end of the connection to that of the VMM
+	maxVCPUs      = 16
+	maxThreads    = 256
+	maxCmdline    = 2047 // bytes, as the x86 boot protocol has it
+	maxName       = 63   // bytes
+	// fileMin is the least that a VMM may make its files grow to: its console
+	// log is halved when it has protocol.LogLimit bytes.
+	fileMin = 2 * protocol.LogLimit
 )
+
+// overhead is what the VMM of a guest with that much memory may use besides it.
+func overhead(memory uint64) int64 { return overheadBase + int64(memory/overheadShare) }
 
 // check validates a guest as far as core can see.
 func (m *Manager) check(g *hostcall.Guest) error {
@@ -111,7 +121,11 @@ func (m *Manager) bring(ctx context.Context, r *run, g *hostcall.Guest) error {
 	if err != nil {
 		return err
 	}
-	if err := m.spawn(r, g); err != nil {
+	use, err := useOf(spec, files)
+	if err != nil {
+		return err
+	}
+	if err := m.spawn(r, g, use); err != nil {
 		return err
 	}
 	ended := make(chan struct{})
@@ -146,13 +160,13 @@ func (m *Manager) prepare(r *run, g *hostcall.Guest) error {
 }
 
 // spawn starts the VMM process in its cgroup.
-func (m *Manager) spawn(r *run, g *hostcall.Guest) error {
+func (m *Manager) spawn(r *run, g *hostcall.Guest, use diskUse) error {
 	id := r.rec.ID
 	if err := r.group.Remove(killTimeout); err != nil { // of an earlier life, if any
 		return err
 	}
 	_, err := cgroup.Create(m.c.Cgroup+"/"+id, cgroup.Limits{
-		MemoryMax: int64(g.MemoryBytes) + overhead, PIDsMax: maxThreads, CPUWeight: 100})
+		MemoryMax: int64(g.MemoryBytes) + overhead(g.MemoryBytes) + use.memory, PIDsMax: maxThreads, CPUWeight: 100})
 	if err != nil {
 		return err
 	}
@@ -174,13 +188,17 @@ func (m *Manager) spawn(r *run, g *hostcall.Guest) error {
 	if r.process, err = startVMM(m.c.VMM, r.group, listen, result, messages); err != nil {
 		return err
 	}
-	return m.noteProcess(r)
+	return m.noteProcess(r, max(use.largest, fileMin))
 }
 
-// noteProcess writes down which process the VMM is.
-func (m *Manager) noteProcess(r *run) error {
+// noteProcess writes down which process the VMM is, and lets no file that it
+// writes to grow beyond limit bytes.
+func (m *Manager) noteProcess(r *run, limit int64) error {
 	pid := r.cmd.Process.Pid
 	began, err := startTime(pid)
+	if err == nil {
+		err = limitFiles(pid, limit)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r.rec.PID, r.rec.StartTime = pid, began
@@ -205,6 +223,7 @@ func (m *Manager) configure(ctx context.Context, r *run, spec *protocol.Spec, fi
 	if err != nil {
 		return m.whyNot(r, err, ended)
 	}
+	m.keepLog(r)
 	m.ranNow(r)
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/ashlar-hv/ashlar/drivers/cgroup"
@@ -19,6 +20,9 @@ const (
 	messagePoll = time.Second
 	// maxMessages bounds, in bytes, what of a VMM's messages goes to core's log.
 	maxMessages = 64 << 10
+	// maxRunFiles bounds, in bytes, what a VMM may leave in its folder on the
+	// run file system, which it shares with core and all other guests.
+	maxRunFiles = 1 << 20
 )
 
 // watch waits for the end of the VMM of r, closing ended, and retires it.
@@ -32,22 +36,49 @@ func (m *Manager) watch(r *run, ended chan struct{}) {
 	<-done
 	r.end = m.endOf(r)
 	close(ended)
+	m.keepEnd(r)
 	m.finish(r)
 	m.retire(r)
+}
+
+// keepEnd keeps how r ended while its folder still says so: a core that ends in
+// between loses nothing.
+func (m *Manager) keepEnd(r *run) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r.ran {
+		m.noteEnd(r)
+	}
 }
 
 // abandon undoes a start that failed.
 func (m *Manager) abandon(r *run) {
 	r.killed.Store(true)
+	m.dropLog(r.rec.ID)
 	if r.watched {
 		if err := r.group.Kill(); err != nil {
-			m.c.Log.Error("cannot kill VMM", "guest", r.rec.ID, "error", err)
+			m.c.Log.Error("cannot kill VMM's group", "guest", r.rec.ID, "error", err)
+			_ = r.cmd.Process.Kill()
 		}
 		<-r.gone
 		return
 	}
 	m.cleanUp(r.rec)
 	m.retire(r)
+}
+
+// keepLog puts the console log of a guest that has come to run into its place.
+func (m *Manager) keepLog(r *run) {
+	if err := m.c.Folders.KeepLog(r.rec.ID); err != nil {
+		m.c.Log.Error("console log of guest is not in its place", "guest", r.rec.ID, "error", err)
+	}
+}
+
+// dropLog removes the console log of a guest that has not come to run.
+func (m *Manager) dropLog(id string) {
+	if err := m.c.Folders.DropLog(id); err != nil {
+		m.c.Log.Error("something of a guest is left behind", "guest", id, "error", err)
+	}
 }
 
 // cleanUp removes all that a run has made outside its guest's folder.
@@ -74,12 +105,12 @@ func (m *Manager) passMessages(r *run, end <-chan struct{}) {
 	defer f.Close()
 	tick := time.NewTicker(messagePoll)
 	defer tick.Stop()
-	buf, at := make([]byte, 4<<10), int64(0)
+	buf, at, said := make([]byte, 4<<10), int64(0), 0
 	if info, err := f.Stat(); err == nil && r.cmd == nil {
 		at = info.Size() // the core before this one has logged it
 	}
 	for last := false; ; {
-		for at < maxMessages {
+		for said < maxMessages {
 			n, _ := f.ReadAt(buf, at)
 			line := bytes.IndexByte(buf[:n], '\n') + 1
 			if line == 0 && (n == len(buf) || last) {
@@ -89,7 +120,9 @@ func (m *Manager) passMessages(r *run, end <-chan struct{}) {
 				break
 			}
 			m.c.Log.Info("VMM: "+clean(string(buf[:line])), "guest", r.rec.Name)
-			if at += int64(line); at >= maxMessages {
+			at += int64(line)
+			// A line costs more than its bytes: short ones count as long ones.
+			if said += max(line, maxMessage); said >= maxMessages {
 				m.c.Log.Warn("VMM says too much: the rest is left out", "guest", r.rec.Name)
 			}
 		}
@@ -100,7 +133,25 @@ func (m *Manager) passMessages(r *run, end <-chan struct{}) {
 		case <-end:
 			last = true
 		case <-tick.C:
+			m.stopFlood(r)
 		}
+	}
+}
+
+// stopFlood kills a VMM that fills the run file system.
+func (m *Manager) stopFlood(r *run) {
+	size := int64(0)
+	for _, name := range []string{messageName, resultName} {
+		if info, err := os.Stat(m.runPath(r.rec.ID, name)); err == nil {
+			size += info.Size()
+		}
+	}
+	if size <= maxRunFiles {
+		return
+	}
+	m.c.Log.Error("VMM writes without end and is killed", "guest", r.rec.ID, "bytes", size)
+	if err := r.group.Kill(); err != nil {
+		m.c.Log.Error("cannot kill VMM", "guest", r.rec.ID, "error", err)
 	}
 }
 
@@ -111,6 +162,9 @@ func (m *Manager) adoptAll() error {
 	if err != nil {
 		return fmt.Errorf("adopt guests: %w", err)
 	}
+	// Side by side: core must not be kept waiting by each VMM that does not answer.
+	var all sync.WaitGroup
+	defer all.Wait()
 	for _, e := range entries {
 		if !hostcall.ValidID(e.Name()) {
 			if err := os.RemoveAll(filepath.Join(m.c.RunDir, e.Name())); err != nil {
@@ -118,19 +172,22 @@ func (m *Manager) adoptAll() error {
 			}
 			continue
 		}
-		m.adopt(e.Name())
+		all.Go(func() { m.adopt(e.Name()) })
 	}
+	all.Wait()
 	groups, err := os.ReadDir(m.c.Cgroup)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("adopt guests: %w", err)
 	}
 	for _, g := range groups {
-		if !g.IsDir() || m.running[g.Name()] != nil {
+		if !g.IsDir() || m.lookup(g.Name()) != nil {
 			continue
 		}
-		if err := cgroup.Open(filepath.Join(m.c.Cgroup, g.Name())).Remove(killTimeout); err != nil {
-			m.c.Log.Error("cgroup without a guest cannot be removed", "error", err)
-		}
+		all.Go(func() {
+			if err := cgroup.Open(filepath.Join(m.c.Cgroup, g.Name())).Remove(killTimeout); err != nil {
+				m.c.Log.Error("cgroup without a guest cannot be removed", "error", err)
+			}
+		})
 	}
 	return nil
 }
@@ -142,19 +199,22 @@ func (m *Manager) adopt(id string) {
 	if err == nil {
 		rec, err = decodeRecord(b, id)
 	}
-	if err != nil {
+	if err != nil || rec.PID == 0 {
 		m.c.Log.Warn("guest was being started when core ended", "guest", id, "error", err)
-		m.cleanUp(record{ID: id})
+		rec.ID = id
+		m.cleanUp(rec)
+		m.dropLog(id)
 		return
 	}
 	r := &run{rec: rec, state: hostcall.Running, ran: true, group: m.groupOf(id),
 		client: newClient(m.runPath(id, socketName)), gone: make(chan struct{})}
 	r.process, err = adoptProcess(rec.PID, rec.StartTime)
-	if rec.PID == 0 || err != nil {
+	if err != nil {
 		m.c.Log.Warn("guest has ended while core did not run", "guest", rec.Name, "id", id, "error", err)
 		r.end = m.endOf(r)
+		m.keepLog(r)
+		m.keepEnd(r)
 		m.finish(r)
-		m.noteEnd(r)
 		return
 	}
 	if !m.configured(r) {
@@ -162,12 +222,16 @@ func (m *Manager) adopt(id string) {
 		r.pidfd.Close()
 		r.client.close()
 		m.cleanUp(rec)
+		m.dropLog(id)
 		return
 	}
 	if err := m.c.Networks.Activate(rec.NICs); err != nil {
 		m.c.Log.Warn("guest gets no addresses", "guest", rec.Name, "id", id, "error", err)
 	}
+	m.keepLog(r)
+	m.mu.Lock()
 	m.running[id] = r
+	m.mu.Unlock()
 	r.watched = true
 	go m.watch(r, make(chan struct{}))
 	m.c.Log.Info("guest adopted", "guest", rec.Name, "id", id, "pid", rec.PID)
