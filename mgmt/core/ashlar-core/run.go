@@ -9,9 +9,11 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ashlar-hv/ashlar/drivers/cgroup"
@@ -129,10 +131,11 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 	if err := prepare(); err != nil {
 		return err
 	}
+	var own []string // problems besides those of init
 	release, err := holdKVM()
 	if err != nil {
 		log.Error("no KVM", "error", err)
-		info.Problems = append(info.Problems, fmt.Sprintf("No KVM: %v.", err))
+		own = append(own, fmt.Sprintf("No KVM: %v.", err))
 	} else {
 		defer release()
 	}
@@ -150,10 +153,10 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 	for _, p := range problems {
 		log.Error(p)
 	}
-	info.Problems = append(info.Problems, problems...)
+	own = append(own, problems...)
 	if err := cgroup.Enable(layout.CgroupRoot, layout.GuestCgroup); err != nil {
 		log.Error("guests cannot be started", "error", err)
-		info.Problems = append(info.Problems, fmt.Sprintf("Guests cannot be started: %v.", err))
+		own = append(own, fmt.Sprintf("Guests cannot be started: %v.", err))
 	}
 	if err := keepAddresses(folders, nets); err != nil {
 		return err
@@ -167,12 +170,21 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 		return err
 	}
 	s.Guests = guests
+	var latest atomic.Pointer[layout.HostInfo]
+	latest.Store(&info)
 	s.Host = func() hostcall.HostStatus {
-		h := host.Status(info, layout.DataDir, since)
+		h := host.Status(*latest.Load(), layout.DataDir, since)
+		h.Problems = slices.Concat(h.Problems, own)
 		h.Networks = nets.Names()
 		return h
 	}
-	return serveUntil(ctx, s, nets, guests, log)
+	changed := func(i layout.HostInfo) {
+		latest.Store(&i)
+		if err := nets.Update(i); err != nil {
+			log.Error("guest networks do not follow the host's", "error", err)
+		}
+	}
+	return serveUntil(ctx, s, nets, guests, changed, log)
 }
 
 // keepAddresses tells nets the addresses that guests have from before.
@@ -192,7 +204,7 @@ func keepAddresses(folders *folder.Store, nets *network.Set) error {
 	return nil
 }
 
-func serveUntil(ctx context.Context, s *server.Server, nets *network.Set, guests *guest.Manager, log *slog.Logger) error {
+func serveUntil(ctx context.Context, s *server.Server, nets *network.Set, guests *guest.Manager, changed func(layout.HostInfo), log *slog.Logger) error {
 	l, err := server.Listen(layout.CoreSocket, layout.ControlUID)
 	if err != nil {
 		return err
@@ -203,6 +215,7 @@ func serveUntil(ctx context.Context, s *server.Server, nets *network.Set, guests
 	defer all.Wait()
 	defer end()
 	all.Go(func() { nets.Serve(serving, layout.NetBinary) })
+	all.Go(func() { followHost(serving, layout.HostFile, factsPoll, log, changed) })
 	failed := make(chan error, 1)
 	all.Go(func() { failed <- s.Serve(serving, l) })
 	log.Info("core is ready", "socket", layout.CoreSocket)
