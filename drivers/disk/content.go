@@ -21,7 +21,8 @@ type Content int
 
 // Contents.
 const (
-	// Blank: nothing that anybody would miss.
+	// Blank: nothing that anybody would miss, or the rest of a formatting of
+	// ours that was cut off.
 	Blank Content = iota
 	// Data: a file system of ours.
 	Data
@@ -69,6 +70,9 @@ func Inspect(r io.ReaderAt, size int64) (c Content, what string, err error) {
 	head, err := window(r, 0, min(edge+4, size))
 	if err != nil {
 		return Foreign, "", err
+	}
+	if bytes.HasPrefix(head, []byte(xfs.Unfinished)) {
+		return Blank, "", nil
 	}
 	for _, s := range signatures {
 		if end := s.offset + int64(len(s.mark)); end <= int64(len(head)) && string(head[s.offset:end]) == s.mark {

@@ -81,6 +81,10 @@ func TestInspect(t *testing.T) {
 		{"first MiB", put(edge-1, "x"), Foreign, "unknown kind"},
 		{"last MiB", put(testSize-edge, "x"), Foreign, "unknown kind"},
 		{"last byte", put(testSize-1, "x"), Foreign, "unknown kind"},
+		{"a formatting that was cut off", func(t *testing.T, file string) {
+			ours(t, file) // all but its last step
+			put(0, xfs.Unfinished+strings.Repeat("\x00", 512-len(xfs.Unfinished)))(t, file)
+		}, Blank, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			file := sparse(t)
@@ -123,6 +127,26 @@ func TestPrepare(t *testing.T) {
 	if err := mounted.Prepare(); err != nil {
 		t.Errorf("Prepare of a disk that is ours = %v", err)
 	}
+	for what, c := range map[string]Choice{
+		"holds data by now":                    {Disk: Disk{Node: file, Size: testSize}, Action: Format},
+		"holds something else than was chosen": {Disk: Disk{Node: file, Size: testSize}, Action: Format, Erases: "a swap area"},
+		"is another":                           {Disk: Disk{Node: file, Size: testSize - 512}, Action: Format},
+	} {
+		if err := c.Prepare(); err == nil {
+			t.Errorf("Prepare of a disk that %s: no error", what)
+		}
+	}
+	if again, err := xfs.Probe(f); err != nil || again.UUID != info.UUID {
+		t.Errorf("Probe after refusals = %+v, %v; want %+v", again, err, info)
+	}
+	other := sparse(t)
+	run(t, "mkswap", "-q", other)
+	if err := (&Choice{Disk: Disk{Node: other, Size: testSize}, Action: Format}).Prepare(); err == nil {
+		t.Error("Prepare of a disk that is not blank any more: no error")
+	}
+	if err := (&Choice{Disk: Disk{Node: other, Size: testSize}, Action: Format, Erases: "a swap area"}).Prepare(); err != nil {
+		t.Errorf("Prepare of a disk that may be erased: %v", err)
+	}
 	missing := Choice{Disk: Disk{Node: filepath.Join(t.TempDir(), "none"), Size: testSize}, Action: Format}
 	if err := missing.Prepare(); err == nil || !strings.HasPrefix(err.Error(), "format "+missing.Disk.Node) {
 		t.Errorf("Prepare of a disk that is gone = %v", err)
@@ -139,6 +163,7 @@ func FuzzInspect(f *testing.F) {
 	f.Add([]byte("XFSB"), int64(1<<20))
 	f.Add(make([]byte, 8192), int64(8192))
 	f.Add([]byte{}, int64(0))
+	f.Add([]byte(xfs.Unfinished), int64(4096))
 	f.Fuzz(func(t *testing.T, b []byte, size int64) {
 		if size < 0 || size > 4<<20 {
 			return
@@ -147,7 +172,7 @@ func FuzzInspect(f *testing.F) {
 		if err != nil && c != Foreign {
 			t.Errorf("Inspect = %v with error %v", c, err)
 		}
-		if c == Blank && !zero(b[:min(int64(len(b)), size)]) && size <= 2*edge {
+		if c == Blank && !zero(b[:min(int64(len(b)), size)]) && size <= 2*edge && !bytes.HasPrefix(b, []byte(xfs.Unfinished)) {
 			t.Error("a disk with data on it is called blank")
 		}
 	})

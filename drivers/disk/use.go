@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -32,6 +33,9 @@ func (c *Choice) Prepare() (err error) {
 		return fmt.Errorf("format %s: %w", c.Disk.Node, err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := c.still(f); err != nil {
+		return fmt.Errorf("format %s: %w", c.Disk.Node, err)
+	}
 	o := xfs.Options{Label: Label}
 	rand.Read(o.UUID[:])
 	o.UUID[6], o.UUID[8] = o.UUID[6]&0x0f|0x40, o.UUID[8]&0x3f|0x80 // RFC 9562, version 4
@@ -43,6 +47,28 @@ func (c *Choice) Prepare() (err error) {
 	}
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("format %s: %w", c.Disk.Node, err)
+	}
+	return nil
+}
+
+// still refuses a disk that is not what was chosen any more: names go from one
+// disk to another, and somebody may have written to it.
+func (c *Choice) still(f *os.File) error {
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return fmt.Errorf("look up size: %w", err)
+	}
+	if size != c.Disk.Size {
+		return fmt.Errorf("the disk has %d bytes, the one that was chosen had %d", size, c.Disk.Size)
+	}
+	content, what, err := Inspect(f, size)
+	switch {
+	case err != nil:
+		return err
+	case content == Data:
+		return errors.New("the disk holds a data file system by now")
+	case content == Foreign && what != c.Erases:
+		return fmt.Errorf("the disk holds %s by now", what)
 	}
 	return nil
 }

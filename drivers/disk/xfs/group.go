@@ -88,6 +88,7 @@ func fill(b []byte) {
 func (m *maker) groups() error {
 	for group := range m.groupCount {
 		front := make([]byte, 4*m.sector)
+		copy(front, Unfinished)
 		if group != 0 {
 			copy(front, m.super())
 		}

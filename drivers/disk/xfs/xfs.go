@@ -21,6 +21,10 @@ const (
 	MaxSize = 100 << 40
 )
 
+// Unfinished is what the first sector of a device begins with while Format is at
+// work on it, and after one that was cut off: what lies there is of no worth.
+const Unfinished = "ashlar: this disk is being formatted\n"
+
 // ErrNotXFS is what Probe returns for a device without an XFS superblock.
 var ErrNotXFS = errors.New("no XFS file system")
 
@@ -47,7 +51,8 @@ type Info struct {
 // Format makes an empty XFS file system on the first size bytes of f, a block
 // device or a file of at least that size. What was there is lost. The
 // superblock is written last, after everything else is on the disk, so that a
-// device whose formatting was cut off is not taken for a file system.
+// device whose formatting was cut off is not taken for a file system. Until then
+// Unfinished is in its place.
 //
 // Files share blocks (reflink), directories know the types of their entries,
 // and time stamps reach the year 2486. The sectors are the device's physical
@@ -105,7 +110,11 @@ func (m *maker) write(b []byte, group int, block uint32, offset int64) error {
 func (m *maker) wipe() error {
 	const margin = 1 << 20
 	for _, at := range []int64{0, m.size - margin} {
-		if _, err := m.f.WriteAt(make([]byte, margin), at); err != nil {
+		b := make([]byte, margin)
+		if at == 0 {
+			copy(b, Unfinished)
+		}
+		if _, err := m.f.WriteAt(b, at); err != nil {
 			return fmt.Errorf("wipe: %w", err)
 		}
 	}

@@ -179,6 +179,35 @@ func TestFormatWipes(t *testing.T) {
 	}
 }
 
+// TestFormatCutOff ends a formatting after each of its steps: until the last,
+// the device says that it is not finished.
+func TestFormatCutOff(t *testing.T) {
+	f := sparse(t, MinSize)
+	g, err := newGeometry(MinSize, 512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &maker{f: f, geometry: g, options: testOptions, now: time.Now()}
+	for i, step := range []func() error{m.wipe, m.groups, m.inodes, m.log} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, len(Unfinished))
+		if _, err := f.ReadAt(b, 0); err != nil || string(b) != Unfinished {
+			t.Errorf("after step %d: %q, %v", i, b, err)
+		}
+		if _, err := Probe(f); !errors.Is(err, ErrNotXFS) {
+			t.Errorf("after step %d: Probe = %v", i, err)
+		}
+	}
+	if err := m.superblock(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Probe(f); err != nil {
+		t.Errorf("at the end: Probe = %v", err)
+	}
+}
+
 func TestProbeDamaged(t *testing.T) {
 	f := sparse(t, MinSize)
 	if err := Format(f, MinSize, testOptions); err != nil {
