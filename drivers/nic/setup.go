@@ -87,7 +87,7 @@ func removeOthers(l netlink.Link, keep netip.Prefix) error {
 // route sets the default route.
 func route(l netlink.Link, s Setup) error {
 	if !s.Gateway.IsValid() {
-		return nil
+		return noRoute(l, s.Address.Addr())
 	}
 	r := &netlink.Route{
 		LinkIndex: l.Attrs().Index,
@@ -99,6 +99,25 @@ func route(l netlink.Link, s Setup) error {
 	}
 	if err := netlink.RouteReplace(r); err != nil {
 		return fmt.Errorf("set up %s: gateway %s: %w", l.Attrs().Name, s.Gateway, err)
+	}
+	return nil
+}
+
+// noRoute takes away the default route that an earlier set-up has made. IPv6's may
+// be a router's own word: they stay.
+func noRoute(l netlink.Link, like netip.Addr) error {
+	if !like.Is4() {
+		return nil
+	}
+	filter := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipNet(netip.PrefixFrom(unspecified(like), 0))}
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
+	if err != nil {
+		return fmt.Errorf("set up %s: list default routes: %w", l.Attrs().Name, err)
+	}
+	for _, r := range routes {
+		if err := netlink.RouteDel(&r); err != nil {
+			return fmt.Errorf("set up %s: remove gateway %s: %w", l.Attrs().Name, r.Gw, err)
+		}
 	}
 	return nil
 }

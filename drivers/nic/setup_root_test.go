@@ -53,6 +53,7 @@ func TestApply(t *testing.T) {
 	for _, s := range []Setup{
 		{Address: p("192.0.2.10/24"), Gateway: a("192.0.2.1"), Lifetime: time.Hour, MTU: 1400},
 		{Address: p("192.0.2.10/24"), Gateway: a("192.0.2.1"), Lifetime: time.Hour}, // renewed
+		{Address: p("192.0.2.10/24"), Lifetime: time.Hour},                          // the router is gone
 		{Address: p("192.0.2.11/24"), Gateway: a("192.0.2.2")},                      // another address
 		{Address: p("198.51.100.7/32"), Gateway: a("10.0.0.1")},                     // a gateway elsewhere
 	} {
@@ -63,7 +64,11 @@ func TestApply(t *testing.T) {
 		if diff := cmp.Diff([]netip.Prefix{s.Address}, got, cmpopts.EquateComparable(netip.Prefix{})); err != nil || diff != "" {
 			t.Errorf("addresses after %v: %v (-want +got):\n%s", s, err, diff)
 		}
-		if diff := cmp.Diff([]string{s.Gateway.String()}, gateways(t)); diff != "" {
+		var want []string
+		if s.Gateway.IsValid() {
+			want = []string{s.Gateway.String()}
+		}
+		if diff := cmp.Diff(want, gateways(t)); diff != "" {
 			t.Errorf("gateways after %v (-want +got):\n%s", s, diff)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // maxEvent bounds a line of the client in bytes.
@@ -47,6 +48,9 @@ func parseEvent(line []byte) (Event, error) {
 	}
 	if (e.Lease != nil) == (e.Lost != "") {
 		return Event{}, errors.New("read event of the DHCP client: want either a lease or a loss")
+	}
+	if strings.ContainsFunc(e.Lost, func(c rune) bool { return c < ' ' || c > '~' }) {
+		return Event{}, errors.New("read event of the DHCP client: the reason is not printable") // it goes to the console
 	}
 	if e.Lease != nil {
 		if err := e.Lease.Check(); err != nil {

@@ -196,6 +196,7 @@ func TestReaderRefuses(t *testing.T) {
 		"bad lease":       `{"lease":{"address":"127.0.0.1/8"}}` + "\n",
 		"unknown field":   `{"lost":"x","run":"/bin/sh"}` + "\n",
 		"no JSON":         "hello\n",
+		"escape sequence": `{"lost":"\u001b[2J"}` + "\n",
 		"cut off":         `{"lost":"x"}`,
 		"an endless line": strings.Repeat("x", 2*maxEvent),
 	} {
