@@ -27,6 +27,7 @@ func TestAll(t *testing.T) {
 			module + "vmm/jail",
 			module + "initramfs/room",
 			module + "initramfs/uevent",
+			module + "vmm/vhost",
 			module + "vmm/virtio/net",
 			module + "vmm/virtio/internal/guesttest",
 			module + "drivers/cgroup",

@@ -5,8 +5,10 @@
 package vhost
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -39,13 +41,30 @@ type Device struct {
 // makes this process its owner: the kernel's worker uses this process's memory.
 func New(f *os.File) (*Device, error) {
 	d := &Device{f: f}
-	if err := ioctl[byte](f, setOwner, nil); err != nil {
+	if err := own(f); err != nil {
 		return nil, fmt.Errorf("VHOST_SET_OWNER: %w", err)
 	}
 	if err := ioctl(f, getFeatures, &d.features); err != nil {
 		return nil, fmt.Errorf("VHOST_GET_FEATURES: %w", err)
 	}
 	return d, nil
+}
+
+// own makes this process the owner of f. A signal that waits for the thread
+// keeps the kernel from making its worker, which it then calls ENOMEM
+// (vhost_dev_set_owner). Go's scheduler sends such signals: they have to wait.
+func own(f *os.File) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, old unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &old); err != nil {
+		return fmt.Errorf("hold back signals: %w", err)
+	}
+	err := ioctl[byte](f, setOwner, nil)
+	return errors.Join(err, unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil))
 }
 
 // Close closes the device, which ends what it serves.
