@@ -74,9 +74,7 @@ func (m *machine) startCore(ctx context.Context) (step.Outcome, error) {
 	if _, err := os.Stat(layout.CoreBinary); err != nil {
 		return step.Outcome{}, fmt.Errorf("the image has no core: %w", err)
 	}
-	s := m.service("core", func() (*process.Process, error) {
-		return m.startDaemon("ashlar-core: ", layout.CoreCgroup, layout.CoreBinary, []string{"ashlar-core"}, 0, nil)
-	})
+	s := m.service("core", func() (*process.Process, error) { return m.startCoreProgram() })
 	o := step.Outcome{Message: "started", Record: func() { m.keep(&m.core, s) }}
 	for {
 		if f, err := os.Stat(layout.CoreSocket); err == nil && f.Mode()&os.ModeSocket != 0 {
@@ -88,6 +86,11 @@ func (m *machine) startCore(ctx context.Context) (step.Outcome, error) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// startCoreProgram starts core's program once.
+func (m *machine) startCoreProgram(args ...string) (*process.Process, error) {
+	return m.startDaemon("ashlar-core: ", layout.CoreCgroup, layout.CoreBinary, append([]string{"ashlar-core"}, args...), 0, nil)
 }
 
 // startControl opens the API's socket and starts control. The socket stays open

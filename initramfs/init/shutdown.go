@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -139,6 +140,7 @@ func (m *machine) stopServices(hurry context.Context) {
 		if !core.Stop(ctx) {
 			m.log.Printf("power", "guests did not stop in time: ending them")
 		}
+		m.stopOrphans(ctx)
 		cancel()
 	}
 	if control != nil {
@@ -149,6 +151,26 @@ func (m *machine) stopServices(hurry context.Context) {
 	// What core left behind, whole; and whatever else there is.
 	_ = os.WriteFile(filepath.Join(layout.GuestCgroup, "cgroup.kill"), []byte("1"), 0)
 	_ = syscall.Kill(-1, unix.SIGKILL)
+}
+
+// stopOrphans has core stop guests that run although core does not: it had died
+// and waited to be started again.
+func (m *machine) stopOrphans(ctx context.Context) {
+	b, err := os.ReadFile(filepath.Join(layout.GuestCgroup, "cgroup.events"))
+	if err != nil || !strings.Contains("\n"+string(b), "\npopulated 1\n") {
+		return
+	}
+	m.log.Printf("power", "guests run without core: starting it to stop them")
+	p, err := m.startCoreProgram(layout.CoreStop)
+	if err != nil {
+		m.log.Printf("power", "start core: %v", err)
+		return
+	}
+	select {
+	case <-p.Done():
+	case <-ctx.Done():
+		_ = p.Signal(unix.SIGKILL)
+	}
 }
 
 // releaseData writes everything to the data disk and lets go of it.

@@ -37,6 +37,9 @@ const (
 	NetBinary     = "/bin/ashlar-netd" // serves DHCP on guest networks
 )
 
+// CoreStop is the argument with which core stops all guests and exits.
+const CoreStop = "stop"
+
 // Users. None has a name: there is no /etc/passwd.
 const (
 	ControlUID    = 900 // control

@@ -31,8 +31,9 @@ import (
 
 const manual = `ashlar-core touches the hardware of an Ashlar host, for control.
 
-It takes no arguments. init starts it as root after it has written
-` + layout.HostFile + `.
+init starts it as root, without arguments, after it has written
+` + layout.HostFile + `. With the argument ` + layout.CoreStop + ` it stops what guests there are, as
+after SIGTERM, and exits: init does that where core has died on the way down.
 
 It keeps images in ` + layout.ImageDir + ` and guests' disks in ` + layout.GuestDir + `,
 makes a bridge with NAT and DHCP for each configured network, and starts one
@@ -55,7 +56,8 @@ const (
 )
 
 func run(args []string) error {
-	if len(args) > 0 {
+	stopping := len(args) == 1 && args[0] == layout.CoreStop
+	if len(args) > 0 && !stopping {
 		fmt.Print(manual)
 		if args[0] == "--help" {
 			return nil
@@ -73,6 +75,9 @@ func run(args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
+	if stopping {
+		stop()
+	}
 	return serve(ctx, info, log)
 }
 
