@@ -37,7 +37,10 @@ func TestLife(t *testing.T) {
 	if vm.State != ashlarv1.VirtualMachine_STATE_RUNNING || !vm.DesiredRunning || vm.StartTime == nil {
 		t.Errorf("started machine = %v", vm)
 	}
-	guest, _ := l.core.Spec(vm.Uid)
+	guest, disks := l.core.Spec(vm.Uid)
+	if guest.Disks == 0 || guest.Disks != len(disks) {
+		t.Errorf("core was told of %d disks, and has made %d", guest.Disks, len(disks))
+	}
 	if guest.Name != "demo" || guest.VCPUs != 2 || guest.Cmdline != "console=ttyS0" || guest.NICs[0].MAC != vm.NetworkInterfaces[0].MacAddress {
 		t.Errorf("core was told %v", guest)
 	}

@@ -209,28 +209,49 @@ func (s *Store) Delete(id string) error {
 	return nil
 }
 
-// OpenDisks opens the disks of the guest id for reading and writing, without
-// the page cache where the file system can (O_DIRECT), in their order.
-func (s *Store) OpenDisks(id string) ([]*os.File, error) {
-	var disks []*os.File
-	for i := range MaxDisks {
-		path := s.path(id, diskPrefix+strconv.Itoa(i))
-		f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
-		if errors.Is(err, unix.EINVAL) {
-			f, err = os.OpenFile(path, os.O_RDWR, 0)
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return disks, nil
-		}
+// OpenDisks opens the n disks of the guest id for reading and writing, without
+// the page cache where the file system can (O_DIRECT), in their order. Another
+// number of disks than n is an error: a guest must not run without its data.
+func (s *Store) OpenDisks(id string, n int) (disks []*os.File, err error) {
+	defer func() {
 		if err != nil {
 			for _, d := range disks {
 				d.Close()
 			}
-			return nil, fmt.Errorf("open disk %d: %w", i, err)
+			disks = nil
+		}
+	}()
+	for i := range n {
+		f, err := s.openDisk(id, i)
+		if err != nil {
+			return disks, unreadable(i, err)
 		}
 		disks = append(disks, f)
 	}
+	if _, err := os.Lstat(s.diskPath(id, n)); !errors.Is(err, fs.ErrNotExist) {
+		return disks, &hostcall.Error{Code: hostcall.FailedPrecondition, Field: "guest.disks",
+			Message: fmt.Sprintf("The guest has more than the %d disks that it was to be started with.", n)}
+	}
 	return disks, nil
+}
+
+func (s *Store) diskPath(id string, i int) string { return s.path(id, diskPrefix+strconv.Itoa(i)) }
+
+func (s *Store) openDisk(id string, i int) (*os.File, error) {
+	f, err := os.OpenFile(s.diskPath(id, i), os.O_RDWR|unix.O_DIRECT, 0)
+	if errors.Is(err, unix.EINVAL) {
+		f, err = os.OpenFile(s.diskPath(id, i), os.O_RDWR, 0)
+	}
+	return f, err
+}
+
+// unreadable is the refusal for a guest whose disk i cannot be used.
+func unreadable(i int, err error) error {
+	message := fmt.Sprintf("The guest's disk %d cannot be opened: %v. Look at the host's data disk.", i, errors.Unwrap(err))
+	if errors.Is(err, fs.ErrNotExist) {
+		message = fmt.Sprintf("The guest's disk %d is gone from the host's data disk: the guest is not started without it.", i)
+	}
+	return &hostcall.Error{Code: hostcall.FailedPrecondition, Field: fmt.Sprintf("guest.disks[%d]", i), Message: message}
 }
 
 // NewLog starts a console log for the guest id. The one of its last life stays

@@ -67,7 +67,7 @@ func TestLife(t *testing.T) {
 	if err := s.Create(id(7), disks); err != nil {
 		t.Fatalf("Create: %v", err)
 	}
-	files, err := s.OpenDisks(id(7))
+	files, err := s.OpenDisks(id(7), 3)
 	if err != nil || len(files) != 3 {
 		t.Fatalf("OpenDisks = %v, %v", files, err)
 	}
@@ -206,4 +206,29 @@ func TestInterfacesDamaged(t *testing.T) {
 	if got, err := s.Interfaces(id(7)); err == nil {
 		t.Errorf("Interfaces = %v from a damaged file", got)
 	}
+}
+
+func TestOpenDisksWantsEveryDisk(t *testing.T) {
+	s := open(t)
+	if err := s.Create(id(7), []hostcall.Disk{{Size: 4096}, {Size: 4096}}); err != nil {
+		t.Fatalf("Create: %v", err)
+	}
+	refused := func(n int, field string) {
+		t.Helper()
+		files, err := s.OpenDisks(id(7), n)
+		var e *hostcall.Error
+		if files != nil || !errors.As(err, &e) || e.Code != hostcall.FailedPrecondition || e.Field != field {
+			t.Errorf("OpenDisks(%d) = %v, %v; want a refusal that names %s", n, files, err, field)
+		}
+	}
+	refused(1, "guest.disks")
+	refused(3, "guest.disks[2]")
+	if err := os.Remove(s.diskPath(id(7), 0)); err != nil {
+		t.Fatal(err)
+	}
+	refused(2, "guest.disks[0]")
+	if err := os.Mkdir(s.diskPath(id(7), 0), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	refused(2, "guest.disks[0]")
 }

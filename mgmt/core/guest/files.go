@@ -83,8 +83,8 @@ func (m *Manager) gatherHost(r *run, g *hostcall.Guest, spec *protocol.Spec, l *
 	return nil
 }
 
-func (m *Manager) gatherDisks(r *run, _ *hostcall.Guest, spec *protocol.Spec, l *fileList) error {
-	disks, err := m.c.Folders.OpenDisks(r.rec.ID)
+func (m *Manager) gatherDisks(r *run, g *hostcall.Guest, spec *protocol.Spec, l *fileList) error {
+	disks, err := m.c.Folders.OpenDisks(r.rec.ID, g.Disks)
 	if err != nil {
 		return err
 	}

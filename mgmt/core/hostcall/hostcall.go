@@ -107,7 +107,7 @@ type Disk struct {
 	Size int64 `json:"size,omitempty"`
 }
 
-// A Guest is how to start one. Its disks are those of GuestCreate, in order.
+// A Guest is how to start one. Its disks are those of GuestCreate, in their order.
 type Guest struct {
 	Name        string `json:"name"`
 	VCPUs       int    `json:"vcpus"`
@@ -115,7 +115,9 @@ type Guest struct {
 	Kernel      string `json:"kernel"`              // image
 	Initramfs   string `json:"initramfs,omitempty"` // image
 	Cmdline     string `json:"cmdline,omitempty"`
-	NICs        []NIC  `json:"nics,omitempty"`
+	// Disks is how many GuestCreate made: a guest with fewer is not started.
+	Disks int   `json:"disks,omitempty"`
+	NICs  []NIC `json:"nics,omitempty"`
 }
 
 // A NIC of a guest.
