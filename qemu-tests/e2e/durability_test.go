@@ -87,6 +87,32 @@ func TestDiskSurvivesRebootAndPowerCut(t *testing.T) {
 	t.Logf("acknowledged %d, on disk %d", acknowledged, last)
 }
 
+func TestPowerButtonWhileCoreIsAway(t *testing.T) {
+	h := newHost(t, options{})
+	h.create(t, "orphan", testVM("", &v1.Disk{SizeBytes: 8 << 20}))
+	h.boot(t, "orphan")
+	h.console(t, "orphan").expect("TESTGUEST ready", time.Minute)
+	// Each death doubles the time until core is started again.
+	for range 6 {
+		for deadline := time.Now().Add(30 * time.Second); len(h.pids(t, "ashlar-core")) == 0; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("core did not come back")
+			}
+		}
+		h.shell(t, "kill -9 "+strings.Join(h.pids(t, "ashlar-core"), " "))
+	}
+	if err := h.Down(within(t, 90*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if said := h.Serial(); !strings.Contains(said, "guests run without core") {
+		t.Errorf("core was there when the power button was pressed; the end of the host's console:\n%s", h.Tail())
+	}
+	h.reboot(t)
+	if out := h.mustCtl(t, "vm", "logs", "orphan"); !strings.Contains(out, "TESTGUEST power button") {
+		t.Errorf("the guest was not asked to power off:\n%s", out)
+	}
+}
+
 func TestControlKilledWhileAGuestRuns(t *testing.T) {
 	h := sharedHost(t)
 	h.survives(t, "ashlar-control")

@@ -214,6 +214,7 @@ func TestRefusedAndNothingLeftBehind(t *testing.T) {
 		{"truncated kernel", func(vm *v1.VirtualMachine) { vm.Boot.Kernel = "images/truncated" }, "kernel"},
 		{"no kernel", func(vm *v1.VirtualMachine) { vm.Boot.Kernel = "images/garbage" }, "kernel"},
 		{"more memory than the host has", func(vm *v1.VirtualMachine) { vm.MemoryBytes = 64 << 30 }, "memory"},
+		{"too little memory for the kernel", func(vm *v1.VirtualMachine) { vm.MemoryBytes = 32 << 20 }, "memory"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			vm := testVM("")
@@ -235,5 +236,34 @@ func TestRefusedAndNothingLeftBehind(t *testing.T) {
 				t.Errorf("left behind:\n%s\nbefore it was:\n%s", after, before)
 			}
 		})
+	}
+}
+
+func TestUnreadableDiskIsRefused(t *testing.T) {
+	h := sharedHost(t)
+	h.create(t, "no-disk", testVM("", &v1.Disk{SizeBytes: 8 << 20}, &v1.Disk{SizeBytes: 8 << 20}))
+	t.Cleanup(func() { h.remove(t, "no-disk") })
+	disks := strings.Fields(h.shell(t, "ls -d /data/guests/"+h.vm(t, "no-disk").Uid+"/disk*"))
+	if len(disks) != 2 {
+		t.Fatalf("the guest has the disks %v, want 2", disks)
+	}
+	start := func() error {
+		r, err := h.VirtualMachines.StartVirtualMachine(within(t, time.Minute), connect.NewRequest(&v1.StartVirtualMachineRequest{Name: "virtualMachines/no-disk"}))
+		if err != nil {
+			return err
+		}
+		return h.done(t, r.Msg)
+	}
+	h.shell(t, "truncate -s 0 "+disks[0])
+	if err := start(); err == nil || !strings.Contains(err.Error(), "disk") {
+		t.Errorf("start with an empty disk gives %v, want an error that speaks of the disk", err)
+	}
+	h.shell(t, "truncate -s 8M "+disks[0])
+	h.shell(t, "rm "+disks[1])
+	if err := start(); err == nil || !strings.Contains(err.Error(), "disk 1") {
+		t.Errorf("start without the second disk gives %v, want an error that speaks of disk 1", err)
+	}
+	if vm := h.vm(t, "no-disk"); vm.State != v1.VirtualMachine_STATE_STOPPED {
+		t.Errorf("the guest is %v, want it stopped", vm.State)
 	}
 }
