@@ -15,9 +15,10 @@ const (
 	featNoDrop       = 1 << 1
 	featSubmitStable = 1 << 2
 
-	registerFiles        = 2
-	registerRestrictions = 11
-	registerEnableRings  = 12
+	registerFiles          = 2
+	registerRestrictions   = 11
+	registerEnableRings    = 12
+	registerIOWQMaxWorkers = 19
 
 	restrictSQEOp            = 1
 	restrictSQEFlagsAllowed  = 2

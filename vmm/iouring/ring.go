@@ -18,9 +18,15 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/jail"
 )
 
+// workers is how many kernel threads a ring may use for requests that would
+// block (flushes, fallocate). They count as threads of the process
+// (RLIMIT_NPROC, pids.max), and by default there are four a CPU for each ring:
+// enough for a guest with many flushes under way to leave the Go runtime
+// without the thread that it cannot do without.
+const workers = 2
+
 // Rules are the system calls that a ring needs once it is made: none but
-// io_uring_enter. Its requests run in kernel threads that count as threads of
-// the process (RLIMIT_NPROC, pids.max).
+// io_uring_enter.
 func Rules() []jail.Rule {
 	return []jail.Rule{jail.Allow(unix.SYS_IO_URING_ENTER, "disk requests, on rings restricted to disk files")}
 }
@@ -78,6 +84,9 @@ func (r *Ring) start(p *params, files []*os.File, ops []Op) error {
 	}
 	if err := registerFileSet(r.fd, files); err != nil {
 		return fmt.Errorf("register %d files: %w", len(files), err)
+	}
+	if err := registerWorkers(r.fd, workers, 1); err != nil {
+		return fmt.Errorf("bound to %d kernel threads: %w", workers, err)
 	}
 	rs := []restriction{
 		{opcode: restrictSQEFlagsAllowed, arg: sqeFixedFile},

@@ -52,6 +52,13 @@ func registerRestrictionSet(fd int, rs []restriction) error {
 	return ioUringRegister(fd, registerRestrictions, unsafe.Pointer(unsafe.SliceData(rs)), len(rs))
 }
 
+// registerWorkers bounds the kernel threads of each thread that submits: those
+// for files, and those for everything else.
+func registerWorkers(fd int, files, others uint32) error {
+	counts := [2]uint32{files, others}
+	return ioUringRegister(fd, registerIOWQMaxWorkers, unsafe.Pointer(&counts), len(counts))
+}
+
 // rings are the shared memory of one io_uring.
 type rings struct {
 	ring, sqes                     []byte
