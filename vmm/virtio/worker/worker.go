@@ -99,11 +99,15 @@ func (s *Session) Interrupt() error {
 }
 
 // Next takes the next chain into c, and sleeps until there is one. It returns
-// ErrStopped when the worker is to end. Before it sleeps it interrupts the
-// driver for what was pushed.
+// ErrStopped when the worker is to end. Before it sleeps or ends it interrupts
+// the driver for what was pushed.
 func (s *Session) Next(c *queue.Chain) error {
 	for {
 		if s.Stopped() {
+			// What is signalled after a pause counts only what is pushed then.
+			if err := s.Interrupt(); err != nil {
+				return err
+			}
 			return ErrStopped
 		}
 		ok, err := s.Queue.Pop(c)
