@@ -25,6 +25,9 @@ const (
 	retry = 20 * time.Millisecond
 	// drain is how long Close waits for viewers to take the last output.
 	drain = time.Second
+	// look is how often a viewer that sends no more is looked after: it may
+	// have left, which no output would tell while the guest is silent.
+	look  = 500 * time.Millisecond
 	chunk = 4096
 )
 
@@ -91,16 +94,29 @@ func (h *Hub) SetInput(in Input) {
 	h.input = in
 }
 
-// read waits for output from byte pos on and copies it to b. It returns the
-// position after it, which is further on by more than n where output was lost;
-// ok is false when there will be no more.
-func (h *Hub) read(pos uint64, b []byte) (next uint64, n int, ok bool) {
+// A reader is a viewer, or the log.
+type reader struct {
+	left bool // it takes no more; guarded by Hub.mu
+}
+
+// dismiss ends what follows the output for r.
+func (h *Hub) dismiss(r *reader) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for pos == h.total && !h.closed {
+	r.left = true
+	h.some.Broadcast()
+}
+
+// read waits for output from byte pos on and copies it to b. It returns the
+// position after it, which is further on by more than n where output was lost;
+// ok is false when there will be no more, or r has left.
+func (h *Hub) read(r *reader, pos uint64, b []byte) (next uint64, n int, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for pos == h.total && !h.closed && !r.left {
 		h.some.Wait()
 	}
-	if pos == h.total {
+	if pos == h.total || r.left {
 		return pos, 0, false
 	}
 	size := uint64(len(h.ring))
@@ -115,13 +131,13 @@ func (h *Hub) read(pos uint64, b []byte) (next uint64, n int, ok bool) {
 	return pos, n, true
 }
 
-// follow gives all output from what is remembered on to f, until f fails or
-// the Hub closes.
-func (h *Hub) follow(f func([]byte) error) {
+// follow gives all output from what is remembered on to f, until f fails, r
+// leaves or the Hub closes.
+func (h *Hub) follow(r *reader, f func([]byte) error) {
 	buf := make([]byte, chunk)
 	pos := h.oldest()
 	for {
-		next, n, ok := h.read(pos, buf)
+		next, n, ok := h.read(r, pos, buf)
 		if !ok || f(buf[:n]) != nil {
 			return
 		}
@@ -167,9 +183,10 @@ func (h *Hub) View(f *os.File) error {
 		return fmt.Errorf("attach to console: %w", ErrClosed)
 	}
 	h.viewers[f] = struct{}{}
-	done := make(chan struct{})
+	r, followed, done := &reader{}, make(chan struct{}), make(chan struct{})
 	h.wg.Go(func() {
-		h.follow(func(b []byte) error { _, err := f.Write(b); return err })
+		h.follow(r, func(b []byte) error { _, err := f.Write(b); return err })
+		close(followed)
 		h.mu.Lock()
 		delete(h.viewers, f)
 		h.mu.Unlock()
@@ -179,8 +196,34 @@ func (h *Hub) View(f *os.File) error {
 	go func() {
 		defer close(done)
 		h.listen(f)
+		await(f, followed)
+		h.dismiss(r)
 	}()
 	return nil
+}
+
+// await waits until nobody is at the other end of f, or until followed is closed.
+func await(f *os.File, followed <-chan struct{}) {
+	for present(f) {
+		select {
+		case <-followed:
+			return
+		case <-time.After(look):
+		}
+	}
+}
+
+// present tells whether somebody may still read at the other end of f, who
+// perhaps sends no more: writing nothing to a socket fails once that is closed.
+// It goes past the lock of f, which a write to a slow viewer holds.
+func present(f *os.File) bool {
+	c, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var left error
+	err = c.Control(func(fd uintptr) { _, left = unix.Write(int(fd), nil) })
+	return err == nil && left == nil
 }
 
 // listen types what comes from f, until it ends.
@@ -188,15 +231,15 @@ func (h *Hub) listen(f *os.File) {
 	buf := make([]byte, 512)
 	for {
 		n, err := f.Read(buf)
-		if !h.typed(buf[:n]) || err != nil {
+		if !h.typed(f, buf[:n]) || err != nil {
 			return
 		}
 	}
 }
 
 // typed gives b to the guest, waiting until it has taken all of it. It is false
-// when the Hub has closed.
-func (h *Hub) typed(b []byte) bool {
+// when the Hub has closed, or f while the guest took nothing.
+func (h *Hub) typed(f *os.File, b []byte) bool {
 	for {
 		h.mu.Lock()
 		in, closed := h.input, h.closed
@@ -210,13 +253,16 @@ func (h *Hub) typed(b []byte) bool {
 		if len(b) == 0 {
 			return true
 		}
+		if !present(f) {
+			return false
+		}
 		time.Sleep(retry)
 	}
 }
 
 // Log appends all output to f, starting at its end. When f would grow over
-// limit bytes its older half is dropped. f stays the caller's, who closes it
-// after Close.
+// limit bytes its older half is dropped. What f does not take, on a full disk,
+// is missing from it. f stays the caller's, who closes it after Close.
 func (h *Hub) Log(f *os.File, limit int64) error {
 	fi, err := f.Stat()
 	if err != nil {
@@ -228,7 +274,12 @@ func (h *Hub) Log(f *os.File, limit int64) error {
 	if h.closed {
 		return fmt.Errorf("log console: %w", ErrClosed)
 	}
-	h.wg.Go(func() { h.follow(l.append) })
+	h.wg.Go(func() {
+		h.follow(&reader{}, func(b []byte) error {
+			_ = l.append(b) // there may be room again for what comes next
+			return nil
+		})
+	})
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -125,8 +126,68 @@ func TestInput(t *testing.T) {
 	want(b, "lo")
 }
 
+// gone waits until the Hub has let go of all viewers.
+func gone(t *testing.T, h *Hub) {
+	t.Helper()
+	ended := make(chan struct{})
+	go func() {
+		h.wg.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		t.Fatalf("%d viewers, want the one that left forgotten", len(h.viewers))
+	}
+}
+
+// Viewers leave a guest that prints nothing.
+func TestLeave(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		room int // for the input of the viewer
+	}{{"with nothing to say", 10}, {"with input that the guest does not take", 1}} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := New(64)
+			defer h.Close()
+			h.SetInput(&typed{room: tt.room})
+			for range 10 {
+				v, err := h.Attach()
+				if err != nil {
+					t.Fatal(err)
+				}
+				fmt.Fprint(v, "x")
+				v.Close()
+			}
+			gone(t, h)
+		})
+	}
+}
+
 // A viewer that has sent all its input still gets output.
 func TestHalfClosed(t *testing.T) {
+	h := New(64)
+	v, err := h.Attach()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	if err := unix.Shutdown(int(v.Fd()), unix.SHUT_WR); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * look)
+	fmt.Fprint(h.Writer(nil), "still here")
+	got := make([]byte, 10)
+	if _, err := io.ReadFull(v, got); err != nil || string(got) != "still here" {
+		t.Errorf("output = %q, %v", got, err)
+	}
+	h.Close()
+}
+
+// A viewer that has left is forgotten.
+func TestLeaveWhilePrinting(t *testing.T) {
 	h := New(64)
 	a := &typed{room: 10}
 	h.SetInput(a)
@@ -176,5 +237,34 @@ func TestLog(t *testing.T) {
 	}
 	if len(b) > 5096 || !strings.HasSuffix(string(b), "line 298\nline 299\n") || strings.Contains(string(b), "before") {
 		t.Errorf("log of %d bytes:\n%s", len(b), b)
+	}
+}
+
+// A log on a full disk goes on when there is room again.
+func TestLogOnFullDisk(t *testing.T) {
+	f, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	room, err := os.Create(t.TempDir() + "/log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer room.Close()
+	h := New(64)
+	if err := h.Log(f, 1000); err != nil {
+		t.Fatal(err)
+	}
+	w := h.Writer(nil)
+	fmt.Fprint(w, "lost\n")
+	time.Sleep(20 * gather)
+	if err := unix.Dup3(int(room.Fd()), int(f.Fd()), unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(w, "kept\n")
+	h.Close()
+	if b, err := os.ReadFile(room.Name()); err != nil || string(b) != "kept\n" {
+		t.Errorf("log = %q, %v", b, err)
 	}
 }
