@@ -296,6 +296,20 @@ func TestWriteThrough(t *testing.T) {
 	}
 }
 
+// A driver that can choose the cache's mode but not flush starts without a
+// volatile cache.
+func TestWriteThroughWithoutFlush(t *testing.T) {
+	for _, tt := range []struct {
+		feats virtio.Features
+		want  uint64
+	}{{all, 1}, {all &^ featFlush, 0}} {
+		r := newRig(t, Config{}, 1<<20, os.O_RDWR, tt.feats)
+		if got := r.Device(cfgWriteback, 1); got != tt.want {
+			t.Errorf("writeback with features %#x = %d, want %d", tt.feats, got, tt.want)
+		}
+	}
+}
+
 // TestHostError lets the file become shorter than the disk.
 func TestHostError(t *testing.T) {
 	r := newRig(t, Config{}, 1<<20, os.O_RDWR, all)

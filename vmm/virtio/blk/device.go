@@ -133,6 +133,9 @@ func (d *Device) Size() uint64 { return d.geo.size }
 // Activate starts a goroutine for each queue.
 func (d *Device) Activate(a virtio.Activation) error {
 	d.broken = a.Broken
+	if a.Features.Has(featConfigWCE) && !a.Features.Has(featFlush) {
+		d.writeback.Store(0) // section 5.2.5.2: a driver that cannot flush
+	}
 	for i, q := range a.Queues {
 		if q == nil {
 			continue
