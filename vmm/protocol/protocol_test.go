@@ -99,21 +99,48 @@ func FuzzRequest(f *testing.F) {
 	f.Add(b)
 	f.Add([]byte(`{"id":1,"method":"query"}`))
 	f.Add([]byte(`{"id":-1,"spec":{"disks":[{}],"nics":[{"vhost":1}]}}`))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var first, second Request
-		if json.Unmarshal(b, &first) != nil {
-			return
-		}
-		again, err := json.Marshal(first)
+	f.Fuzz(roundTrip[Request])
+}
+
+// FuzzResponse reads responses, which core takes from a process that its guest
+// may have taken over.
+func FuzzResponse(f *testing.F) {
+	for _, v := range []Response{
+		{ID: 1, Error: &Error{Code: InvalidArgument, Field: "boot.kernel", Message: "m"}},
+		{ID: 2, Status: &Status{State: Stopped, PID: 1, Reason: PoweredOff}, Counters: map[string]uint64{"vcpu.exits": 7}},
+	} {
+		b, err := json.Marshal(v)
 		if err != nil {
-			t.Fatalf("a request that was read cannot be sent: %v", err)
+			f.Fatal(err)
 		}
-		if err := json.Unmarshal(again, &second); err != nil {
-			t.Fatalf("a request that was sent cannot be read: %v", err)
-		}
-		third, err := json.Marshal(second)
-		if err != nil || string(third) != string(again) {
-			t.Errorf("sent %s, then %s (%v)", again, third, err)
-		}
-	})
+		f.Add(b)
+	}
+	f.Add([]byte(`{"id":18446744073709551616,"counters":{"x":-1}}`))
+	f.Fuzz(roundTrip[Response])
+}
+
+// FuzzResult reads what a VMM leaves in the file for its result.
+func FuzzResult(f *testing.F) {
+	f.Add([]byte(`{"reason":"failed","message":"KVM gave up"}`))
+	f.Add([]byte(``))
+	f.Fuzz(roundTrip[Result])
+}
+
+// roundTrip reads b as a message, sends what it read, and reads that.
+func roundTrip[M any](t *testing.T, b []byte) {
+	var first, second M
+	if json.Unmarshal(b, &first) != nil {
+		return
+	}
+	again, err := json.Marshal(first)
+	if err != nil {
+		t.Fatalf("a message that was read cannot be sent: %v", err)
+	}
+	if err := json.Unmarshal(again, &second); err != nil {
+		t.Fatalf("a message that was sent cannot be read: %v", err)
+	}
+	third, err := json.Marshal(second)
+	if err != nil || string(third) != string(again) {
+		t.Errorf("sent %s, then %s (%v)", again, third, err)
+	}
 }
