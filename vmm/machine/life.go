@@ -31,7 +31,7 @@ func (m *Machine) Start() error {
 		m.running.Wait()
 		close(m.done)
 	}()
-	go m.watchHalt()
+	m.watcher.Go(m.watchHalt)
 	return nil
 }
 

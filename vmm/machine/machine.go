@@ -62,6 +62,7 @@ type Machine struct {
 	devices []plugged
 	runners []*runner
 	watch   time.Duration // how often the watcher looks for a guest that halted for good
+	watcher sync.WaitGroup
 
 	// mu guards what follows. It is taken by vCPU threads between two runs
 	// and by callers of the life cycle; no lock is taken below it.
@@ -303,6 +304,7 @@ func memoryMap(mem *memory.Memory) []boot.Range {
 
 // Close frees everything. The machine has ended, or was never started.
 func (m *Machine) Close() error {
+	m.watcher.Wait() // it looks at vCPUs, and kicks them
 	m.lifeMu.Lock()
 	defer m.lifeMu.Unlock()
 	var errs []error

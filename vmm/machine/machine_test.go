@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/ashlar-hv/ashlar/vmm/boot"
 	"github.com/ashlar-hv/ashlar/vmm/internal/tinykernel"
 	"github.com/ashlar-hv/ashlar/vmm/memory"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
@@ -97,6 +98,7 @@ func TestEnds(t *testing.T) {
 	}{
 		{"power off", c.PowerOff(), 1, protocol.PoweredOff},
 		{"power off of one in four", c.PowerOff(), 4, protocol.PoweredOff},
+		{"power off of one in sixteen", c.PowerOff(), MaxVCPUs, protocol.PoweredOff},
 		{"reset register", c.Reset(), 1, protocol.Reset},
 		{"keyboard controller", c.Out(0x64, 0xfe).Halt(), 1, protocol.Reset},
 		{"halt", c.Halt(), 1, protocol.Halted},
@@ -214,6 +216,64 @@ func TestPauseAndResume(t *testing.T) {
 	}
 }
 
+// The watcher looks at vCPUs and kicks them: they stay until it has ended.
+func TestCloseWaitsForWatcher(t *testing.T) {
+	s := newSpec(t, tinykernel.Code{}.PowerOff())
+	g, perr := FromSpec(&s.Spec, s.files)
+	if perr != nil {
+		t.Fatal(perr)
+	}
+	release, closed := make(chan struct{}), make(chan error, 1)
+	g.watcher.Go(func() { <-release })
+	go func() { closed <- g.Close() }()
+	select {
+	case <-closed:
+		t.Error("closed under the watcher")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(release)
+	if err := <-closed; err != nil {
+		t.Errorf("Close = %v", err)
+	}
+}
+
+// TestHighMemory has memory above 4 GiB, which the guest writes to, through
+// page tables that it makes for it.
+func TestHighMemory(t *testing.T) {
+	const size = memory.LowTop + 64<<20
+	c := tinykernel.Code{
+		0x48, 0xb8, 0x83, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, // mov rax, 4 GiB | a large page
+		0x48, 0x89, 0x04, 0x25, 0x00, 0x10, 0x00, 0x03, // mov [0x3001000], rax
+		0x48, 0xc7, 0x04, 0x25, 0x20, 0xa0, 0x00, 0x00, 0x03, 0x10, 0x00, 0x03, // mov qword [0xa020], 0x3001003
+		0x48, 0xbb, 0x10, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, // mov rbx, 4 GiB + 0x10
+		0xc7, 0x03, 0x0d, 0xf0, 0xad, 0x0b, // mov dword [rbx], 0xbadf00d
+	}
+	s := newSpec(t, c.PowerOff())
+	s.files[s.Memory].Close()
+	var err error
+	if s.files[s.Memory], err = memory.Create("guest", size); err != nil {
+		t.Fatal(err)
+	}
+	s.MemoryBytes = size
+	g := s.loaded(t)
+	start(t, g)
+	if got := ended(t, g); got.Reason != protocol.PoweredOff {
+		t.Fatalf("result = %+v, want powered-off", got)
+	}
+	if v, err := g.Memory().Load32(memory.HighBase + 0x10); err != nil || v != 0xbadf00d {
+		t.Errorf("above 4 GiB the guest wrote %#x, %v", v, err)
+	}
+	var top uint64
+	for _, r := range memoryMap(g.Memory()) {
+		if r.Type == boot.RAM {
+			top = r.Base + r.Size
+		}
+	}
+	if top != memory.HighBase+64<<20 {
+		t.Errorf("the kernel is told of memory up to %#x", top)
+	}
+}
+
 // The power button raises the SCI; here the guest polls the status register.
 func TestPowerButton(t *testing.T) {
 	c := tinykernel.Code{}.Out16(0x602, 1<<8).Print("ready")
@@ -285,7 +345,10 @@ func TestFromSpecRefuses(t *testing.T) {
 		{"odd memory", func(s *spec) { s.MemoryBytes++ }, "memoryBytes", protocol.InvalidArgument},
 		{"other memory", func(s *spec) { s.MemoryBytes *= 2 }, "memory", protocol.InvalidArgument},
 		{"UUID", func(s *spec) { s.UUID = "7" }, "uuid", protocol.InvalidArgument},
-		{"no KVM", func(s *spec) { s.files[s.KVM], _ = os.Open(os.DevNull) }, "", protocol.Unavailable},
+		{"no KVM", func(s *spec) {
+			s.files[s.KVM].Close()
+			s.files[s.KVM], _ = os.Open(os.DevNull)
+		}, "", protocol.Unavailable},
 		{"no such descriptor", func(s *spec) { s.Boot.Kernel = 99 }, "boot.kernel", protocol.InvalidArgument},
 		{"negative descriptor", func(s *spec) { s.Log = -1 }, "log", protocol.InvalidArgument},
 		{"descriptor twice", func(s *spec) { s.Entropy = s.Log }, "entropy", protocol.InvalidArgument},

@@ -3,6 +3,8 @@ package machine
 import (
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ashlar-hv/ashlar/vmm/iouring"
 	"github.com/ashlar-hv/ashlar/vmm/jail"
 	"github.com/ashlar-hv/ashlar/vmm/kvm"
@@ -12,5 +14,11 @@ import (
 // Rules are the system calls that a machine needs from Load on, besides those
 // of every Go program.
 func Rules() []jail.Rule {
-	return slices.Concat(kvm.Rules(), iouring.Rules(), vnet.Rules(), jail.Files())
+	return slices.Concat(kvm.Rules(), iouring.Rules(), vnet.Rules(), []jail.Rule{
+		jail.Allow(unix.SYS_FSTAT, "sizes of kernel, initramfs and console log"),
+		jail.Allow(unix.SYS_PREAD64, "loading kernel and initramfs; halving the console log"),
+		jail.Allow(unix.SYS_PWRITE64, "console log"),
+		jail.Allow(unix.SYS_FTRUNCATE, "console log, which is bounded"),
+		jail.Allow(unix.SYS_FSYNC, "disks, when the guest has ended"),
+	})
 }

@@ -30,7 +30,7 @@ const (
 	devicesOnBus    = 31 // slots 1 to 31
 	fixedDevices    = 2  // entropy and console
 	maxDisksAndNICs = devicesOnBus - fixedDevices
-	maxDiskQueues   = 64 // of all disks: each has a thread
+	maxDiskQueues   = 64 // of all disks: each has a thread, and up to two of the kernel
 )
 
 func invalid(field, format string, args ...any) *protocol.Error {

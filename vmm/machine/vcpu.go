@@ -104,16 +104,20 @@ func (r *runner) mmio() error {
 	if err != nil {
 		return err
 	}
-	bus := r.m.bus
+	r.m.access(a)
+	return nil
+}
+
+// access makes an access to ECAM or a BAR.
+func (m *Machine) access(a kvm.MMIO) {
 	switch off := a.GPA - arch.ECAMBase; {
 	case off < pci.ECAMSize && a.Write:
-		bus.Write(off, a.Data)
+		m.bus.Write(off, a.Data)
 	case off < pci.ECAMSize:
-		bus.Read(off, a.Data)
+		m.bus.Read(off, a.Data)
 	case a.Write:
-		bus.MMIOWrite(a.GPA, a.Data) // where nothing answers it is lost
-	case !bus.MMIORead(a.GPA, a.Data):
+		m.bus.MMIOWrite(a.GPA, a.Data) // where nothing answers it is lost
+	case !m.bus.MMIORead(a.GPA, a.Data):
 		pci.Ones(a.Data)
 	}
-	return nil
 }
