@@ -38,8 +38,8 @@ func TestLife(t *testing.T) {
 		t.Errorf("started machine = %v", vm)
 	}
 	guest, disks := l.core.Spec(vm.Uid)
-	if guest.Disks == 0 || guest.Disks != len(disks) {
-		t.Errorf("core was told of %d disks, and has made %d", guest.Disks, len(disks))
+	if len(guest.Disks) != len(disks) || guest.Disks[0] != vm.Disks[0].SizeBytes {
+		t.Errorf("core was told of disks of %d bytes, and has made %v", guest.Disks, disks)
 	}
 	if guest.Name != "demo" || guest.VCPUs != 2 || guest.Cmdline != "console=ttyS0" || guest.NICs[0].MAC != vm.NetworkInterfaces[0].MacAddress {
 		t.Errorf("core was told %v", guest)

@@ -212,7 +212,7 @@ func newUID() string {
 }
 
 var (
-	diskField  = regexp.MustCompile(`^disks\[(\d{1,2})\](?:\.(image|size))?$`)
+	diskField  = regexp.MustCompile(`^(?:guest\.)?disks\[(\d{1,2})\](?:\.(image|size))?$`)
 	guestNIC   = regexp.MustCompile(`^(?:guest\.)?nics\[(\d)\](?:\.(network|mac))?$`)
 	guestField = map[string]string{
 		"guest.kernel": "boot.kernel", "guest.initramfs": "boot.initramfs", "guest.cmdline": "boot.cmdline",

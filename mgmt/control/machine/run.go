@@ -264,7 +264,7 @@ func (m *Machine) startCall() (hostcall.Call, error) {
 	m.mu.Lock()
 	rec := m.rec
 	m.mu.Unlock()
-	guest := &hostcall.Guest{Name: rec.ID, VCPUs: int(rec.CPUs), MemoryBytes: uint64(rec.MemoryBytes), Cmdline: rec.Cmdline, Disks: len(rec.Disks)}
+	guest := &hostcall.Guest{Name: rec.ID, VCPUs: int(rec.CPUs), MemoryBytes: uint64(rec.MemoryBytes), Cmdline: rec.Cmdline}
 	var err error
 	if guest.Kernel, err = m.imageUID("boot.kernel", rec.Kernel); err != nil {
 		return hostcall.Call{}, err
@@ -273,6 +273,9 @@ func (m *Machine) startCall() (hostcall.Call, error) {
 		if guest.Initramfs, err = m.imageUID("boot.initramfs", rec.Initramfs); err != nil {
 			return hostcall.Call{}, err
 		}
+	}
+	for _, d := range rec.Disks {
+		guest.Disks = append(guest.Disks, d.Size)
 	}
 	for _, n := range rec.NICs {
 		guest.NICs = append(guest.NICs, hostcall.NIC{Network: n.Network, MAC: n.MAC})

@@ -277,7 +277,7 @@ func TestCore(t *testing.T) {
 	c.must(hostcall.Call{Method: hostcall.GuestCreate, ID: guest, Disks: []hostcall.Disk{{Size: 16 << 20}}})
 	spec := func() *hostcall.Guest {
 		return &hostcall.Guest{Name: "vm", VCPUs: 2, MemoryBytes: 128 << 20, Kernel: kernel, Initramfs: initramfs,
-			Cmdline: "console=ttyS0 panic=-1 quiet", Disks: 1, NICs: []hostcall.NIC{{Network: "nat", MAC: "02:00:00:00:00:01"}}}
+			Cmdline: "console=ttyS0 panic=-1 quiet", Disks: []int64{16 << 20}, NICs: []hostcall.NIC{{Network: "nat", MAC: "02:00:00:00:00:01"}}}
 	}
 	wrong := spec()
 	wrong.Kernel = bad

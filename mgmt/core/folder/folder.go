@@ -209,10 +209,11 @@ func (s *Store) Delete(id string) error {
 	return nil
 }
 
-// OpenDisks opens the n disks of the guest id for reading and writing, without
-// the page cache where the file system can (O_DIRECT), in their order. Another
-// number of disks than n is an error: a guest must not run without its data.
-func (s *Store) OpenDisks(id string, n int) (disks []*os.File, err error) {
+// OpenDisks opens the disks of the guest id for reading and writing, without
+// the page cache where the file system can (O_DIRECT), in their order. sizes
+// are what they have at least, in bytes. Fewer, more or smaller ones are an
+// error: a guest must not run without its data.
+func (s *Store) OpenDisks(id string, sizes []int64) (disks []*os.File, err error) {
 	defer func() {
 		if err != nil {
 			for _, d := range disks {
@@ -221,16 +222,21 @@ func (s *Store) OpenDisks(id string, n int) (disks []*os.File, err error) {
 			disks = nil
 		}
 	}()
-	for i := range n {
+	for i, size := range sizes {
 		f, err := s.openDisk(id, i)
 		if err != nil {
-			return disks, unreadable(i, err)
+			return disks, unreadable(i, "cannot be opened: %v", err)
 		}
 		disks = append(disks, f)
+		if info, err := f.Stat(); err != nil {
+			return disks, unreadable(i, "cannot be looked at: %v", err)
+		} else if info.Size() < size {
+			return disks, unreadable(i, "has %d bytes and had %d", info.Size(), size)
+		}
 	}
-	if _, err := os.Lstat(s.diskPath(id, n)); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(s.diskPath(id, len(sizes))); !errors.Is(err, fs.ErrNotExist) {
 		return disks, &hostcall.Error{Code: hostcall.FailedPrecondition, Field: "guest.disks",
-			Message: fmt.Sprintf("The guest has more than the %d disks that it was to be started with.", n)}
+			Message: fmt.Sprintf("The guest has more than the %d disks that it was to be started with.", len(sizes))}
 	}
 	return disks, nil
 }
@@ -242,16 +248,17 @@ func (s *Store) openDisk(id string, i int) (*os.File, error) {
 	if errors.Is(err, unix.EINVAL) {
 		f, err = os.OpenFile(s.diskPath(id, i), os.O_RDWR, 0)
 	}
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return nil, path.Err // the path is nobody's business but ours
+	}
 	return f, err
 }
 
 // unreadable is the refusal for a guest whose disk i cannot be used.
-func unreadable(i int, err error) error {
-	message := fmt.Sprintf("The guest's disk %d cannot be opened: %v. Look at the host's data disk.", i, errors.Unwrap(err))
-	if errors.Is(err, fs.ErrNotExist) {
-		message = fmt.Sprintf("The guest's disk %d is gone from the host's data disk: the guest is not started without it.", i)
-	}
-	return &hostcall.Error{Code: hostcall.FailedPrecondition, Field: fmt.Sprintf("guest.disks[%d]", i), Message: message}
+func unreadable(i int, format string, args ...any) error {
+	return &hostcall.Error{Code: hostcall.FailedPrecondition, Field: fmt.Sprintf("guest.disks[%d]", i),
+		Message: fmt.Sprintf("The guest's disk %d on the host's data disk "+format+": the guest is not started without it.", append([]any{i}, args...)...)}
 }
 
 // NewLog starts a console log for the guest id. The one of its last life stays

@@ -67,7 +67,7 @@ func TestLife(t *testing.T) {
 	if err := s.Create(id(7), disks); err != nil {
 		t.Fatalf("Create: %v", err)
 	}
-	files, err := s.OpenDisks(id(7), 3)
+	files, err := s.OpenDisks(id(7), []int64{1024, 4096, 1 << 20})
 	if err != nil || len(files) != 3 {
 		t.Fatalf("OpenDisks = %v, %v", files, err)
 	}
@@ -213,22 +213,23 @@ func TestOpenDisksWantsEveryDisk(t *testing.T) {
 	if err := s.Create(id(7), []hostcall.Disk{{Size: 4096}, {Size: 4096}}); err != nil {
 		t.Fatalf("Create: %v", err)
 	}
-	refused := func(n int, field string) {
+	refused := func(field string, sizes ...int64) {
 		t.Helper()
-		files, err := s.OpenDisks(id(7), n)
+		files, err := s.OpenDisks(id(7), sizes)
 		var e *hostcall.Error
 		if files != nil || !errors.As(err, &e) || e.Code != hostcall.FailedPrecondition || e.Field != field {
-			t.Errorf("OpenDisks(%d) = %v, %v; want a refusal that names %s", n, files, err, field)
+			t.Errorf("OpenDisks(%v) = %v, %v; want a refusal that names %s", sizes, files, err, field)
 		}
 	}
-	refused(1, "guest.disks")
-	refused(3, "guest.disks[2]")
+	refused("guest.disks", 4096)
+	refused("guest.disks[2]", 4096, 4096, 4096)
+	refused("guest.disks[1]", 4096, 4608)
 	if err := os.Remove(s.diskPath(id(7), 0)); err != nil {
 		t.Fatal(err)
 	}
-	refused(2, "guest.disks[0]")
+	refused("guest.disks[0]", 4096, 4096)
 	if err := os.Mkdir(s.diskPath(id(7), 0), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	refused(2, "guest.disks[0]")
+	refused("guest.disks[0]", 4096, 4096)
 }

@@ -239,7 +239,7 @@ func (b *bench) restart(t *testing.T) {
 }
 
 func (b *bench) guest(name string) *hostcall.Guest {
-	return &hostcall.Guest{Name: name, VCPUs: 1, MemoryBytes: 64 << 20, Kernel: b.kernel, Disks: 2,
+	return &hostcall.Guest{Name: name, VCPUs: 1, MemoryBytes: 64 << 20, Kernel: b.kernel, Disks: []int64{1 << 20, 8192},
 		NICs: []hostcall.NIC{{Network: "lan", MAC: "02:00:00:00:00:01"}}}
 }
 

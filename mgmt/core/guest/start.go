@@ -54,8 +54,8 @@ func (m *Manager) check(g *hostcall.Guest) error {
 		return invalid("vcpus", "A guest has 1 to %d processors, not %d.", maxVCPUs, g.VCPUs)
 	case g.MemoryBytes < memoryMin || g.MemoryBytes > memoryMax || g.MemoryBytes%memoryUnit != 0:
 		return invalid("memoryBytes", "A guest has a multiple of 2 MiB of memory, 32 MiB to 1 TiB, not %d bytes.", g.MemoryBytes)
-	case g.Disks < 0 || g.Disks > folder.MaxDisks:
-		return invalid("disks", "A guest has at most %d disks, not %d.", folder.MaxDisks, g.Disks)
+	case len(g.Disks) > folder.MaxDisks:
+		return invalid("disks", "A guest has at most %d disks, not %d.", folder.MaxDisks, len(g.Disks))
 	case len(g.Cmdline) > maxCmdline || !printable(g.Cmdline):
 		return invalid("cmdline", "A kernel command line has at most %d printable characters.", maxCmdline)
 	}

@@ -115,9 +115,10 @@ type Guest struct {
 	Kernel      string `json:"kernel"`              // image
 	Initramfs   string `json:"initramfs,omitempty"` // image
 	Cmdline     string `json:"cmdline,omitempty"`
-	// Disks is how many GuestCreate made: a guest with fewer is not started.
-	Disks int   `json:"disks,omitempty"`
-	NICs  []NIC `json:"nics,omitempty"`
+	// Disks is how many bytes each disk that GuestCreate made has at least: a
+	// guest with fewer or smaller ones is not started.
+	Disks []int64 `json:"disks,omitempty"`
+	NICs  []NIC   `json:"nics,omitempty"`
 }
 
 // A NIC of a guest.
