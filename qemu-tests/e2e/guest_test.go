@@ -243,9 +243,9 @@ func TestUnreadableDiskIsRefused(t *testing.T) {
 	h := sharedHost(t)
 	h.create(t, "no-disk", testVM("", &v1.Disk{SizeBytes: 8 << 20}, &v1.Disk{SizeBytes: 8 << 20}))
 	t.Cleanup(func() { h.remove(t, "no-disk") })
-	disks := strings.Fields(h.shell(t, "ls -d /data/guests/"+h.vm(t, "no-disk").Uid+"/disk*"))
-	if len(disks) != 2 {
-		t.Fatalf("the guest has the disks %v, want 2", disks)
+	dir := "/data/guests/" + h.vm(t, "no-disk").Uid
+	if got := h.shell(t, "ls "+dir); !strings.Contains(got, "disk-0") || !strings.Contains(got, "disk-1") {
+		t.Fatalf("the guest's folder holds %q, want disk-0 and disk-1", got)
 	}
 	start := func() error {
 		r, err := h.VirtualMachines.StartVirtualMachine(within(t, time.Minute), connect.NewRequest(&v1.StartVirtualMachineRequest{Name: "virtualMachines/no-disk"}))
@@ -254,12 +254,12 @@ func TestUnreadableDiskIsRefused(t *testing.T) {
 		}
 		return h.done(t, r.Msg)
 	}
-	h.shell(t, "truncate -s 0 "+disks[0])
-	if err := start(); err == nil || !strings.Contains(err.Error(), "disk") {
-		t.Errorf("start with an empty disk gives %v, want an error that speaks of the disk", err)
+	h.shell(t, ": > "+dir+"/disk-0")
+	if err := start(); err == nil || !strings.Contains(err.Error(), "disk 0") {
+		t.Errorf("start with an empty disk gives %v, want an error that speaks of disk 0", err)
 	}
-	h.shell(t, "truncate -s 8M "+disks[0])
-	h.shell(t, "rm "+disks[1])
+	h.shell(t, "truncate -s 8M "+dir+"/disk-0")
+	h.shell(t, "rm "+dir+"/disk-1")
 	if err := start(); err == nil || !strings.Contains(err.Error(), "disk 1") {
 		t.Errorf("start without the second disk gives %v, want an error that speaks of disk 1", err)
 	}
