@@ -56,7 +56,7 @@ func parseArgs(args []string, stderr io.Writer) (options, error) {
 	flags := flag.NewFlagSet("build "+profile.Name, flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&o.output, "o", output, "the `file` to write")
-	flags.IntVar(&o.jobs, "j", runtime.NumCPU(), "compilers at a time")
+	flags.IntVar(&o.jobs, "j", runtime.NumCPU()+1, "compilers at a time: one more than CPUs, so that none waits for a disk")
 	flags.BoolVar(&o.printHash, "print-hash", false, "print the name of the build in the cache, and build nothing")
 	flags.BoolVar(&o.keep, "keep", false, "keep the object tree for the next build")
 	if err := flags.Parse(args[1:]); err != nil {
