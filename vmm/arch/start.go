@@ -2,6 +2,7 @@ package arch
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/ashlar-hv/ashlar/vmm/kvm"
@@ -23,32 +24,85 @@ const (
 	largePage = 2 << 20
 )
 
-// Selectors that the boot protocol asks for (__BOOT_CS and __BOOT_DS), and a
-// task state segment.
+// Selectors that the 64-bit boot protocol asks for (__BOOT_CS and __BOOT_DS), and
+// a task state segment. The other protocols leave the numbers open.
 const (
-	bootCS = 0x10
-	bootDS = 0x18
-	bootTR = 0x20
+	bootCS  = 0x10
+	bootDS  = 0x18
+	bootTR  = 0x20
+	gdtSize = 5 * 8
 )
 
-// descriptor is a segment descriptor: access is type, S, DPL and P, flags are
-// AVL, L, D and G.
-func descriptor(access, flags uint64) uint64 {
-	const limit = 0xfffff
-	return limit&0xffff | access<<40 | limit>>16<<48 | flags<<52
+// Types of segments, and the limits of flat ones and of a 32-bit TSS, in bytes
+// less one.
+const (
+	typeCode  = 0xb // executed, read, accessed
+	typeData  = 0x3 // read, written, accessed
+	typeTSS   = 0xb // 32-bit (in long mode 64-bit), busy
+	flatLimit = 0xffffffff
+	tssLimit  = 0x67
+)
+
+// descriptor is the segment descriptor of s (Intel SDM volume 3 section 3.4.5),
+// whose base is zero.
+func descriptor(s kvm.Segment) uint64 {
+	limit := uint64(s.Limit)
+	if s.G != 0 {
+		limit >>= 12
+	}
+	access := s.Type | s.S<<4 | s.DPL<<5 | s.Present<<7
+	flags := s.AVL | s.L<<1 | s.DB<<2 | s.G<<3
+	return limit&0xffff | uint64(access)<<40 | limit>>16<<48 | uint64(flags)<<52
 }
 
-// WriteBootTables puts the GDT and page tables into mem: 4 GiB, every address
-// at itself, in pages of 2 MiB.
-func WriteBootTables(mem *memory.Memory) error {
-	le := binary.LittleEndian
-	gdt := make([]byte, 5*8)
-	le.PutUint64(gdt[bootCS:], descriptor(0x9b, 0xa))
-	le.PutUint64(gdt[bootDS:], descriptor(0x93, 0xc))
-	le.PutUint64(gdt[bootTR:], descriptor(0x8b, 0x8))
-	if err := mem.WriteAt(GDT, gdt); err != nil {
+// segments sets the segment registers of s: code as given, flat data, a TSS, and
+// the GDT where WriteGDT puts it.
+func segments(s *kvm.Sregs, code kvm.Segment) {
+	data := kvm.Segment{Limit: flatLimit, Selector: bootDS, Type: typeData, Present: 1, DB: 1, S: 1, G: 1}
+	s.CS = code
+	s.DS, s.ES, s.FS, s.GS, s.SS = data, data, data, data, data
+	s.TR = kvm.Segment{Limit: tssLimit, Selector: bootTR, Type: typeTSS, Present: 1}
+	s.GDT = kvm.DTable{Base: GDT, Limit: gdtSize - 1}
+	s.IDT = kvm.DTable{}
+}
+
+// WriteGDT puts the descriptors of the segment registers of s into mem, at GDT.
+func WriteGDT(mem *memory.Memory, s *kvm.Sregs) error {
+	b := make([]byte, gdtSize)
+	for _, seg := range []kvm.Segment{s.CS, s.DS, s.TR} {
+		binary.LittleEndian.PutUint64(b[seg.Selector:], descriptor(seg))
+	}
+	if err := mem.WriteAt(GDT, b); err != nil {
 		return fmt.Errorf("write GDT: %w", err)
 	}
+	return nil
+}
+
+// WriteBIOSData puts into mem what kernels look for at the end of low memory on a
+// PC, multiboot ones before anything else: in the BIOS data area (from 0x400 on)
+// the segment of the extended one and the size of memory below it in KiB, and in
+// the extended one, which is reserved, its own size in KiB.
+func WriteBIOSData(mem *memory.Memory) error {
+	const (
+		ebdaSegment = 0x40e
+		baseMemory  = 0x413
+		ebdaKiB     = (640<<10 - LowReserved) >> 10
+	)
+	le := binary.LittleEndian
+	err := errors.Join(
+		mem.WriteAt(ebdaSegment, le.AppendUint16(nil, LowReserved>>4)),
+		mem.WriteAt(baseMemory, le.AppendUint16(nil, LowReserved>>10)),
+		mem.WriteAt(LowReserved, []byte{ebdaKiB}))
+	if err != nil {
+		return fmt.Errorf("write BIOS data area: %w", err)
+	}
+	return nil
+}
+
+// WritePageTables puts the page tables of LongMode into mem: 4 GiB, every
+// address at itself, in pages of 2 MiB.
+func WritePageTables(mem *memory.Memory) error {
+	le := binary.LittleEndian
 	const pml4, pdpt, pd = 0, pageSize, 2 * pageSize
 	t := make([]byte, 6*pageSize)
 	le.PutUint64(t[pml4:], PageTables+pdpt|ptePage)
@@ -64,24 +118,30 @@ func WriteBootTables(mem *memory.Memory) error {
 	return nil
 }
 
-// LongMode changes s to the state that the 64-bit boot protocol asks for.
+// LongMode changes s to the state that the 64-bit boot protocol of Linux asks
+// for. It needs WriteGDT and WritePageTables.
 func LongMode(s *kvm.Sregs) {
-	code := kvm.Segment{Limit: 0xffffffff, Selector: bootCS, Type: 0xb, Present: 1, L: 1, S: 1, G: 1}
-	data := kvm.Segment{Limit: 0xffffffff, Selector: bootDS, Type: 0x3, Present: 1, DB: 1, S: 1, G: 1}
-	s.CS = code
-	s.DS, s.ES, s.FS, s.GS, s.SS = data, data, data, data, data
-	s.TR = kvm.Segment{Limit: 0xfffff, Selector: bootTR, Type: 0xb, Present: 1, G: 1}
-	s.GDT = kvm.DTable{Base: GDT, Limit: 5*8 - 1}
-	s.IDT = kvm.DTable{}
+	segments(s, kvm.Segment{Limit: flatLimit, Selector: bootCS, Type: typeCode, Present: 1, L: 1, S: 1, G: 1})
 	s.CR0 = cr0PE | cr0ET | cr0NE | cr0PG
 	s.CR3 = PageTables
 	s.CR4 = cr4PAE
 	s.EFER = eferLME | eferLMA
 }
 
-// Registers are the general registers at the kernel's 64-bit entry.
-func Registers(rip, rsi uint64) kvm.Regs {
-	return kvm.Regs{RIP: rip, RSI: rsi, RFLAGS: 1 << 1}
+// ProtectedMode changes s to the state that PVH (x86/HVM direct boot ABI, "BSP
+// initial state") and multiboot (Multiboot Specification 0.6.96 section 3.2) ask
+// for: 32 bits, flat segments, a TSS, no paging. It needs WriteGDT.
+func ProtectedMode(s *kvm.Sregs) {
+	segments(s, kvm.Segment{Limit: flatLimit, Selector: bootCS, Type: typeCode, Present: 1, DB: 1, S: 1, G: 1})
+	s.CR0 = cr0PE | cr0ET // ET is always set
+	s.CR3, s.CR4 = 0, 0
+	s.EFER = 0
+}
+
+// Registers are the general registers at an entry rip: interrupts off, all else
+// zero.
+func Registers(rip uint64) kvm.Regs {
+	return kvm.Regs{RIP: rip, RFLAGS: 1 << 1}
 }
 
 // MSRs that every vCPU starts with.

@@ -57,7 +57,7 @@ func TestLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Entry{RIP: tinykernel.Pref + 0x200, RSI: 0x7000}); e != want {
+	if want := (Entry{Mode: LongMode, RIP: tinykernel.Pref + 0x200, RSI: 0x7000}); e != want {
 		t.Errorf("entry = %+v, want %+v", e, want)
 	}
 	read := func(gpa uint64, n int) []byte {
@@ -114,20 +114,23 @@ func TestLoadRefuses(t *testing.T) {
 			if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.says) || e != (Entry{}) {
 				t.Errorf("Into = %+v, %v, want %v and %q", e, err, tt.want, tt.says)
 			}
+			untouched(t, mem)
 		})
 	}
 }
 
-func TestParseRefuses(t *testing.T) {
+func TestBzImageRefuses(t *testing.T) {
 	le := binary.LittleEndian
 	for _, tt := range []struct {
 		name string
 		edit func([]byte) []byte
 		says string
 	}{
-		{"empty", func([]byte) []byte { return nil }, "too few"},
-		{"text", func(b []byte) []byte { return bytes.Repeat([]byte("text"), 1000) }, "not a bzImage"},
-		{"no boot flag", func(b []byte) []byte { b[0x1fe] = 0; return b }, "not a bzImage"},
+		{"empty", func([]byte) []byte { return nil }, "empty"},
+		{"text", func(b []byte) []byte { return bytes.Repeat([]byte("text"), 1000) }, "no known kind: want a bzImage"},
+		{"one byte", func(b []byte) []byte { return b[:1] }, "no known kind"},
+		{"no boot flag", func(b []byte) []byte { b[0x1fe] = 0; return b }, "no known kind"},
+		{"start of a header", func(b []byte) []byte { return b[:0x206] }, "too few for a bzImage"},
 		{"old protocol", func(b []byte) []byte { le.PutUint16(b[0x206:], 0x20b); return b }, "boot protocol 2.11"},
 		{"zImage", func(b []byte) []byte { b[0x211] = 0; return b }, "zImage"},
 		{"32-bit", func(b []byte) []byte { b[0x236] = 0; return b }, "no 64-bit entry"},
@@ -147,63 +150,135 @@ func TestParseRefuses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := tt.edit(tinykernel.Image(make([]byte, 100)))
-			im, err := Parse(bytes.NewReader(b), int64(len(b)))
-			if !errors.Is(err, ErrKernel) || !strings.Contains(err.Error(), tt.says) {
-				t.Errorf("Parse = %+v, %v, want ErrKernel with %q", im, err, tt.says)
-			}
+			refused(t, b, tt.says)
 		})
 	}
-	if _, err := Parse(bytes.NewReader(nil), 1<<40); !errors.Is(err, ErrKernel) {
-		t.Errorf("Parse of 1 TiB = %v, want ErrKernel", err)
+	if _, err := parse(bytes.NewReader(nil), 1<<40); !errors.Is(err, ErrKernel) {
+		t.Errorf("parse of 1 TiB = %v, want ErrKernel", err)
 	}
 }
 
-func TestPlace(t *testing.T) {
+// refused checks that the image b is refused with such words, and that nothing
+// is copied.
+func refused(t *testing.T, b []byte, says string) {
+	t.Helper()
+	mem := newMemory(t, 4<<20)
+	e, err := load(t, b).Into(mem)
+	if !errors.Is(err, ErrKernel) || !strings.Contains(err.Error(), says) || e != (Entry{}) {
+		t.Errorf("Into = %+v, %v, want ErrKernel with %q", e, err, says)
+	}
+	untouched(t, mem)
+}
+
+// untouched checks that memory is all zero.
+func untouched(t *testing.T, mem *memory.Memory) {
+	t.Helper()
+	b := make([]byte, mem.Size())
+	if err := mem.ReadAt(0, b); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(b, make([]byte, len(b))) {
+		t.Error("memory was written to before all was checked")
+	}
+}
+
+func TestAddress(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		im   Image
+		im   bzImage
 		top  uint64
 		want uint64 // 0: refused
 	}{
-		{"where it likes", Image{pref: 16 << 20, initSize: 10 << 20, alignment: 2 << 20}, 32 << 20, 16 << 20},
-		{"just fits", Image{pref: 16 << 20, initSize: 16 << 20, alignment: 2 << 20}, 32 << 20, 16 << 20},
-		{"lower", Image{pref: 16 << 20, initSize: 17 << 20, alignment: 2 << 20, relocatable: true}, 32 << 20, 2 << 20},
-		{"fixed", Image{pref: 16 << 20, initSize: 17 << 20, alignment: 2 << 20}, 32 << 20, 0},
-		{"nowhere", Image{pref: 16 << 20, initSize: 31 << 20, alignment: 2 << 20, relocatable: true}, 32 << 20, 0},
-		{"high", Image{pref: 1 << 63, initSize: 1 << 20, alignment: 1 << 20}, 32 << 20, 0},
-		{"alignment", Image{pref: 1 << 62, initSize: 1 << 20, alignment: 1 << 31, relocatable: true}, 32 << 20, 0},
+		{"where it likes", bzImage{pref: 16 << 20, initSize: 10 << 20, alignment: 2 << 20}, 32 << 20, 16 << 20},
+		{"just fits", bzImage{pref: 16 << 20, initSize: 16 << 20, alignment: 2 << 20}, 32 << 20, 16 << 20},
+		{"lower", bzImage{pref: 16 << 20, initSize: 17 << 20, alignment: 2 << 20, relocatable: true}, 32 << 20, 2 << 20},
+		{"fixed", bzImage{pref: 16 << 20, initSize: 17 << 20, alignment: 2 << 20}, 32 << 20, 0},
+		{"nowhere", bzImage{pref: 16 << 20, initSize: 31 << 20, alignment: 2 << 20, relocatable: true}, 32 << 20, 0},
+		{"high", bzImage{pref: 1 << 63, initSize: 1 << 20, alignment: 1 << 20}, 32 << 20, 0},
+		{"alignment", bzImage{pref: 1 << 62, initSize: 1 << 20, alignment: 1 << 31, relocatable: true}, 32 << 20, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := tt.im.place(tt.top)
+			got, err := tt.im.address(tt.top)
 			if got != tt.want || (err == nil) != (tt.want != 0) || err != nil && !errors.Is(err, ErrMemory) {
-				t.Errorf("place = %#x, %v, want %#x", got, err, tt.want)
+				t.Errorf("address = %#x, %v, want %#x", got, err, tt.want)
 			}
 		})
 	}
 }
 
-// A header that passes leads to no access outside the file or memory, and what
-// is loaded lies where it says.
-func FuzzParse(f *testing.F) {
-	f.Add(tinykernel.Image([]byte{0xf4}))
-	f.Add(tinykernel.Image(make([]byte, 4096))[:2000])
-	f.Add([]byte("MZ"))
+// The boot data of each protocol has room for the longest memory map.
+func TestMemoryMapFits(t *testing.T) {
+	for _, image := range [][]byte{
+		tinykernel.Image([]byte{0xf4}), tinykernel.PVH([]byte{0xf4}).Image(), tinykernel.Multiboot([]byte{0xf4}),
+	} {
+		mem := newMemory(t, 32<<20)
+		l := load(t, image)
+		l.Map = make([]Range, maxRanges)
+		if e, err := l.Into(mem); err != nil {
+			t.Errorf("Into = %+v, %v", e, err)
+		}
+		if !bytes.Equal(read(t, mem, l.Params+paramsSize, 4096), make([]byte, 4096)) {
+			t.Error("the boot data is longer than its page")
+		}
+		l.Map = make([]Range, maxRanges+1)
+		if _, err := l.Into(mem); err == nil {
+			t.Error("a longer memory map is taken")
+		}
+	}
+}
+
+// fuzzLoad loads images of any bytes: one that passes leads to no access outside
+// the file or memory, and is entered where something was loaded; one that does
+// not has changed nothing.
+func fuzzLoad(f *testing.F) {
 	mem := newMemory(f, 4<<20)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		im, err := Parse(bytes.NewReader(b), int64(len(b)))
+		e, err := load(t, b).Into(mem)
 		if err != nil {
-			if !errors.Is(err, ErrKernel) {
-				t.Fatalf("Parse = %v, want ErrKernel", err)
+			if e != (Entry{}) || !errors.Is(err, ErrKernel) && !errors.Is(err, ErrMemory) {
+				t.Fatalf("Into = %+v, %v", e, err)
 			}
 			return
 		}
-		if im.codeOffset+int64(im.codeSize) > int64(len(b)) || im.initSize < im.codeSize {
-			t.Fatalf("image of %d bytes: %+v", len(b), im)
+		if e.RIP < highMemory || !mem.Contains(e.RIP, 1) {
+			t.Fatalf("entry at %#x", e.RIP)
 		}
-		l := load(t, b)
-		e, err := l.Into(mem)
-		if err == nil && !mem.Contains(e.RIP-entryOffset, im.initSize) {
-			t.Fatalf("loaded at %#x", e.RIP)
+		im, err := parse(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := im.place(4 << 20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range p.segments {
+			checkLoaded(t, mem, g, b)
 		}
 	})
+}
+
+// checkLoaded checks that segment g of image b is in mem and in its bounds.
+func checkLoaded(t testing.TB, mem *memory.Memory, g segment, b []byte) {
+	t.Helper()
+	if g.at < highMemory || g.memSize < g.fileSize || !mem.Contains(g.at, g.memSize) {
+		t.Fatalf("segment %+v", g)
+	}
+	got := make([]byte, g.memSize)
+	if err := mem.ReadAt(g.at, got); err != nil {
+		t.Fatal(err)
+	}
+	want := make([]byte, g.memSize)
+	if g.fileSize > 0 {
+		copy(want, b[g.off:g.off+g.fileSize])
+	}
+	if !bytes.Equal(got, want) {
+		t.Fatalf("segment %+v is not as in the file", g)
+	}
+}
+
+func FuzzBzImage(f *testing.F) {
+	f.Add(tinykernel.Image([]byte{0xf4}))
+	f.Add(tinykernel.Image(make([]byte, 4096))[:2000])
+	f.Add([]byte("MZ"))
+	fuzzLoad(f)
 }

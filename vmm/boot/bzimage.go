@@ -1,25 +1,8 @@
-// Package boot loads a Linux kernel into guest memory and says how to enter it,
-// by the 64-bit boot protocol (Documentation/arch/x86/boot.rst of Linux 6.12,
-// "64-bit BOOT PROTOCOL"). Kernels from protocol 2.12 (Linux 3.8) on will do.
-//
-// The image is somebody else's file: Parse checks its header whole before a
-// byte of it is loaded.
 package boot
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
-	"io"
 	"math/bits"
-)
-
-// What is wrong with the parts that a guest is booted from.
-var (
-	ErrKernel    = errors.New("bad kernel image")
-	ErrInitramfs = errors.New("bad initramfs")
-	ErrCmdline   = errors.New("bad kernel command line")
-	ErrMemory    = errors.New("too little memory")
 )
 
 // Offsets in the image, from its start; the boot parameters have the header at
@@ -60,68 +43,66 @@ const (
 	loaderUndefined     = 0xff
 	videoNormal         = 0xffff
 	defaultSetupSectors = 4
-	highMemory          = 1 << 20
-	// maxImage bounds an image in bytes; real ones have some ten MiB.
-	maxImage = 1 << 30
+	cmdlineFallback     = 255
 )
 
-// An Image is a bzImage whose header has been checked.
-type Image struct {
-	header       []byte // from headerStart
-	codeOffset   int64  // of the code that is loaded, in the file
-	codeSize     uint64
-	pref         uint64 // where it likes to be
-	initSize     uint64 // memory it needs from there on
-	alignment    uint64
-	relocatable  bool
-	above4G      bool // initramfs may lie anywhere
-	initrdMax    uint64
-	cmdlineLimit int
+// Offsets in the boot parameters ("zero page", Documentation/arch/x86/zero-page.rst).
+const (
+	offRSDP        = 0x70
+	offE820Entries = 0x1e8
+	offE820Table   = 0x2d0
+	e820EntrySize  = 20
+)
+
+// A bzImage is a Linux kernel whose header has been checked.
+type bzImage struct {
+	header      []byte // from headerStart
+	codeOffset  uint64 // of the code that is loaded, in the file
+	codeSize    uint64
+	pref        uint64 // where it likes to be
+	initSize    uint64 // memory it needs from there on
+	alignment   uint64
+	relocatable bool
+	above4G     bool // initramfs may lie anywhere
+	initrdMax   uint64
+	cmdline     int // bytes it takes, or 0
 }
 
-func badKernel(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrKernel, fmt.Sprintf(format, args...))
-}
-
-// Parse reads the header of the bzImage r of size bytes and checks all of it.
-// Errors wrap ErrKernel.
-func Parse(r io.ReaderAt, size int64) (*Image, error) {
-	if size < offHeaderEnd {
-		return nil, badKernel("%d bytes are too few for a bzImage", size)
+// parseBzImage reads the header of a bzImage and checks all of it.
+func parseBzImage(s *source) (image, error) {
+	if len(s.head) < offMagic+len(magic) || le16(s.head, offBootFlag) != bootFlag || string(s.head[offMagic:offMagic+len(magic)]) != magic {
+		return nil, nil
 	}
-	if size > maxImage {
-		return nil, badKernel("%d bytes are more than a bzImage has", size)
+	if len(s.head) < offHeaderEnd {
+		return nil, badKernel("%d bytes are too few for a bzImage", s.size)
 	}
-	b := make([]byte, min(size, maxHeaderEnd))
-	if _, err := r.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
-		return nil, badKernel("cannot be read: %v", err)
-	}
-	end, err := checkMagic(b)
+	b := s.head[:min(len(s.head), maxHeaderEnd)]
+	end, err := checkVersion(b)
 	if err != nil {
 		return nil, err
 	}
-	im := &Image{
-		header:       b[headerStart:end],
-		pref:         le64(b, offPrefAddress),
-		initSize:     uint64(le32(b, offInitSize)),
-		alignment:    uint64(le32(b, offKernelAlignment)),
-		relocatable:  b[offRelocatable] != 0,
-		above4G:      le16(b, offXLoadFlags)&xlfAbove4G != 0,
-		initrdMax:    uint64(le32(b, offInitrdAddrMax)),
-		cmdlineLimit: int(min(le32(b, offCmdlineSize), 64<<10)),
+	im := &bzImage{
+		header:      b[headerStart:end],
+		pref:        le64(b, offPrefAddress),
+		initSize:    uint64(le32(b, offInitSize)),
+		alignment:   uint64(le32(b, offKernelAlignment)),
+		relocatable: b[offRelocatable] != 0,
+		above4G:     le16(b, offXLoadFlags)&xlfAbove4G != 0,
+		initrdMax:   uint64(le32(b, offInitrdAddrMax)),
+		cmdline:     int(min(le32(b, offCmdlineSize), 64<<10)),
 	}
-	if err := im.checkCode(b, size); err != nil {
+	if err := im.checkCode(b, s.size); err != nil {
 		return nil, err
 	}
-	return im, im.checkPlace()
+	if err := im.checkPlace(); err != nil {
+		return nil, err
+	}
+	return im, nil
 }
 
-// checkMagic checks what says that this is a 64-bit bzImage, and returns where
-// its header ends.
-func checkMagic(b []byte) (int, error) {
-	if le16(b, offBootFlag) != bootFlag || string(b[offMagic:offMagic+4]) != magic {
-		return 0, badKernel("not a bzImage (no boot signature)")
-	}
+// checkVersion checks what says that this bzImage has a 64-bit entry, and
+// returns where its header ends.
+func checkVersion(b []byte) (int, error) {
 	if v := le16(b, offVersion); v < minVersion {
 		return 0, badKernel("boot protocol %d.%02d, need 2.12 (Linux 3.8) or newer", v>>8, v&0xff)
 	}
@@ -139,20 +120,19 @@ func checkMagic(b []byte) (int, error) {
 }
 
 // checkCode checks that the file holds all the code that the header tells of.
-func (im *Image) checkCode(b []byte, size int64) error {
-	sects := int64(b[offSetupSects])
+func (im *bzImage) checkCode(b []byte, size uint64) error {
+	sects := uint64(b[offSetupSects])
 	if sects == 0 {
 		sects = defaultSetupSectors
 	}
 	im.codeOffset = (1 + sects) * sector
 	im.codeSize = uint64(le32(b, offSysSize)) * 16
-	have := size - im.codeOffset
 	// The size counts whole paragraphs of 16 bytes, the last of which the file
 	// need not fill.
-	if have <= 0 || im.codeSize > uint64(have)+15 {
-		return badKernel("truncated: %d bytes, the header tells of %d", size, im.codeOffset+int64(im.codeSize))
+	if im.codeOffset >= size || im.codeSize > size-im.codeOffset+15 {
+		return badKernel("truncated: %d bytes, the header tells of %d", size, im.codeOffset+im.codeSize)
 	}
-	im.codeSize = min(im.codeSize, uint64(have))
+	im.codeSize = min(im.codeSize, size-im.codeOffset)
 	if im.codeSize <= entryOffset {
 		return badKernel("only %d bytes of code", im.codeSize)
 	}
@@ -164,7 +144,7 @@ func (im *Image) checkCode(b []byte, size int64) error {
 }
 
 // checkPlace checks where the kernel wants to be.
-func (im *Image) checkPlace() error {
+func (im *bzImage) checkPlace() error {
 	if im.initSize < im.codeSize {
 		return badKernel("wants %d bytes of memory but has %d of code", im.initSize, im.codeSize)
 	}
@@ -177,17 +157,60 @@ func (im *Image) checkPlace() error {
 	return nil
 }
 
-// place finds the kernel's address in low memory that ends at top.
-func (im *Image) place(top uint64) (uint64, error) {
+func (im *bzImage) cmdlineLimit() int {
+	if im.cmdline == 0 {
+		return cmdlineFallback
+	}
+	return im.cmdline
+}
+
+// address finds the kernel's address in low memory that ends at top.
+func (im *bzImage) address(top uint64) (uint64, error) {
 	if im.pref <= top && im.initSize <= top-im.pref {
 		return im.pref, nil
 	}
 	if at := (highMemory + im.alignment - 1) &^ (im.alignment - 1); im.relocatable && at < im.pref && at <= top && im.initSize <= top-at {
 		return at, nil
 	}
-	return 0, fmt.Errorf("%w: the kernel needs at least %d MiB", ErrMemory, (min(im.pref, highMemory+im.alignment)+im.initSize+1<<20-1)>>20)
+	return 0, tooLittle(min(im.pref, highMemory+im.alignment) + im.initSize)
 }
 
-func le16(b []byte, off int) uint16 { return binary.LittleEndian.Uint16(b[off:]) }
-func le32(b []byte, off int) uint32 { return binary.LittleEndian.Uint32(b[off:]) }
-func le64(b []byte, off int) uint64 { return binary.LittleEndian.Uint64(b[off:]) }
+func (im *bzImage) place(top uint64) (placement, error) {
+	at, err := im.address(top)
+	if err != nil {
+		return placement{}, err
+	}
+	p := placement{
+		segments: []segment{{off: im.codeOffset, fileSize: im.codeSize, at: at, memSize: im.codeSize}},
+		end:      at + im.initSize, ceiling: im.initrdMax + 1, rip: at + entryOffset,
+	}
+	if im.above4G {
+		p.ceiling = top
+	}
+	return p, nil
+}
+
+func (im *bzImage) entry(rip, params uint64) Entry {
+	return Entry{Mode: LongMode, RIP: rip, RSI: params}
+}
+
+// data are the boot parameters.
+func (im *bzImage) data(l *Load, initramfs extent) []byte {
+	b := make([]byte, paramsSize)
+	copy(b[headerStart:], im.header)
+	le := binary.LittleEndian
+	b[offLoaderType] = loaderUndefined
+	le.PutUint16(b[offVidMode:], videoNormal)
+	le.PutUint32(b[offCmdlinePtr:], uint32(l.CmdlineAt))
+	le.PutUint32(b[offRamdiskImage:], uint32(initramfs.at))
+	le.PutUint32(b[offRamdiskSize:], uint32(initramfs.size))
+	le.PutUint64(b[offRSDP:], l.RSDP)
+	b[offE820Entries] = byte(len(l.Map))
+	for i, r := range l.Map {
+		e := b[offE820Table+i*e820EntrySize:]
+		le.PutUint64(e, r.Base)
+		le.PutUint64(e[8:], r.Size)
+		le.PutUint32(e[16:], uint32(r.Type))
+	}
+	return b
+}

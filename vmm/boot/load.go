@@ -1,7 +1,19 @@
+// Package boot loads a kernel into guest memory and says how to enter it. The
+// kind of the kernel is recognised from its image:
+//
+//   - bzImage: Linux, by the 64-bit boot protocol (Documentation/arch/x86/boot.rst
+//     of Linux 6.12, "64-bit BOOT PROTOCOL"), from protocol 2.12 (Linux 3.8) on;
+//   - PVH: an ELF executable with a note that tells its entry, by the x86/HVM
+//     direct boot ABI (docs/misc/pvh.pandoc and
+//     xen/include/public/arch-x86/hvm/start_info.h of Xen 4.19): vmlinux and others;
+//   - multiboot 1 (Multiboot Specification 0.6.96), as ELF or with the addresses
+//     in its header.
+//
+// The image is somebody else's file: all of it that is followed is checked, and
+// a place is found for everything, before a byte of it is copied.
 package boot
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -11,19 +23,29 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/memory"
 )
 
-// Offsets in the boot parameters ("zero page", Documentation/arch/x86/zero-page.rst).
-const (
-	paramsSize      = 4096
-	offRSDP         = 0x70
-	offE820Entries  = 0x1e8
-	offE820Table    = 0x2d0
-	e820EntrySize   = 20
-	maxE820         = 128
-	pageMask        = memory.PageSize - 1
-	cmdlineFallback = 255
+// What is wrong with the parts that a guest is booted from.
+var (
+	ErrKernel    = errors.New("bad kernel image")
+	ErrInitramfs = errors.New("bad initramfs")
+	ErrCmdline   = errors.New("bad kernel command line")
+	ErrMemory    = errors.New("too little memory")
 )
 
-// A RangeType says what an address range is (ACPI 6.5 section 15).
+const (
+	// highMemory is where kernels may lie from on. Below are boot data and tables.
+	highMemory = 1 << 20
+	pageMask   = memory.PageSize - 1
+	// paramsSize is how many bytes at Load.Params a kernel's boot data may have.
+	paramsSize = memory.PageSize
+	maxRanges  = 128
+	// linuxCmdline is how many bytes of a command line Linux keeps
+	// (COMMAND_LINE_SIZE less its zero byte). Protocols that name no limit have
+	// this one: a longer line would be cut without a word.
+	linuxCmdline = 2047
+)
+
+// A RangeType says what an address range is (ACPI 6.5 section 15). All three
+// protocols use these numbers.
 type RangeType uint32
 
 // Types of ranges.
@@ -32,7 +54,7 @@ const (
 	Reserved RangeType = 2
 )
 
-// A Range is an entry of the memory map given to the kernel (e820).
+// A Range is an entry of the memory map given to the kernel.
 type Range struct {
 	Base, Size uint64
 	Type       RangeType
@@ -52,49 +74,112 @@ type Load struct {
 	Params, CmdlineAt uint64
 }
 
-// An Entry is how the first vCPU starts: in long mode at RIP, with RSI at the
-// boot parameters.
+// A Mode is the state of the first vCPU that a kernel is entered in.
+type Mode int
+
+const (
+	// LongMode is that of the 64-bit boot protocol of Linux: paging on, every
+	// address at itself.
+	LongMode Mode = iota
+	// ProtectedMode is that of PVH and multiboot: 32 bits, flat segments, no paging.
+	ProtectedMode
+)
+
+// An Entry is how the first vCPU starts.
 type Entry struct {
-	RIP, RSI uint64
+	Mode          Mode
+	RIP           uint64
+	RSI, RAX, RBX uint64 // all other general registers are zero
 }
 
-// Into loads everything into mem. Errors wrap ErrKernel, ErrInitramfs,
-// ErrCmdline or ErrMemory.
+// An image is a kernel whose file has been checked by itself.
+type image interface {
+	// cmdlineLimit is how many bytes of command line it takes.
+	cmdlineLimit() int
+	// place finds what goes where in low memory, which ends at top.
+	place(top uint64) (placement, error)
+	// entry is how it is entered at rip, with its boot data at params.
+	entry(rip, params uint64) Entry
+	// data is the boot data that goes to l.Params.
+	data(l *Load, initramfs extent) []byte
+}
+
+// A placement is what goes where.
+type placement struct {
+	segments []segment
+	end      uint64 // of the memory that the kernel takes; the initramfs lies above
+	ceiling  uint64 // of the initramfs
+	rip      uint64
+}
+
+// An extent is a piece of guest memory; nothing where size is 0.
+type extent struct {
+	at, size uint64
+}
+
+// kinds are the kinds of images, in the order in which they are looked for.
+// parse checks a file whole; one of another kind is neither image nor error.
+var kinds = []struct {
+	name  string
+	parse func(*source) (image, error)
+}{
+	{"a bzImage", parseBzImage},
+	{"an ELF executable with a PVH entry (note XEN_ELFNOTE_PHYS32_ENTRY)", parsePVH},
+	{"a multiboot 1 image", parseMultiboot},
+}
+
+func badKernel(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrKernel, fmt.Sprintf(format, args...))
+}
+
+// parse recognises and checks the image. Errors wrap ErrKernel.
+func parse(r io.ReaderAt, size int64) (image, error) {
+	s, err := newSource(r, size)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, k := range kinds {
+		im, err := k.parse(s)
+		if im != nil || err != nil {
+			return im, err
+		}
+		names = append(names, k.name)
+	}
+	return nil, badKernel("of no known kind: want %s", strings.Join(names, ", or "))
+}
+
+// Into loads everything into mem and clears the kernel's uninitialised data.
+// Errors wrap ErrKernel, ErrInitramfs, ErrCmdline or ErrMemory; but for files
+// that fail to be read they come before the first change of mem.
 func (l *Load) Into(mem *memory.Memory) (Entry, error) {
+	if len(l.Map) > maxRanges {
+		return Entry{}, fmt.Errorf("memory map of %d ranges: at most %d", len(l.Map), maxRanges)
+	}
 	size, err := fileSize(l.Kernel)
 	if err != nil {
 		return Entry{}, badKernel("cannot be read: %v", err)
 	}
-	im, err := Parse(l.Kernel, size)
+	im, err := parse(l.Kernel, size)
 	if err != nil {
 		return Entry{}, err
 	}
-	if err := im.checkCmdline(l.Cmdline); err != nil {
+	if err := checkCmdline(l.Cmdline, im.cmdlineLimit()); err != nil {
 		return Entry{}, err
 	}
 	top := mem.Regions()[0].Size
-	at, err := im.place(top)
+	p, err := im.place(top)
 	if err != nil {
 		return Entry{}, err
 	}
-	initramfs, n, err := l.loadInitramfs(mem, im, at+im.initSize, top)
+	initramfs, err := l.placeInitramfs(p.end, min(top, p.ceiling))
 	if err != nil {
 		return Entry{}, err
 	}
-	if err := mem.ReadFile(l.Kernel, im.codeOffset, at, im.codeSize); err != nil {
-		return Entry{}, badKernel("cannot be read: %v", err)
-	}
-	if err := mem.WriteAt(l.CmdlineAt, append([]byte(l.Cmdline), 0)); err != nil {
-		return Entry{}, fmt.Errorf("write command line: %w", err)
-	}
-	params, err := l.params(im, initramfs, n)
-	if err != nil {
+	if err := l.copy(mem, p.segments, initramfs, im.data(l, initramfs)); err != nil {
 		return Entry{}, err
 	}
-	if err := mem.WriteAt(l.Params, params); err != nil {
-		return Entry{}, fmt.Errorf("write boot parameters: %w", err)
-	}
-	return Entry{RIP: at + entryOffset, RSI: l.Params}, nil
+	return im.entry(p.rip, l.Params), nil
 }
 
 func fileSize(f *os.File) (int64, error) {
@@ -108,11 +193,7 @@ func fileSize(f *os.File) (int64, error) {
 	return fi.Size(), nil
 }
 
-func (im *Image) checkCmdline(s string) error {
-	limit := im.cmdlineLimit
-	if limit == 0 {
-		limit = cmdlineFallback
-	}
+func checkCmdline(s string, limit int) error {
 	if len(s) > limit {
 		return fmt.Errorf("%w: %d bytes, this kernel takes %d", ErrCmdline, len(s), limit)
 	}
@@ -122,56 +203,59 @@ func (im *Image) checkCmdline(s string) error {
 	return nil
 }
 
-// loadInitramfs puts the initramfs as high as it may go, between floor and top.
-func (l *Load) loadInitramfs(mem *memory.Memory, im *Image, floor, top uint64) (at, n uint64, err error) {
+// placeInitramfs finds a place for the initramfs, whole pages as high as it may
+// go between floor and top.
+func (l *Load) placeInitramfs(floor, top uint64) (extent, error) {
 	if l.Initramfs == nil {
-		return 0, 0, nil
+		return extent{}, nil
 	}
 	size, err := fileSize(l.Initramfs)
 	if err != nil {
-		return 0, 0, fmt.Errorf("%w: cannot be read: %w", ErrInitramfs, err)
+		return extent{}, fmt.Errorf("%w: cannot be read: %w", ErrInitramfs, err)
 	}
 	if size == 0 {
-		return 0, 0, fmt.Errorf("%w: the file is empty", ErrInitramfs)
+		return extent{}, fmt.Errorf("%w: the file is empty", ErrInitramfs)
 	}
-	n = uint64(size)
-	if !im.above4G {
-		top = min(top, im.initrdMax+1)
-	}
+	n := uint64(size)
 	if n > top || (top-n)&^pageMask < floor {
-		return 0, 0, fmt.Errorf("%w: kernel and initramfs need at least %d MiB",
-			ErrMemory, (floor+n+1<<20-1)>>20+1)
+		return extent{}, fmt.Errorf("%w: kernel and initramfs need at least %d MiB", ErrMemory, mib(floor+n)+1)
 	}
-	at = (top - n) &^ pageMask
-	if err := mem.ReadFile(l.Initramfs, 0, at, n); err != nil {
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			err = errors.New("the file became shorter")
-		}
-		return 0, 0, fmt.Errorf("%w: cannot be read: %w", ErrInitramfs, err)
-	}
-	return at, n, nil
+	return extent{(top - n) &^ pageMask, n}, nil
 }
 
-// params are the boot parameters.
-func (l *Load) params(im *Image, initramfs, n uint64) ([]byte, error) {
-	if len(l.Map) > maxE820 {
-		return nil, fmt.Errorf("memory map of %d ranges: at most %d", len(l.Map), maxE820)
+// copy brings everything to its place.
+func (l *Load) copy(mem *memory.Memory, segments []segment, initramfs extent, data []byte) error {
+	for _, s := range segments {
+		if err := s.copy(mem, l.Kernel); err != nil {
+			return badKernel("cannot be read: %v", shorter(err))
+		}
 	}
-	b := make([]byte, paramsSize)
-	copy(b[headerStart:], im.header)
-	le := binary.LittleEndian
-	b[offLoaderType] = loaderUndefined
-	le.PutUint16(b[offVidMode:], videoNormal)
-	le.PutUint32(b[offCmdlinePtr:], uint32(l.CmdlineAt))
-	le.PutUint32(b[offRamdiskImage:], uint32(initramfs))
-	le.PutUint32(b[offRamdiskSize:], uint32(n))
-	le.PutUint64(b[offRSDP:], l.RSDP)
-	b[offE820Entries] = byte(len(l.Map))
-	for i, r := range l.Map {
-		e := b[offE820Table+i*e820EntrySize:]
-		le.PutUint64(e, r.Base)
-		le.PutUint64(e[8:], r.Size)
-		le.PutUint32(e[16:], uint32(r.Type))
+	if initramfs.size > 0 {
+		if err := mem.ReadFile(l.Initramfs, 0, initramfs.at, initramfs.size); err != nil {
+			return fmt.Errorf("%w: cannot be read: %w", ErrInitramfs, shorter(err))
+		}
 	}
-	return b, nil
+	if err := mem.WriteAt(l.CmdlineAt, append([]byte(l.Cmdline), 0)); err != nil {
+		return fmt.Errorf("write command line: %w", err)
+	}
+	if err := mem.WriteAt(l.Params, data); err != nil {
+		return fmt.Errorf("write boot data: %w", err)
+	}
+	return nil
 }
+
+// shorter says what the end of a file means here, whose size was looked at before.
+func shorter(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("the file became shorter")
+	}
+	return err
+}
+
+// tooLittle says that a kernel needs memory up to end.
+func tooLittle(end uint64) error {
+	return fmt.Errorf("%w: the kernel needs at least %d MiB", ErrMemory, mib(end))
+}
+
+// mib is n bytes in MiB, rounded up.
+func mib(n uint64) uint64 { return (n + 1<<20 - 1) >> 20 }

@@ -1,5 +1,5 @@
-// Package tinykernel makes bzImages of a few bytes of code, for tests: real
-// guests that /dev/kvm runs anywhere in no time.
+// Package tinykernel makes kernels of a few bytes of code, for tests: bzImages,
+// PVH and multiboot images, real guests that /dev/kvm runs anywhere in no time.
 package tinykernel
 
 import (
@@ -44,11 +44,17 @@ func Image(code []byte) []byte {
 // File is an open file with an Image.
 func File(t testing.TB, code []byte) *os.File {
 	t.Helper()
+	return Open(t, Image(code))
+}
+
+// Open is an open file with any image.
+func Open(t testing.TB, image []byte) *os.File {
+	t.Helper()
 	f, err := os.Create(t.TempDir() + "/kernel")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Write(Image(code)); err != nil {
+	if _, err := f.Write(image); err != nil {
 		t.Fatal(err)
 	}
 	return f
