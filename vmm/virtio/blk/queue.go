@@ -203,6 +203,7 @@ func (w *worker) reap() {
 			return
 		case c.Data == kickData:
 			w.waiting = false
+			w.d.metrics.kicks.Add(1)
 		case c.Data < queueSize && w.reqs[c.Data] != nil:
 			r := w.reqs[c.Data]
 			w.fail(w.settle(r, r.complete(c.Result)))

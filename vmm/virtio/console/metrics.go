@@ -12,5 +12,6 @@ func (d *Device) Counters() map[string]uint64 {
 	m := &d.metrics
 	return map[string]uint64{
 		"printed_bytes": m.printed.Load(), "typed_bytes": m.typed.Load(), "output_errors": m.outputErrors.Load(),
+		"kicks": d.rx.Kicks() + d.tx.Kicks(),
 	}
 }

@@ -70,6 +70,8 @@ type dataPath interface {
 	queues() []virtio.QueueSpec
 	// ring are the queue features that it knows.
 	ring() virtio.Features
+	// kickCount is how often kicks have woken it.
+	kickCount() uint64
 	start(virtio.Activation) error
 	stop()
 	close() error

@@ -51,6 +51,9 @@ func (p *kernelPath) queues() []virtio.QueueSpec {
 	return specs
 }
 
+// kickCount is 0: kicks go to the kernel's thread.
+func (p *kernelPath) kickCount() uint64 { return 0 }
+
 func (p *kernelPath) ring() virtio.Features {
 	const want = featMrgRxbuf | virtio.FeatureIndirectDesc | virtio.FeatureEventIdx
 	return want & virtio.Features(p.v.Features())

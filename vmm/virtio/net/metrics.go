@@ -3,7 +3,8 @@ package net
 import "sync/atomic"
 
 // Metrics counts what passed through this process since the device was made:
-// nothing with vhost-net, where the tap's own counters tell.
+// nothing with vhost-net, where kicks and interrupts do not either, and
+// the tap's own counters tell.
 type Metrics struct {
 	rxPackets, rxBytes, rxDropped atomic.Uint64
 	txPackets, txBytes, txDropped atomic.Uint64
@@ -16,6 +17,6 @@ func (d *Device) Counters() map[string]uint64 {
 	return map[string]uint64{
 		"rx_packets": m.rxPackets.Load(), "rx_bytes": m.rxBytes.Load(), "rx_dropped": m.rxDropped.Load(),
 		"tx_packets": m.txPackets.Load(), "tx_bytes": m.txBytes.Load(), "tx_dropped": m.txDropped.Load(),
-		"errors": m.errors.Load(),
+		"errors": m.errors.Load(), "kicks": d.path.kickCount(),
 	}
 }

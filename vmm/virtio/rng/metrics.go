@@ -9,5 +9,5 @@ type Metrics struct {
 
 // Counters returns the metrics by name.
 func (d *Device) Counters() map[string]uint64 {
-	return map[string]uint64{"requests": d.metrics.requests.Load(), "bytes": d.metrics.bytes.Load()}
+	return map[string]uint64{"requests": d.metrics.requests.Load(), "bytes": d.metrics.bytes.Load(), "kicks": d.w.Kicks()}
 }

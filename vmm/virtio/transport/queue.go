@@ -127,6 +127,7 @@ func (t *Transport) callFile(v uint16) *os.File {
 // signal interrupts by vector v, or, with MSI-X off, notes why in the ISR
 // register for a driver that polls it: there are no INTx wires.
 func (t *Transport) signal(v uint16, isr uint32) {
+	t.metrics.interrupts.Add(1)
 	if !t.msix.Enabled() {
 		t.isr.Or(isr)
 		return
@@ -141,6 +142,7 @@ func (t *Transport) notify(i uint64) {
 	if i >= uint64(len(t.queues)) {
 		return
 	}
+	t.metrics.trappedKicks.Add(1)
 	if err := eventfd.Signal(t.queues[i].spec.Kick); err != nil && !errors.Is(err, os.ErrClosed) {
 		t.report(err)
 	}

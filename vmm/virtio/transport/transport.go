@@ -40,6 +40,7 @@ type Transport struct {
 	isr        atomic.Uint32
 	generation atomic.Uint32
 	reports    atomic.Uint64
+	metrics    Metrics
 	// configVector is the vector for changes of the configuration.
 	configVector atomic.Uint32
 

@@ -22,6 +22,7 @@ var ErrStopped = errors.New("worker stopped")
 type Worker struct {
 	kick    *os.File
 	stop    atomic.Bool
+	kicks   atomic.Uint64
 	running chan struct{} // closed at the goroutine's end; nil when there is none
 	vq      *virtio.Queue
 	q       *queue.Queue
@@ -38,6 +39,10 @@ func New(name string) (*Worker, error) {
 
 // Kick is the file for virtio.QueueSpec.
 func (w *Worker) Kick() *os.File { return w.kick }
+
+// Kicks is how often a kick has woken the worker; kicks that come together count
+// once. It may be called at any time.
+func (w *Worker) Kicks() uint64 { return w.kicks.Load() }
 
 // Close closes the kick file. The worker is stopped.
 func (w *Worker) Close() error { return w.kick.Close() }
@@ -132,6 +137,7 @@ func (s *Session) sleep() error {
 	if err := eventfd.Wait(s.w.kick); err != nil {
 		return fmt.Errorf("queue: %w", err)
 	}
+	s.w.kicks.Add(1)
 	return s.Queue.Disarm()
 }
 
