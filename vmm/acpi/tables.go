@@ -40,7 +40,7 @@ type Window struct {
 
 // A Machine is what the tables tell of.
 type Machine struct {
-	CPUs           int
+	CPUs           []uint8 // their APIC IDs
 	MMIO32, MMIO64 Window
 	ECAM           Window // of bus 0 alone
 }
@@ -114,7 +114,7 @@ func Write(mem *memory.Memory, m Machine, base, size uint64) (uint64, error) {
 	ts := Tables(m, base)
 	for _, t := range ts {
 		if t.GPA+uint64(len(t.Data)) > base+size {
-			return 0, fmt.Errorf("ACPI tables for %d vCPUs do not fit %d bytes", m.CPUs, size)
+			return 0, fmt.Errorf("ACPI tables for %d vCPUs do not fit %d bytes", len(m.CPUs), size)
 		}
 		if err := mem.WriteAt(t.GPA, t.Data); err != nil {
 			return 0, fmt.Errorf("write ACPI table: %w", err)
@@ -214,8 +214,8 @@ func madt(m Machine) []byte {
 	le := binary.LittleEndian
 	b := le.AppendUint32(nil, arch.LAPICBase)
 	b = le.AppendUint32(b, pcatCompat)
-	for i := range m.CPUs {
-		b = append(b, 0, 8, byte(i), byte(i))
+	for uid, id := range m.CPUs {
+		b = append(b, 0, 8, byte(uid), id)
 		b = le.AppendUint32(b, enabled)
 	}
 	b = append(b, 1, 12, 0, 0)

@@ -13,8 +13,12 @@ import (
 )
 
 func machine(cpus int) Machine {
+	ids := make([]uint8, cpus)
+	for i := range ids {
+		ids[i] = uint8(2 * i) // as where a core has room for two threads
+	}
 	return Machine{
-		CPUs:   cpus,
+		CPUs:   ids,
 		MMIO32: Window{0xc0000000, 512 << 20},
 		MMIO64: Window{0x800000000, 16 << 30},
 		ECAM:   Window{0xe0000000, 1 << 20},
@@ -51,7 +55,7 @@ func disassemble(t *testing.T, b []byte) string {
 }
 
 func TestTables(t *testing.T) {
-	for _, cpus := range []int{1, 16} {
+	for _, cpus := range []int{1, 16, 128} {
 		for _, tab := range Tables(machine(cpus), 0xe0000)[1:] { // the RSDP is no table: TestChain
 			sig := string(tab.Data[:4])
 			t.Run(sig, func(t *testing.T) {

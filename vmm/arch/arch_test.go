@@ -36,6 +36,20 @@ func TestMMIO64(t *testing.T) {
 	}
 }
 
+func TestTakesNMI(t *testing.T) {
+	var l kvm.LAPICState
+	LINT(&l)
+	if !TakesNMI(&l) {
+		t.Error("no NMI at LINT1 as LINT sets it")
+	}
+	for _, lint1 := range []uint32{1<<16 | 4<<8, 1 << 16, 7 << 8, 0, 5 << 8} {
+		binary.LittleEndian.PutUint32(l.Regs[0x360:], lint1)
+		if TakesNMI(&l) {
+			t.Errorf("NMI at LINT1 set to %#x", lint1)
+		}
+	}
+}
+
 // Nothing of the layout may lie over anything else.
 func TestLayout(t *testing.T) {
 	ranges := []struct {
@@ -58,90 +72,6 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-func find(t *testing.T, es []kvm.CPUIDEntry, function, index uint32) kvm.CPUIDEntry {
-	t.Helper()
-	var found []kvm.CPUIDEntry
-	for _, e := range es {
-		if e.Function == function && e.Index == index {
-			found = append(found, e)
-		}
-	}
-	if len(found) != 1 {
-		t.Fatalf("leaf %#x.%d: %d entries", function, index, len(found))
-	}
-	return found[0]
-}
-
-// host is what KVM on a large AMD host might support, and Intel's cache leaf.
-func host() []kvm.CPUIDEntry {
-	const sig = kvm.CPUIDSignificantIndex
-	return []kvm.CPUIDEntry{
-		{Function: 0, EAX: 0x1f, EBX: 0x68747541},
-		{Function: 1, EBX: 0x55200800, ECX: ecxVMX | ecxTSCDeadline, EDX: edxHTT},
-		{Function: 4, Index: 0, Flags: sig, EAX: 0xfc00c121},
-		{Function: 4, Index: 3, Flags: sig, EAX: 0xfc0fc163},
-		{Function: 0xb, Index: 0, Flags: sig, EAX: 1, EBX: 2, EDX: 77},
-		{Function: 0xb, Index: 1, Flags: sig, EAX: 7, EBX: 128, EDX: 77},
-		{Function: 0x40000000, EAX: 0x40000001, EBX: 0x4b4d564b},
-		{Function: 0x80000001, ECX: amdECXSVM | amdECXLegacyMP},
-		{Function: 0x80000007, EDX: 1 << 8},
-		{Function: 0x80000008, EAX: 0x3030, ECX: 0x707f},
-		{Function: 0x8000000a, EAX: 1, EDX: 0xffff},
-		{Function: 0x8000001e, EAX: 77, EBX: 0x12a, ECX: 3},
-	}
-}
-
-func TestCPUID(t *testing.T) {
-	es := CPUID(host(), CPU{ID: 5, Count: 6, TSCDeadline: true})
-	f := find(t, es, 1, 0)
-	if f.EBX>>24 != 5 || f.EBX>>16&0xff != 8 || f.EBX&0xffff != 0x800 {
-		t.Errorf("leaf 1 EBX = %#x, want APIC ID 5 of 8", f.EBX)
-	}
-	if f.ECX&ecxVMX != 0 || f.ECX&ecxX2APIC == 0 || f.ECX&ecxHypervisor == 0 || f.ECX&ecxTSCDeadline == 0 || f.EDX&edxHTT == 0 {
-		t.Errorf("leaf 1 = %#x, %#x", f.ECX, f.EDX)
-	}
-	if e := find(t, es, 4, 0); e.EAX>>14&0xfff != 0 || e.EAX>>26 != 7 {
-		t.Errorf("level 1 cache = %#x, want it of one core, 8 core IDs", e.EAX)
-	}
-	if e := find(t, es, 4, 3); e.EAX>>14&0xfff != 7 {
-		t.Errorf("level 3 cache = %#x, want it shared by all", e.EAX)
-	}
-	for _, leaf := range []uint32{0xb, 0x1f} {
-		smt, core := find(t, es, leaf, 0), find(t, es, leaf, 1)
-		if smt.EAX != 0 || smt.EBX != 1 || smt.EDX != 5 || core.EAX != 3 || core.EBX != 6 || core.ECX != 2<<8|1 {
-			t.Errorf("leaf %#x = %+v, %+v", leaf, smt, core)
-		}
-	}
-	if e := find(t, es, 0x80000001, 0); e.ECX != amdECXLegacyMP {
-		t.Errorf("AMD features = %#x", e.ECX)
-	}
-	if e := find(t, es, 0x80000008, 0); e.ECX != 5|3<<12 {
-		t.Errorf("AMD core count = %#x", e.ECX)
-	}
-	if e := find(t, es, 0x8000000a, 0); e.EAX|e.EBX|e.ECX|e.EDX != 0 {
-		t.Errorf("SVM leaf = %+v, want nothing", e)
-	}
-	if e := find(t, es, 0x8000001e, 0); e.EAX != 5 || e.EBX != 5 || e.ECX != 0 {
-		t.Errorf("AMD topology = %+v", e)
-	}
-	one := CPUID(host(), CPU{Count: 1})
-	if e := find(t, one, 1, 0); e.EBX>>16 != 1 || e.EDX&edxHTT != 0 || e.ECX&ecxTSCDeadline != 0 {
-		t.Errorf("leaf 1 of a single CPU = %+v", e)
-	}
-	if e := find(t, one, 0xb, 1); e.EAX != 0 || e.EBX != 1 {
-		t.Errorf("leaf 0xb of a single CPU = %+v", e)
-	}
-	if !InvariantTSC(host()) || InvariantTSC(host()[:8]) {
-		t.Error("InvariantTSC is wrong")
-	}
-	if got := PhysBits(host()); got != 48 {
-		t.Errorf("PhysBits = %d, want 48", got)
-	}
-	if got := PhysBits(nil); got != 36 {
-		t.Errorf("PhysBits of nothing = %d, want 36", got)
-	}
-}
-
 // Every address below 4 GiB is at itself.
 func TestPageTables(t *testing.T) {
 	f, err := memory.Create("test", 1<<20)
@@ -154,7 +84,7 @@ func TestPageTables(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer mem.Close()
-	if err := WriteBootTables(mem); err != nil {
+	if err := WritePageTables(mem); err != nil {
 		t.Fatal(err)
 	}
 	entry := func(table, i uint64) uint64 {
@@ -174,12 +104,5 @@ func TestPageTables(t *testing.T) {
 		if got := pte&^(largePage-1) | a&(largePage-1); got != a || pte&pteLarge == 0 {
 			t.Errorf("address %#x leads to %#x", a, got)
 		}
-	}
-	gdt := make([]byte, 40)
-	if err := mem.ReadAt(GDT, gdt); err != nil {
-		t.Fatal(err)
-	}
-	if got := binary.LittleEndian.Uint64(gdt[bootCS:]); got != 0x00af9b000000ffff {
-		t.Errorf("code segment = %#x", got)
 	}
 }

@@ -1,24 +1,29 @@
 package arch
 
-import (
-	"math/bits"
-
-	"github.com/ashlar-hv/ashlar/vmm/kvm"
-)
+import "github.com/ashlar-hv/ashlar/vmm/kvm"
 
 // Leaves of CPUID.
 const (
-	leafVendor      = 0x0
-	leafFeatures    = 0x1
-	leafCache       = 0x4
-	leafTopology    = 0xb
-	leafTopologyV2  = 0x1f
-	leafAMDFeatures = 0x80000001
-	leafPower       = 0x80000007
-	leafAddresses   = 0x80000008
-	leafAMDSVM      = 0x8000000a
-	leafAMDCache    = 0x8000001d
-	leafAMDTopology = 0x8000001e
+	leafVendor        = 0x0
+	leafFeatures      = 0x1
+	leafCache         = 0x4
+	leafExtended      = 0x7
+	leafPMU           = 0xa
+	leafTopology      = 0xb
+	leafXSAVE         = 0xd
+	leafTiles         = 0x1d
+	leafTMUL          = 0x1e
+	leafTopologyV2    = 0x1f
+	leafAMDFeatures   = 0x80000001
+	leafPower         = 0x80000007
+	leafAddresses     = 0x80000008
+	leafAMDSVM        = 0x8000000a
+	leafAMDCache      = 0x8000001d
+	leafAMDTopology   = 0x8000001e
+	leafAMDCrypt      = 0x8000001f
+	leafAMDExtended   = 0x80000021
+	leafAMDPMU        = 0x80000022
+	leafAMDTopologyV2 = 0x80000026
 )
 
 // Feature bits of leafFeatures and leafAMDFeatures.
@@ -32,144 +37,154 @@ const (
 	amdECXSVM      = 1 << 2
 )
 
-// A CPU says what CPUID of one vCPU shows besides what KVM supports.
+// A CPU says what CPUID of one vCPU shows besides the features of its model.
 type CPU struct {
-	ID, Count   int // APIC ID, and number of vCPUs: one socket of so many cores
+	Index       int // in the Topology
+	Topology    Topology
 	TSCDeadline bool
+	TSCKHz      int              // told to the guest where its TSC is invariant; 0: not known
+	HyperV      []kvm.CPUIDEntry // what HyperV made, or none
 }
 
-// CPUID makes the leaves of one vCPU from those that KVM supports. Nested
+// CPUID makes the leaves of one vCPU from those of its model. Nested
 // virtualization is left out.
-func CPUID(supported []kvm.CPUIDEntry, c CPU) []kvm.CPUIDEntry {
-	out := make([]kvm.CPUIDEntry, 0, len(supported)+4)
-	topology := false
-	for _, e := range supported {
+func CPUID(model []kvm.CPUIDEntry, c CPU) []kvm.CPUIDEntry {
+	out := make([]kvm.CPUIDEntry, 0, len(model)+len(c.HyperV)+8)
+	amd := isAMD(model)
+	for _, e := range model {
 		switch e.Function {
 		case leafFeatures:
-			c.features(&e)
+			c.features(&e, amd)
 		case leafCache, leafAMDCache:
 			c.cache(&e)
-		case leafTopology, leafTopologyV2:
-			// Made anew below: KVM gives the host's.
-			topology = true
-			continue
+		case leafTopology, leafTopologyV2, leafAMDTopologyV2, leafKVM, leafKVMFeatures:
+			continue // made anew below: those that KVM gives may be the host's
 		case leafAMDFeatures:
 			e.ECX &^= amdECXSVM
-			if c.Count > 1 && e.ECX&amdECXLegacyMP != 0 {
-				break
+			if c.Topology.perSocket() == 1 {
+				e.ECX &^= amdECXLegacyMP
 			}
-			e.ECX &^= amdECXLegacyMP
 		case leafAddresses:
-			if e.ECX != 0 || isAMD(supported) {
-				e.ECX = uint32(c.Count-1) | uint32(c.idBits())<<12
+			if e.ECX != 0 || amd {
+				e.ECX = uint32(c.Topology.perSocket()-1) | uint32(c.Topology.packageBits())<<12
 			}
 		case leafAMDSVM:
 			e.EAX, e.EBX, e.ECX, e.EDX = 0, 0, 0, 0
 		case leafAMDTopology:
-			e.EAX = uint32(c.ID)
-			e.EBX = uint32(c.ID) // core number, one thread each
-			e.ECX = 0            // one node, number 0
+			c.amdTopology(&e)
 		}
 		out = append(out, e)
 	}
-	if topology || maxLeaf(supported) >= leafTopology {
-		out = append(out, c.topology(leafTopology)...)
+	for _, leaf := range []uint32{leafTopology, leafTopologyV2} {
+		if maxLeaf(model) >= leaf {
+			out = append(out, c.topology(leaf)...)
+		}
 	}
-	if maxLeaf(supported) >= leafTopologyV2 {
-		out = append(out, c.topology(leafTopologyV2)...)
-	}
-	return out
+	return append(append(out, c.HyperV...), c.paravirtual(model)...)
 }
 
-// idBits is how many bits of an APIC ID number the cores.
-func (c CPU) idBits() int { return bits.Len(uint(c.Count - 1)) }
+func (c CPU) id() uint32 { return uint32(c.Topology.APICID(c.Index)) }
 
-func (c CPU) features(e *kvm.CPUIDEntry) {
-	e.EBX = e.EBX&0xffff | uint32(1<<c.idBits())<<16 | uint32(c.ID)<<24
-	e.ECX &^= ecxVMX
-	e.ECX &^= ecxTSCDeadline
+// features are those of leaf 1 that are a machine's, not a model's.
+func (c CPU) features(e *kvm.CPUIDEntry, amd bool) {
+	// Intel counts the IDs that a socket may have, AMD its threads. Both have 8
+	// bits for it and send those who need more to the topology leaves.
+	n := min(1<<c.Topology.packageBits(), 0xff)
+	if amd {
+		n = c.Topology.perSocket()
+	}
+	e.EBX = e.EBX&0xffff | uint32(n)<<16 | c.id()<<24
+	e.ECX &^= ecxVMX | ecxTSCDeadline
 	e.ECX |= ecxX2APIC | ecxHypervisor
 	if c.TSCDeadline {
 		e.ECX |= ecxTSCDeadline
 	}
 	e.EDX &^= edxHTT
-	if c.Count > 1 {
+	if c.Topology.perSocket() > 1 {
 		e.EDX |= edxHTT
 	}
 }
 
 // cache says who shares a cache: levels 1 and 2 belong to a core, what is
-// above to all.
+// above to a socket. Both are told as the number of APIC IDs less one.
 func (c CPU) cache(e *kvm.CPUIDEntry) {
 	if e.EAX&0x1f == 0 {
 		return // no more caches
 	}
-	const sharing = 0xfff << 14
-	e.EAX &^= sharing
+	const sharing, cores, maxCores = 0xfff << 14, 0x3f << 26, 0x3f
+	shared := c.Topology.threadBits()
 	if level := e.EAX >> 5 & 7; level > 2 {
-		e.EAX |= uint32(1<<c.idBits()-1) << 14
+		shared = c.Topology.packageBits()
 	}
+	e.EAX = e.EAX&^sharing | uint32(1<<shared-1)<<14
 	if e.Function == leafCache {
-		const cores = 0x3f << 26
-		e.EAX = e.EAX&^cores | uint32(1<<c.idBits()-1)<<26
+		n := min(1<<width(c.Topology.Cores)-1, maxCores)
+		e.EAX = e.EAX&^cores | uint32(n)<<26
 	}
 }
 
-// topology is leaf 0xB or 0x1F: one thread a core, then all cores.
+// topology is leaf 0xB or 0x1F: threads of a core, then of a socket.
 func (c CPU) topology(leaf uint32) []kvm.CPUIDEntry {
 	const smt, core = 1 << 8, 2 << 8
-	e := func(index, eax, ebx, ecx uint32) kvm.CPUIDEntry {
+	e := func(index uint32, shift, count int, domain uint32) kvm.CPUIDEntry {
 		return kvm.CPUIDEntry{Function: leaf, Index: index, Flags: kvm.CPUIDSignificantIndex,
-			EAX: eax, EBX: ebx, ECX: ecx | index, EDX: uint32(c.ID)}
+			EAX: uint32(shift), EBX: uint32(count), ECX: domain | index, EDX: c.id()}
 	}
 	return []kvm.CPUIDEntry{
-		e(0, 0, 1, smt),
-		e(1, uint32(c.idBits()), uint32(c.Count), core),
+		e(0, c.Topology.threadBits(), c.Topology.Threads, smt),
+		e(1, c.Topology.packageBits(), c.Topology.perSocket(), core),
 		e(2, 0, 0, 0),
 	}
 }
 
-func maxLeaf(entries []kvm.CPUIDEntry) uint32 {
-	for _, e := range entries {
-		if e.Function == leafVendor {
-			return e.EAX
+// amdTopology is leaf 0x8000001E: the core within its socket, and the node,
+// one a socket.
+func (c CPU) amdTopology(e *kvm.CPUIDEntry) {
+	id := c.id()
+	core := id & (1<<c.Topology.packageBits() - 1) >> c.Topology.threadBits()
+	e.EAX = id
+	e.EBX = core | uint32(c.Topology.Threads-1)<<8
+	e.ECX = id >> c.Topology.packageBits()
+	e.EDX = 0
+}
+
+// lookup finds a leaf, or nil.
+func lookup(entries []kvm.CPUIDEntry, function, index uint32) *kvm.CPUIDEntry {
+	for i := range entries {
+		if entries[i].Function == function && entries[i].Index == index {
+			return &entries[i]
 		}
+	}
+	return nil
+}
+
+func maxLeaf(entries []kvm.CPUIDEntry) uint32 {
+	if e := lookup(entries, leafVendor, 0); e != nil {
+		return e.EAX
 	}
 	return 0
 }
 
 func isAMD(entries []kvm.CPUIDEntry) bool {
-	for _, e := range entries {
-		if e.Function == leafVendor {
-			// "Auth" of AuthenticAMD, "Hygo" of HygonGenuine
-			return e.EBX == 0x68747541 || e.EBX == 0x6f677948
-		}
-	}
-	return false
+	e := lookup(entries, leafVendor, 0)
+	// "Auth" of AuthenticAMD, "Hygo" of HygonGenuine
+	return e != nil && (e.EBX == 0x68747541 || e.EBX == 0x6f677948)
 }
 
-// InvariantTSC says whether the host's TSC ticks evenly and in step on all
-// CPUs. Where it does not, KVM moves the guest's TSC now and then, so that a
-// timer set by it (the TSC deadline) may come seconds late: other timers are
-// to be used.
+// InvariantTSC says whether the TSC ticks evenly and in step on all CPUs: the
+// host's, in what KVM supports. Where it does not, KVM moves the guest's TSC now
+// and then, so that a timer set by it (the TSC deadline) may come seconds late:
+// other timers are to be used.
 func InvariantTSC(entries []kvm.CPUIDEntry) bool {
 	const invariant = 1 << 8
-	for _, e := range entries {
-		if e.Function == leafPower {
-			return e.EDX&invariant != 0
-		}
-	}
-	return false
+	e := lookup(entries, leafPower, 0)
+	return e != nil && e.EDX&invariant != 0
 }
 
 // PhysBits is how many bits a physical address has; 36 where CPUID does not say.
 func PhysBits(entries []kvm.CPUIDEntry) int {
-	for _, e := range entries {
-		if e.Function == leafAddresses {
-			if n := int(e.EAX & 0xff); n > 0 {
-				return n
-			}
-		}
+	if e := lookup(entries, leafAddresses, 0); e != nil && e.EAX&0xff > 0 {
+		return int(e.EAX & 0xff)
 	}
 	return 36
 }

@@ -81,7 +81,11 @@ func parse(args []string, add func(*os.File, error) (protocol.File, error)) (*pr
 	kernel, initramfs := fs.String("kernel", "", "bzImage"), fs.String("initramfs", "", "cpio archive")
 	s := &protocol.Spec{Name: "run"}
 	fs.StringVar(&s.Boot.Cmdline, "cmdline", "console=ttyS0", "for the kernel")
-	fs.IntVar(&s.VCPUs, "cpus", 1, "1 to 16")
+	fs.IntVar(&s.VCPUs, "cpus", 1, "1 to 128")
+	fs.Func("cpu", "model and options", func(v string) (err error) {
+		s.CPU, err = parseCPU(v)
+		return err
+	})
 	size := fs.String("memory", "256MiB", "such as 512MiB or 4GiB")
 	var errs []error
 	open := func(f *os.File, err error) protocol.File {

@@ -4,7 +4,7 @@
 //
 //	ashlar-vmm
 //	ashlar-vmm run --kernel FILE [--initramfs FILE] [--cmdline STRING]
-//	               [--cpus N] [--memory SIZE] [--disk FILE]... [--tap NAME]
+//	               [--cpus N] [--cpu LIST] [--memory SIZE] [--disk FILE]... [--tap NAME]
 //	ashlar-vmm --help
 //
 // Description:
@@ -25,7 +25,9 @@
 //	--kernel FILE       bzImage
 //	--initramfs FILE    cpio archive
 //	--cmdline STRING    for the kernel (default "console=ttyS0")
-//	--cpus N            1 to 16 (default 1)
+//	--cpus N            1 to 128 (default 1)
+//	--cpu LIST          model (host or x86-64-v1 to -v4), sockets=N, cores=N,
+//	                    threads=N, hyperv, poll=DURATION, with commas between
 //	--memory SIZE       such as 512MiB or 4GiB (default 256MiB)
 //	--disk FILE         raw image; FILE,ro for one that is only read
 //	--tap NAME          network device on the tap interface NAME

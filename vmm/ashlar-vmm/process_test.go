@@ -240,7 +240,7 @@ func TestRequests(t *testing.T) {
 		t.Errorf("status after resume = %+v", st)
 	}
 	v.ask(protocol.PowerButton)
-	if n := v.ask(protocol.CountersMethod).Counters; n["vcpu.exits"] == 0 {
+	if n := v.ask(protocol.CountersMethod).Counters; n == nil || n.VCPUs["exits"][0] == 0 {
 		t.Errorf("counters = %v", n)
 	}
 	for range 2 { // several viewers
@@ -265,6 +265,33 @@ func TestRequests(t *testing.T) {
 	}
 	if got := v.ended(0); got.Reason != protocol.Killed {
 		t.Errorf("result = %+v, want killed", got)
+	}
+}
+
+// TestNMIAndReset sends NMIs and resets from within the jail: its filter has to
+// allow what they need.
+func TestNMIAndReset(t *testing.T) {
+	v := startVMM(t)
+	if err := v.configure(tinykernel.Code{}.Print("hello").Spin(), nil); err != nil {
+		t.Fatal(err)
+	}
+	v.ask(protocol.Pause)
+	if resp, _ := v.call(protocol.Request{Method: protocol.NMI}); resp.Error == nil || resp.Error.Code != protocol.FailedPrecondition {
+		t.Errorf("NMI to a paused guest = %+v", resp)
+	}
+	if st := v.ask(protocol.ResetMethod).Status; st.State != protocol.Stopped || st.Reason != protocol.Reset {
+		t.Errorf("status after reset = %+v", st)
+	}
+	if got := v.ended(0); got.Reason != protocol.Reset {
+		t.Errorf("result = %+v, want reset", got)
+	}
+	v = startVMM(t)
+	if err := v.configure(tinykernel.Code{}.Spin(), nil); err != nil {
+		t.Fatal(err)
+	}
+	v.ask(protocol.NMI)
+	if got := v.ended(0); got.Reason != protocol.TripleFault {
+		t.Errorf("a guest without a handler met an NMI: %+v, want a triple fault", got)
 	}
 }
 

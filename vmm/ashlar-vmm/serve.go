@@ -126,7 +126,7 @@ func (s *server) start(spec *protocol.Spec, files []*os.File) *protocol.Error {
 	}
 	perr = func() *protocol.Error {
 		if err := jail.Enter(jail.Config{
-			UID: spec.Jail.UID, GID: spec.Jail.GID,
+			UID: spec.Jail.UID, GID: spec.Jail.GID, Threads: uint64(protocol.Threads(spec.VCPUs)),
 			Filter: jail.Filter{Rules: slices.Concat(jail.Messages(), machine.Rules())},
 		}); err != nil {
 			return &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
@@ -202,6 +202,12 @@ func (s *server) handle(req protocol.Request) (resp protocol.Response, f *os.Fil
 	case protocol.Stop:
 		s.guest.Stop()
 		<-s.finished
+	case protocol.ResetMethod:
+		if err = s.guest.Reset(); err == nil {
+			<-s.finished
+		}
+	case protocol.NMI:
+		err = s.guest.NMI()
 	case protocol.Pause:
 		err = s.guest.Pause()
 	case protocol.Resume:
@@ -209,7 +215,9 @@ func (s *server) handle(req protocol.Request) (resp protocol.Response, f *os.Fil
 	case protocol.Console:
 		f, err = s.guest.Hub.Attach()
 	case protocol.CountersMethod:
-		resp.Counters = s.guest.Counters()
+		c := s.guest.Counters()
+		resp.Counters = &c
+		return resp, nil
 	case protocol.Configure:
 		err = errors.New("the guest has been configured already")
 	default:

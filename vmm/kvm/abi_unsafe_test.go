@@ -36,6 +36,7 @@ func TestABI(t *testing.T) {
 		{"KVM_SET_MSRS", kvmSetMSRs, 0x4008ae89},
 		{"KVM_GET_FPU", kvmGetFPU, 0x81a0ae8c},
 		{"KVM_GET_LAPIC", kvmGetLAPIC, 0x8400ae8e},
+		{"KVM_NMI", kvmNMI, 0xae9a},
 		{"KVM_SET_CPUID2", kvmSetCPUID2, 0x4008ae90},
 		{"KVM_GET_MP_STATE", kvmGetMPState, 0x8004ae98},
 		{"KVM_GET_VCPU_EVENTS", kvmGetVCPUEvents, 0x8040ae9f},

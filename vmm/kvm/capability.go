@@ -27,8 +27,12 @@ const (
 	CapSignalMSI        Capability = 77
 	CapSplitIRQChip     Capability = 121
 	CapIOEventFDAnyLen  Capability = 122
+	CapHyperVSynIC      Capability = 123
 	CapX2APICAPI        Capability = 129
 	CapImmediateExit    Capability = 136
+	CapHaltPoll         Capability = 182
+	CapSysHyperVCPUID   Capability = 191
+	CapEnforceHyperV    Capability = 199
 	CapBinaryStatsFD    Capability = 203
 )
 
@@ -42,6 +46,8 @@ var capabilityNames = map[Capability]string{
 	CapSignalMSI: "KVM_CAP_SIGNAL_MSI", CapSplitIRQChip: "KVM_CAP_SPLIT_IRQCHIP",
 	CapIOEventFDAnyLen: "KVM_CAP_IOEVENTFD_ANY_LENGTH", CapX2APICAPI: "KVM_CAP_X2APIC_API",
 	CapImmediateExit: "KVM_CAP_IMMEDIATE_EXIT", CapBinaryStatsFD: "KVM_CAP_BINARY_STATS_FD",
+	CapHaltPoll: "KVM_CAP_HALT_POLL", CapSysHyperVCPUID: "KVM_CAP_SYS_HYPERV_CPUID",
+	CapEnforceHyperV: "KVM_CAP_HYPERV_ENFORCE_CPUID", CapHyperVSynIC: "KVM_CAP_HYPERV_SYNIC",
 }
 
 // String is the kernel's name of the capability.

@@ -70,6 +70,7 @@ var (
 	kvmSetCPUID2     = iow[cpuidHeader](0x90)
 	kvmGetMPState    = ior[mpState](0x98)
 	kvmSetMPState    = iow[mpState](0x99)
+	kvmNMI           = io(0x9a)
 	kvmGetVCPUEvents = ior[VCPUEvents](0x9f)
 	kvmSetVCPUEvents = iow[VCPUEvents](0xa0)
 	kvmGetTSCKHz     = io(0xa3)

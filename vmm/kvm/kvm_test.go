@@ -426,6 +426,27 @@ func TestStats(t *testing.T) {
 }
 
 // Interrupt must reach a vCPU whatever it is doing at that moment.
+// TestNMI sends NMIs to real-mode code: one that comes while another is being
+// handled waits for its end.
+func TestNMI(t *testing.T) {
+	g := newGuest(t, 0xeb, 0xfe)                                               // jmp here
+	if err := g.mem.WriteAt(4*2, []byte{0x00, 0x20, 0x00, 0x00}); err != nil { // vector 2
+		t.Fatal(err)
+	}
+	if err := g.mem.WriteAt(0x2000, []byte{0xe6, 0x80, 0xcf}); err != nil { // out 0x80, al; iret
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := g.cpu.NMI(); err != nil {
+			t.Fatal(err)
+		}
+		g.run(t, ExitIO)
+		if io, err := g.cpu.IO(); err != nil || io.Port != 0x80 {
+			t.Errorf("IO() = %+v, %v, want the handler's", io, err)
+		}
+	}
+}
+
 func TestInterruptStorm(t *testing.T) {
 	g := newGuest(t, 0xe6, 0x10, 0xeb, 0xfc) // out; jmp
 	runtime.LockOSThread()

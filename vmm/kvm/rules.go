@@ -26,6 +26,8 @@ func Rules() []jail.Rule {
 		ioctl(kvmGetSregs, "first state, after the kernel was loaded"),
 		ioctl(kvmGetMPState, "is a vCPU halted?"),
 		ioctl(kvmKVMClockCtrl, "telling the guest that it was paused"),
+		ioctl(kvmGetLAPIC, "does a vCPU take NMIs at its second local interrupt pin?"),
+		ioctl(kvmNMI, "an operator's NMI"),
 		jail.Allow(unix.SYS_PREAD64, "KVM's counters"),
 	}
 }

@@ -65,20 +65,12 @@ func (m *Machine) exits() (sum uint64, blocked bool) {
 func (m *Machine) haltedForGood() bool {
 	var dead atomic.Int32
 	answers := make(chan struct{}, len(m.runners))
-	for _, r := range m.runners {
-		ask := func() {
-			if r.halted() {
-				dead.Add(1)
-			}
-			answers <- struct{}{}
+	m.askAll(func(r *runner) {
+		if r.halted() {
+			dead.Add(1)
 		}
-		select {
-		case r.asks <- ask:
-		case <-m.done:
-			return false
-		}
-		r.kick()
-	}
+		answers <- struct{}{}
+	})
 	for range m.runners {
 		select {
 		case <-answers:

@@ -123,6 +123,17 @@ func (m *Machine) PowerButton() error {
 // Stop ends the guest at once. Done follows.
 func (m *Machine) Stop() { m.end(protocol.Killed, "") }
 
+// Reset ends the guest at once as its reset line does, also where it is paused.
+// Done follows, and the Result's reason is protocol.Reset. A guest that does not run
+// has no reset line: ErrState.
+func (m *Machine) Reset() error {
+	if s := m.Status().State; s != protocol.Running && s != protocol.Paused {
+		return stateError("reset", s)
+	}
+	m.end(protocol.Reset, "from outside")
+	return nil
+}
+
 // A pauser is a device that stops and goes on with the guest.
 type pauser interface {
 	Pause()

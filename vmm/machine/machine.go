@@ -33,14 +33,15 @@ import (
 )
 
 // MaxVCPUs is the most processors of a machine.
-const MaxVCPUs = 16
+const MaxVCPUs = 128
 
 // A Config is what every machine has.
 type Config struct {
 	KVM         *os.File // /dev/kvm; the Machine owns it, also after an error
 	Memory      *os.File // of MemoryBytes; stays the caller's
 	MemoryBytes uint64
-	VCPUs       int    // 1 to MaxVCPUs
+	VCPUs       int // 1 to MaxVCPUs
+	CPU         CPU
 	UUID        string // for SMBIOS
 	Console     *console.Hub
 }
@@ -74,7 +75,7 @@ type Machine struct {
 	parked  int  // vCPUs that are
 	running sync.WaitGroup
 	done    chan struct{} // closed when the machine has ended
-	lifeMu  sync.Mutex    // serialises Pause, Resume, Counters and Close; above mu
+	lifeMu  sync.Mutex    // serialises Pause, Resume, NMI, Counters and Close; above mu
 }
 
 // A plugged device is a PCI function and its name in counters and messages.
@@ -88,6 +89,11 @@ func New(c Config) (*Machine, error) {
 	if c.VCPUs < 1 || c.VCPUs > MaxVCPUs {
 		c.KVM.Close()
 		return nil, fmt.Errorf("%d vCPUs: want 1 to %d", c.VCPUs, MaxVCPUs)
+	}
+	var err error
+	if c.CPU.Topology, err = arch.NewTopology(c.VCPUs, c.CPU.Topology); err != nil {
+		c.KVM.Close()
+		return nil, err
 	}
 	m := &Machine{c: c, state: protocol.Waiting, done: make(chan struct{}), watch: 2 * time.Second}
 	m.changed.L = &m.mu
@@ -108,16 +114,16 @@ func (m *Machine) build() error {
 	if err := m.createVM(); err != nil {
 		return err
 	}
-	supported, err := m.sys.SupportedCPUID()
+	p, err := m.processors()
 	if err != nil {
 		return err
 	}
-	for id := range m.c.VCPUs {
-		if err := m.addVCPU(id, supported); err != nil {
+	for i := range m.c.VCPUs {
+		if err := m.addVCPU(i, p); err != nil {
 			return err
 		}
 	}
-	base, size, err := arch.MMIO64(arch.PhysBits(supported), m.mem.Size())
+	base, size, err := arch.MMIO64(arch.PhysBits(p.model), m.mem.Size())
 	if err != nil {
 		return err
 	}
@@ -141,6 +147,11 @@ func (m *Machine) createVM() error {
 	if err := m.vm.CreatePIT(); err != nil {
 		return err
 	}
+	if d := m.c.CPU.HaltPoll; d != nil {
+		if err := m.vm.SetHaltPoll(*d); err != nil {
+			return err
+		}
+	}
 	for i, r := range m.mem.Regions() {
 		s := kvm.MemorySlot{Slot: uint32(i), GPA: r.GPA, Size: r.Size, HostAddr: r.HostAddr}
 		if err := m.vm.SetMemoryRegion(s); err != nil {
@@ -149,35 +160,6 @@ func (m *Machine) createVM() error {
 	}
 	m.routes = newRoutes(m.vm)
 	return m.routes.update()
-}
-
-// addVCPU makes a processor and all of its state that does not depend on the
-// kernel.
-func (m *Machine) addVCPU(id int, supported []kvm.CPUIDEntry) error {
-	cpu, err := m.vm.CreateVCPU(id)
-	if err != nil {
-		return err
-	}
-	r := &runner{m: m, cpu: cpu, asks: make(chan func(), 1)}
-	m.runners = append(m.runners, r)
-	if r.stats, err = cpu.Stats(); err != nil {
-		return err
-	}
-	if err := cpu.SetCPUID(arch.CPUID(supported, arch.CPU{
-		ID: id, Count: m.c.VCPUs,
-		TSCDeadline: m.sys.Has(kvm.CapTSCDeadlineTimer) && arch.InvariantTSC(supported),
-	})); err != nil {
-		return err
-	}
-	if err := cpu.SetMSRs(arch.MSRs()); err != nil {
-		return err
-	}
-	l, err := cpu.LAPIC()
-	if err != nil {
-		return err
-	}
-	arch.LINT(&l)
-	return cpu.SetLAPIC(&l)
 }
 
 // addBoard makes the devices on board.
@@ -249,7 +231,7 @@ func (m *Machine) Load(l boot.Load) error {
 		return err
 	}
 	rsdp, err := acpi.Write(m.mem, acpi.Machine{
-		CPUs:   m.c.VCPUs,
+		CPUs:   m.c.CPU.Topology.APICIDs(),
 		MMIO32: acpi.Window{Base: arch.MMIO32Base, Size: arch.MMIO32Size},
 		MMIO64: acpi.Window(m.mmio64),
 		ECAM:   acpi.Window{Base: arch.ECAMBase, Size: pci.ECAMSize},
@@ -260,13 +242,13 @@ func (m *Machine) Load(l boot.Load) error {
 	if err := smbios.Write(m.mem, smbios.System{UUID: m.c.UUID}, arch.SMBIOSTables); err != nil {
 		return err
 	}
-	if err := arch.WriteBootTables(m.mem); err != nil {
-		return err
-	}
 	l.RSDP, l.Map = rsdp, memoryMap(m.mem)
 	l.Params, l.CmdlineAt = arch.BootParams, arch.Cmdline
 	entry, err := l.Into(m.mem)
 	if err != nil {
+		return err
+	}
+	if err := arch.WriteBIOSData(m.mem); err != nil {
 		return err
 	}
 	return m.enter(entry)
@@ -279,11 +261,23 @@ func (m *Machine) enter(e boot.Entry) error {
 	if err != nil {
 		return err
 	}
-	arch.LongMode(&s)
+	switch e.Mode {
+	case boot.LongMode:
+		arch.LongMode(&s)
+		if err := arch.WritePageTables(m.mem); err != nil {
+			return err
+		}
+	case boot.ProtectedMode:
+		arch.ProtectedMode(&s)
+	}
+	if err := arch.WriteGDT(m.mem, &s); err != nil {
+		return err
+	}
 	if err := cpu.SetSregs(&s); err != nil {
 		return err
 	}
-	r := arch.Registers(e.RIP, e.RSI)
+	r := arch.Registers(e.RIP)
+	r.RSI, r.RAX, r.RBX = e.RSI, e.RAX, e.RBX
 	return cpu.SetRegs(&r)
 }
 

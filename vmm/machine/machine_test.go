@@ -98,7 +98,7 @@ func TestEnds(t *testing.T) {
 	}{
 		{"power off", c.PowerOff(), 1, protocol.PoweredOff},
 		{"power off of one in four", c.PowerOff(), 4, protocol.PoweredOff},
-		{"power off of one in sixteen", c.PowerOff(), MaxVCPUs, protocol.PoweredOff},
+		{"power off of one in sixteen", c.PowerOff(), 16, protocol.PoweredOff},
 		{"reset register", c.Reset(), 1, protocol.Reset},
 		{"keyboard controller", c.Out(0x64, 0xfe).Halt(), 1, protocol.Reset},
 		{"halt", c.Halt(), 1, protocol.Halted},
@@ -324,10 +324,10 @@ func TestNothingThere(t *testing.T) {
 		t.Errorf("host bridge = %#x, %v", id, err)
 	}
 	n := g.Counters()
-	if n["vcpu.exits"] == 0 || n["entropy.requests"] != 0 {
+	if len(n.VCPUs["exits"]) != 1 || n.VCPUs["exits"][0] == 0 || n.Devices["entropy.requests"] != 0 {
 		t.Errorf("counters = %v", n)
 	}
-	if _, ok := n["console.printed_bytes"]; !ok {
+	if _, ok := n.Devices["console.printed_bytes"]; !ok {
 		t.Errorf("counters = %v, want the console's", n)
 	}
 }
@@ -340,7 +340,7 @@ func TestFromSpecRefuses(t *testing.T) {
 		code  protocol.ErrorCode
 	}{
 		{"no vCPUs", func(s *spec) { s.VCPUs = 0 }, "vcpus", protocol.InvalidArgument},
-		{"many vCPUs", func(s *spec) { s.VCPUs = 17 }, "vcpus", protocol.InvalidArgument},
+		{"many vCPUs", func(s *spec) { s.VCPUs = MaxVCPUs + 1 }, "vcpus", protocol.InvalidArgument},
 		{"little memory", func(s *spec) { s.MemoryBytes = 16 << 20 }, "memoryBytes", protocol.InvalidArgument},
 		{"odd memory", func(s *spec) { s.MemoryBytes++ }, "memoryBytes", protocol.InvalidArgument},
 		{"other memory", func(s *spec) { s.MemoryBytes *= 2 }, "memory", protocol.InvalidArgument},
@@ -489,7 +489,7 @@ func TestNothingLeft(t *testing.T) {
 	for range 3 {
 		once(2, -1)
 		once(2, 77)
-		once(17, -1)
+		once(MaxVCPUs+1, -1)
 		s := newSpec(t, tinykernel.Code{}.PowerOff())
 		g, perr := FromSpec(&s.Spec, s.files)
 		if perr != nil {
@@ -508,8 +508,14 @@ func TestNothingLeft(t *testing.T) {
 func TestStorm(t *testing.T) {
 	c := tinykernel.Code{}.Print(".")
 	c = append(c, 0xeb, byte(-len(c)-2)) // again
-	g := newSpec(t, c).loaded(t)
+	g := newSpec(t, nmiCode(c)).loaded(t)
+	v, err := g.Hub.Attach()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
 	start(t, g)
+	read(t, v, 1) // from now on it can take NMIs
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -522,6 +528,7 @@ func TestStorm(t *testing.T) {
 	for range 50 {
 		g.Counters()
 		g.PowerButton()
+		g.NMI()
 		g.haltedForGood()
 	}
 	<-done

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ashlar-hv/ashlar/vmm/arch"
 	"github.com/ashlar-hv/ashlar/vmm/boot"
 	"github.com/ashlar-hv/ashlar/vmm/console"
 	"github.com/ashlar-hv/ashlar/vmm/kvm"
@@ -127,7 +128,10 @@ func FromSpec(s *protocol.Spec, files []*os.File) (*Guest, *protocol.Error) {
 }
 
 func (g *Guest) assemble(s *protocol.Spec, d *descriptors) *protocol.Error {
-	var err *protocol.Error
+	cpu, err := cpuOf(s)
+	if err != nil {
+		return err
+	}
 	if g.log, err = d.take("log", s.Log); err != nil {
 		return err
 	}
@@ -147,7 +151,7 @@ func (g *Guest) assemble(s *protocol.Spec, d *descriptors) *protocol.Error {
 		return err
 	}
 	m, merr := New(Config{
-		KVM: dev, Memory: mem, MemoryBytes: s.MemoryBytes, VCPUs: s.VCPUs, UUID: s.UUID, Console: g.Hub,
+		KVM: dev, Memory: mem, MemoryBytes: s.MemoryBytes, VCPUs: s.VCPUs, CPU: cpu, UUID: s.UUID, Console: g.Hub,
 	})
 	if merr != nil {
 		return newError(merr)
@@ -160,7 +164,14 @@ func (g *Guest) assemble(s *protocol.Spec, d *descriptors) *protocol.Error {
 func newError(err error) *protocol.Error {
 	e := &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
 	var missing *kvm.MissingError
+	var features *arch.MissingFeaturesError
 	switch {
+	case errors.Is(err, arch.ErrModel):
+		e.Code, e.Field = protocol.InvalidArgument, "cpu.model"
+	case errors.As(err, &features):
+		e.Field = "cpu.model"
+	case errors.As(err, &missing) && missing.Capability == kvm.CapSysHyperVCPUID:
+		e.Field = "cpu.hyperv"
 	case errors.Is(err, memory.ErrSize):
 		e.Code, e.Field = protocol.InvalidArgument, "memory"
 	case errors.As(err, &missing):

@@ -23,6 +23,7 @@ type runner struct {
 	stats *kvm.Stats
 	tid   atomic.Int32 // of the thread, 0 before it runs
 	asks  chan func()  // to be called on the thread, between two runs
+	exits userExits
 }
 
 // kick makes the vCPU leave the guest and look what is asked of it. The flag
@@ -51,6 +52,7 @@ func (r *runner) run() {
 	r.tid.Store(int32(unix.Gettid()))
 	for {
 		reason, err := r.cpu.Run()
+		r.exits.count(reason)
 		if err == nil {
 			err = r.handle(reason)
 		}
@@ -77,6 +79,10 @@ func (r *runner) handle(reason kvm.ExitReason) error {
 		return r.mmio()
 	case kvm.ExitIntr, kvm.ExitIRQWindow:
 		return nil
+	case kvm.ExitHyperV:
+		if r.cpu.HyperVExit() == kvm.HyperVSynIC {
+			return nil // KVM has done what the guest asked for
+		}
 	case kvm.ExitShutdown:
 		r.m.end(protocol.TripleFault, fmt.Sprintf("vCPU %d met a triple fault", r.cpu.ID()))
 		return nil

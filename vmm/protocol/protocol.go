@@ -34,12 +34,19 @@ const (
 	// Pause stops all vCPUs and devices; Resume lets them go on.
 	Pause  Method = "pause"
 	Resume Method = "resume"
+	// ResetMethod pulls the reset line: the guest ends with Reason Reset, after flushing
+	// what its disks have written, also where it is paused. Whoever started it is to
+	// start it again.
+	ResetMethod Method = "reset"
+	// NMI sends a non-maskable interrupt to every processor that takes it at its
+	// second local interrupt pin, as a PC's NMI button does. The guest is running.
+	NMI Method = "nmi"
 	// Console asks for a connected stream socket to the serial console. The
 	// Response brings it. It carries first the last output (up to
 	// ConsoleReplay bytes), then what follows; bytes written to it are typed
 	// at the console. A reader that is too slow loses output, not the guest time.
 	Console Method = "console"
-	// Counters asks for Counters.
+	// CountersMethod asks for Counters, at no cost to the guest: nothing is stopped.
 	CountersMethod Method = "counters"
 )
 
@@ -55,10 +62,19 @@ type Request struct {
 
 // A Response answers the Request with the same ID.
 type Response struct {
-	ID       uint64            `json:"id"`
-	Error    *Error            `json:"error,omitempty"`
-	Status   *Status           `json:"status,omitempty"`   // Query, Configure
-	Counters map[string]uint64 `json:"counters,omitempty"` // CountersMethod
+	ID       uint64    `json:"id"`
+	Error    *Error    `json:"error,omitempty"`
+	Status   *Status   `json:"status,omitempty"`   // all but CountersMethod
+	Counters *Counters `json:"counters,omitempty"` // CountersMethod
+}
+
+// Counters are what a guest has done since it was started. They only grow.
+type Counters struct {
+	// Devices has the counters of devices as DEVICE.NAME: disk0.read_bytes.
+	Devices map[string]uint64 `json:"devices,omitempty"`
+	// VCPUs has the counters of virtual processors by name, each with a value for
+	// every vCPU in the order of their numbers: so 128 of them fit a message.
+	VCPUs map[string][]uint64 `json:"vcpus,omitempty"`
 }
 
 // ErrorCode says whose fault an Error is.
@@ -95,8 +111,11 @@ type Spec struct {
 	// Name is the guest's name, for logs only; UUID goes to its SMBIOS.
 	Name string `json:"name"`
 	UUID string `json:"uuid"`
-	// VCPUs is 1 to 16.
+	// VCPUs is 1 to 128.
 	VCPUs int `json:"vcpus"`
+	// CPU says what the vCPUs are like; without it they are cores of one socket,
+	// with all features of the host's, and what the kernel does by default.
+	CPU *CPU `json:"cpu,omitempty"`
 	// MemoryBytes is a multiple of 2 MiB, from 32 MiB on; Memory is the memfd of
 	// just that size.
 	MemoryBytes uint64 `json:"memoryBytes"`
@@ -112,6 +131,35 @@ type Spec struct {
 	Entropy File `json:"entropy"`
 	Jail    Jail `json:"jail"`
 }
+
+// threadsBase is how many threads a VMM may have besides those of its vCPUs: one
+// and two of the kernel's for each of 64 disk queues, one for each vhost device,
+// some of the runtime's own.
+const threadsBase = 256
+
+// Threads is how many threads the VMM of a guest may have (RLIMIT_NPROC,
+// pids.max): for each vCPU its own and one that Go may have besides.
+func Threads(vcpus int) int { return threadsBase + 2*vcpus }
+
+// A CPU says what vCPUs are like.
+type CPU struct {
+	// Model is "host", also if empty, or a baseline: "x86-64-v1" to "x86-64-v4".
+	Model string `json:"model,omitempty"`
+	// Sockets of Cores of Threads: their product is the number of vCPUs. 0 is 1 of
+	// Sockets and Threads, and as many Cores as that takes.
+	Sockets int `json:"sockets,omitempty"`
+	Cores   int `json:"cores,omitempty"`
+	Threads int `json:"threads,omitempty"`
+	// HyperV shows Hyper-V's interface besides KVM's, as Windows wants it.
+	HyperV bool `json:"hyperv,omitempty"`
+	// HaltPollNs is how long the host waits for a halted vCPU to be woken before its
+	// own CPU sleeps, at most: 0 to HaltPollLimit nanoseconds. nil leaves it to
+	// the kernel.
+	HaltPollNs *uint64 `json:"haltPollNs,omitempty"`
+}
+
+// HaltPollLimit bounds CPU.HaltPollNs.
+const HaltPollLimit = 10_000_000
 
 // LogLimit bounds a console log in bytes; the older half is dropped when it is
 // reached.
@@ -163,7 +211,7 @@ type Reason string
 // Reasons.
 const (
 	PoweredOff  Reason = "powered-off"  // the guest's own ACPI S5
-	Reset       Reason = "reset"        // the guest asked for a reset
+	Reset       Reason = "reset"        // the guest asked for a reset, or ResetMethod
 	Halted      Reason = "halted"       // every vCPU halted with interrupts off
 	TripleFault Reason = "triple-fault" // KVM_EXIT_SHUTDOWN
 	Killed      Reason = "killed"       // Stop

@@ -3,8 +3,10 @@ package protocol
 import (
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,8 +18,9 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 // largest is a Request with as much in it as core ever sends.
 func largest() Request {
-	initramfs, vhost := File(1), File(20)
-	s := &Spec{Name: "vm", UUID: "00000000-0000-0000-0000-000000000001", VCPUs: 16, MemoryBytes: 1 << 40,
+	initramfs, vhost, poll := File(1), File(20), uint64(HaltPollLimit)
+	s := &Spec{Name: "vm", UUID: "00000000-0000-0000-0000-000000000001", VCPUs: 128, MemoryBytes: 1 << 40,
+		CPU:    &CPU{Model: "x86-64-v4", Sockets: 8, Cores: 8, Threads: 2, HyperV: true, HaltPollNs: &poll},
 		Memory: 2, KVM: 3, Log: 4, Entropy: 5, Jail: Jail{UID: 100000, GID: 100000},
 		Boot: Boot{Kernel: 0, Initramfs: &initramfs, Cmdline: string(make([]byte, 2047))}}
 	for i := range 16 {
@@ -58,17 +61,42 @@ func TestRequestTravels(t *testing.T) {
 	}
 }
 
+// TestCountersFit holds that the counters of a guest as large as core allows
+// fit into a message, all of them with 13 digits.
+func TestCountersFit(t *testing.T) {
+	const value = 1e13 - 1
+	c := Counters{Devices: map[string]uint64{}, VCPUs: map[string][]uint64{}}
+	for i := range 24 {
+		for j := range 16 {
+			c.Devices[fmt.Sprintf("disk%d.counter_%d", i, j)] = value
+		}
+	}
+	for i := range 24 {
+		c.VCPUs[fmt.Sprintf("some_name_of_exits_%d", i)] = slices.Repeat([]uint64{value}, 128)
+	}
+	b, err := json.Marshal(Response{ID: 1 << 63, Counters: &c})
+	if err != nil || len(b) > seqpacket.MaxMessage {
+		t.Errorf("%d bytes, %v; want at most %d", len(b), err, seqpacket.MaxMessage)
+	}
+}
+
 // TestGolden holds the messages' form: core and a VMM of an older build have
 // to understand each other while a host is updated under its guests.
 func TestGolden(t *testing.T) {
-	initramfs := File(1)
+	initramfs, poll := File(1), uint64(0)
 	for name, v := range map[string]any{
 		"configure": Request{ID: 1, Method: Configure, Spec: &Spec{Name: "vm", UUID: "u", VCPUs: 1, MemoryBytes: 1 << 27, Memory: 2,
 			KVM: 3, Boot: Boot{Initramfs: &initramfs, Cmdline: "quiet"}, Log: 4, Entropy: 5, Disks: []Disk{{File: 6, Serial: "s"}},
 			NICs: []NIC{{Tap: 7, MAC: "02:00:00:00:00:01"}}, Jail: Jail{UID: 100000, GID: 100000}}},
+		"configure-cpu": Request{ID: 1, Method: Configure, Spec: &Spec{VCPUs: 8,
+			CPU: &CPU{Model: "x86-64-v3", Sockets: 2, Cores: 2, Threads: 2, HyperV: true, HaltPollNs: &poll}}},
 		"status": Response{ID: 1, Status: &Status{State: Stopped, Reason: Failed, Message: "m"}},
 		"error":  Response{ID: 1, Error: &Error{Code: InvalidArgument, Field: "boot.kernel", Message: "m"}},
 		"result": Result{Reason: PoweredOff},
+		"nmi":    Request{ID: 2, Method: NMI},
+		"reset":  Request{ID: 3, Method: ResetMethod},
+		"counters": Response{ID: 4, Counters: &Counters{Devices: map[string]uint64{"disk0.reads": 7},
+			VCPUs: map[string][]uint64{"exits": {1, 2}}}},
 	} {
 		got, err := json.MarshalIndent(v, "", "  ")
 		if err != nil {
@@ -107,7 +135,7 @@ func FuzzRequest(f *testing.F) {
 func FuzzResponse(f *testing.F) {
 	for _, v := range []Response{
 		{ID: 1, Error: &Error{Code: InvalidArgument, Field: "boot.kernel", Message: "m"}},
-		{ID: 2, Status: &Status{State: Stopped, PID: 1, Reason: PoweredOff}, Counters: map[string]uint64{"vcpu.exits": 7}},
+		{ID: 2, Status: &Status{State: Stopped, PID: 1, Reason: PoweredOff}, Counters: &Counters{Devices: map[string]uint64{"disk0.reads": 7}, VCPUs: map[string][]uint64{"exits": {1, 2}}}},
 	} {
 		b, err := json.Marshal(v)
 		if err != nil {
@@ -115,7 +143,7 @@ func FuzzResponse(f *testing.F) {
 		}
 		f.Add(b)
 	}
-	f.Add([]byte(`{"id":18446744073709551616,"counters":{"x":-1}}`))
+	f.Add([]byte(`{"id":18446744073709551616,"counters":{"devices":{"x":-1},"vcpus":null}}`))
 	f.Fuzz(roundTrip[Response])
 }
 
