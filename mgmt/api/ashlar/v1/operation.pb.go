@@ -28,7 +28,7 @@ type Operation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `operations/ID`.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// What is done: `start`, `stop`, `delete`.
+	// What is done: `start`, `stop`, `pause`, `resume`, `reset`, `delete`.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// What it is done to: `virtualMachines/ID`.
 	Target string `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`

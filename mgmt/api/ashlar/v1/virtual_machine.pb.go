@@ -94,7 +94,8 @@ const (
 	VirtualMachine_STOP_REASON_NOT_STARTED VirtualMachine_StopReason = 1
 	// The guest switched itself off.
 	VirtualMachine_STOP_REASON_POWERED_OFF VirtualMachine_StopReason = 2
-	// The guest asked for a reset. The host starts it again unless it is being stopped.
+	// The guest asked for a reset, or ResetVirtualMachine. The host starts it again
+	// unless it is being stopped.
 	VirtualMachine_STOP_REASON_RESET VirtualMachine_StopReason = 3
 	// Every vCPU halted with interrupts off.
 	VirtualMachine_STOP_REASON_HALTED VirtualMachine_StopReason = 4
@@ -168,7 +169,7 @@ type VirtualMachine struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Assigned by the host: 32 hexadecimal digits; also the SMBIOS UUID.
 	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
-	// 1 to 16.
+	// 1 to 128.
 	Cpus int32 `protobuf:"varint,3,opt,name=cpus,proto3" json:"cpus,omitempty"`
 	// A multiple of 2 MiB, from 32 MiB on.
 	MemoryBytes int64 `protobuf:"varint,4,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
@@ -936,6 +937,489 @@ func (x *StopVirtualMachineRequest) GetRequestId() string {
 	return ""
 }
 
+// PauseVirtualMachineRequest names one.
+type PauseVirtualMachineRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag          string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseVirtualMachineRequest) Reset() {
+	*x = PauseVirtualMachineRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseVirtualMachineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseVirtualMachineRequest) ProtoMessage() {}
+
+func (x *PauseVirtualMachineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseVirtualMachineRequest.ProtoReflect.Descriptor instead.
+func (*PauseVirtualMachineRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PauseVirtualMachineRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PauseVirtualMachineRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *PauseVirtualMachineRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// ResumeVirtualMachineRequest names one.
+type ResumeVirtualMachineRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag          string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeVirtualMachineRequest) Reset() {
+	*x = ResumeVirtualMachineRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeVirtualMachineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeVirtualMachineRequest) ProtoMessage() {}
+
+func (x *ResumeVirtualMachineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeVirtualMachineRequest.ProtoReflect.Descriptor instead.
+func (*ResumeVirtualMachineRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ResumeVirtualMachineRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResumeVirtualMachineRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *ResumeVirtualMachineRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// ResetVirtualMachineRequest names one.
+type ResetVirtualMachineRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag          string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResetVirtualMachineRequest) Reset() {
+	*x = ResetVirtualMachineRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResetVirtualMachineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResetVirtualMachineRequest) ProtoMessage() {}
+
+func (x *ResetVirtualMachineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResetVirtualMachineRequest.ProtoReflect.Descriptor instead.
+func (*ResetVirtualMachineRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ResetVirtualMachineRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResetVirtualMachineRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *ResetVirtualMachineRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// SendVirtualMachineNmiRequest names one.
+type SendVirtualMachineNmiRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag  string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// A UUID: a repeated request with it sends no second one.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendVirtualMachineNmiRequest) Reset() {
+	*x = SendVirtualMachineNmiRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendVirtualMachineNmiRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendVirtualMachineNmiRequest) ProtoMessage() {}
+
+func (x *SendVirtualMachineNmiRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendVirtualMachineNmiRequest.ProtoReflect.Descriptor instead.
+func (*SendVirtualMachineNmiRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SendVirtualMachineNmiRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SendVirtualMachineNmiRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *SendVirtualMachineNmiRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// SendVirtualMachineNmiResponse says that it was sent.
+type SendVirtualMachineNmiResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendVirtualMachineNmiResponse) Reset() {
+	*x = SendVirtualMachineNmiResponse{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendVirtualMachineNmiResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendVirtualMachineNmiResponse) ProtoMessage() {}
+
+func (x *SendVirtualMachineNmiResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendVirtualMachineNmiResponse.ProtoReflect.Descriptor instead.
+func (*SendVirtualMachineNmiResponse) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{15}
+}
+
+// GetVirtualMachineCountersRequest names one.
+type GetVirtualMachineCountersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetVirtualMachineCountersRequest) Reset() {
+	*x = GetVirtualMachineCountersRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetVirtualMachineCountersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetVirtualMachineCountersRequest) ProtoMessage() {}
+
+func (x *GetVirtualMachineCountersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetVirtualMachineCountersRequest.ProtoReflect.Descriptor instead.
+func (*GetVirtualMachineCountersRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetVirtualMachineCountersRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// VirtualMachineCounters are what a virtual machine has done since it was started, as
+// numbers that only grow until it is started again. Which there are depends on its
+// devices and on the host's kernel; one that is missing is not known.
+type VirtualMachineCounters struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `virtualMachines/ID`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Since when they count.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// When they were read.
+	ReadTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=read_time,json=readTime,proto3" json:"read_time,omitempty"`
+	// Counters of devices, as DEVICE.COUNTER. Devices are `diskN` and `nicN` in the
+	// order of the virtual machine's, `console` and `entropy`.
+	//
+	// Of each device: `kicks`, how often the guest has woken its thread on the host,
+	// several that come together counted once; `interrupts`, how often that thread has
+	// interrupted the guest; `trapped_kicks`, kicks that took the slow way through
+	// the processor's exit. All three are 0 where the kernel moves the data (vhost).
+	//
+	// Of a disk: the requests `reads`, `writes`, `flushes`, `discards`, `write_zeroes`;
+	// the bytes `read_bytes`, `written_bytes`; `errors`, requests that failed;
+	// `unsupported`, requests that the disk does not know.
+	//
+	// Of a network interface, as the guest sees it: `rx_packets`, `tx_packets`, the
+	// bytes `rx_bytes`, `tx_bytes`, packets lost `rx_dropped`, `tx_dropped`, and
+	// `errors`.
+	//
+	// Of the console: the bytes `printed_bytes`, `typed_bytes`; `output_errors`. Of
+	// entropy: `requests` and `bytes`.
+	Devices map[string]int64 `protobuf:"bytes,4,rep,name=devices,proto3" json:"devices,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Counters of the virtual processors, in the order of their numbers.
+	Cpus          []*VirtualCpuCounters `protobuf:"bytes,5,rep,name=cpus,proto3" json:"cpus,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VirtualMachineCounters) Reset() {
+	*x = VirtualMachineCounters{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VirtualMachineCounters) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VirtualMachineCounters) ProtoMessage() {}
+
+func (x *VirtualMachineCounters) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VirtualMachineCounters.ProtoReflect.Descriptor instead.
+func (*VirtualMachineCounters) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *VirtualMachineCounters) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *VirtualMachineCounters) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *VirtualMachineCounters) GetReadTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReadTime
+	}
+	return nil
+}
+
+func (x *VirtualMachineCounters) GetDevices() map[string]int64 {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+func (x *VirtualMachineCounters) GetCpus() []*VirtualCpuCounters {
+	if x != nil {
+		return x.Cpus
+	}
+	return nil
+}
+
+// VirtualCpuCounters are those of one virtual processor.
+type VirtualCpuCounters struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From the host's kernel: `exits` from the guest, and of these by reason
+	// `io_exits`, `mmio_exits`, `halt_exits`, `irq_exits` (by an interrupt of the
+	// host), `irq_window_exits`, `nmi_window_exits`, `request_irq_exits`, `signal_exits`;
+	// `insn_emulation`, instructions emulated; `hypercalls`; `pf_taken`, page faults;
+	// `irq_injections`, `nmi_injections`; `preemption_reported`; `host_state_reload`;
+	// `halt_wakeup`; `halt_attempted_poll`, `halt_successful_poll`.
+	//
+	// Exits that reached the guest's process on the host, by what for: `user_io_exits`,
+	// `user_mmio_exits`, `user_interrupts` (to pause it, or to look at it),
+	// `user_other_exits`.
+	Counters      map[string]int64 `protobuf:"bytes,1,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VirtualCpuCounters) Reset() {
+	*x = VirtualCpuCounters{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VirtualCpuCounters) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VirtualCpuCounters) ProtoMessage() {}
+
+func (x *VirtualCpuCounters) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VirtualCpuCounters.ProtoReflect.Descriptor instead.
+func (*VirtualCpuCounters) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *VirtualCpuCounters) GetCounters() map[string]int64 {
+	if x != nil {
+		return x.Counters
+	}
+	return nil
+}
+
 // ConsoleRequest is what a viewer sends.
 type ConsoleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -953,7 +1437,7 @@ type ConsoleRequest struct {
 
 func (x *ConsoleRequest) Reset() {
 	*x = ConsoleRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[11]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +1449,7 @@ func (x *ConsoleRequest) String() string {
 func (*ConsoleRequest) ProtoMessage() {}
 
 func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[11]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +1462,7 @@ func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{11}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ConsoleRequest) GetName() string {
@@ -1021,7 +1505,7 @@ type ConsoleResponse struct {
 
 func (x *ConsoleResponse) Reset() {
 	*x = ConsoleResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[12]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1517,7 @@ func (x *ConsoleResponse) String() string {
 func (*ConsoleResponse) ProtoMessage() {}
 
 func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[12]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1530,7 @@ func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{12}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ConsoleResponse) GetOutput() []byte {
@@ -1073,7 +1557,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[13]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1085,7 +1569,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[13]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1098,7 +1582,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{13}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReadLogRequest) GetName() string {
@@ -1118,7 +1602,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[14]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1614,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[14]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1627,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{14}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReadLogResponse) GetData() []byte {
@@ -1242,7 +1726,45 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\fgrace_period\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\vgracePeriod\x12\x14\n" +
 	"\x05force\x18\x04 \x01(\bR\x05force\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tR\trequestId\"o\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"c\n" +
+	"\x1aPauseVirtualMachineRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"d\n" +
+	"\x1bResumeVirtualMachineRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"c\n" +
+	"\x1aResetVirtualMachineRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"e\n" +
+	"\x1cSendVirtualMachineNmiRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"\x1f\n" +
+	"\x1dSendVirtualMachineNmiResponse\"6\n" +
+	" GetVirtualMachineCountersRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xd9\x02\n" +
+	"\x16VirtualMachineCounters\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
+	"\n" +
+	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x127\n" +
+	"\tread_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\breadTime\x12H\n" +
+	"\adevices\x18\x04 \x03(\v2..ashlar.v1.VirtualMachineCounters.DevicesEntryR\adevices\x121\n" +
+	"\x04cpus\x18\x05 \x03(\v2\x1d.ashlar.v1.VirtualCpuCountersR\x04cpus\x1a:\n" +
+	"\fDevicesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x9a\x01\n" +
+	"\x12VirtualCpuCounters\x12G\n" +
+	"\bcounters\x18\x01 \x03(\v2+.ashlar.v1.VirtualCpuCounters.CountersEntryR\bcounters\x1a;\n" +
+	"\rCountersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"o\n" +
 	"\x0eConsoleRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05input\x18\x02 \x01(\fR\x05input\x12\x1b\n" +
@@ -1254,14 +1776,19 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x0eReadLogRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"%\n" +
 	"\x0fReadLogResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xb3\x05\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\x8a\t\n" +
 	"\x15VirtualMachineService\x12Y\n" +
 	"\x14CreateVirtualMachine\x12&.ashlar.v1.CreateVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12S\n" +
 	"\x11GetVirtualMachine\x12#.ashlar.v1.GetVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12d\n" +
 	"\x13ListVirtualMachines\x12%.ashlar.v1.ListVirtualMachinesRequest\x1a&.ashlar.v1.ListVirtualMachinesResponse\x12T\n" +
 	"\x14DeleteVirtualMachine\x12&.ashlar.v1.DeleteVirtualMachineRequest\x1a\x14.ashlar.v1.Operation\x12R\n" +
 	"\x13StartVirtualMachine\x12%.ashlar.v1.StartVirtualMachineRequest\x1a\x14.ashlar.v1.Operation\x12P\n" +
-	"\x12StopVirtualMachine\x12$.ashlar.v1.StopVirtualMachineRequest\x1a\x14.ashlar.v1.Operation\x12D\n" +
+	"\x12StopVirtualMachine\x12$.ashlar.v1.StopVirtualMachineRequest\x1a\x14.ashlar.v1.Operation\x12R\n" +
+	"\x13PauseVirtualMachine\x12%.ashlar.v1.PauseVirtualMachineRequest\x1a\x14.ashlar.v1.Operation\x12T\n" +
+	"\x14ResumeVirtualMachine\x12&.ashlar.v1.ResumeVirtualMachineRequest\x1a\x14.ashlar.v1.Operation\x12R\n" +
+	"\x13ResetVirtualMachine\x12%.ashlar.v1.ResetVirtualMachineRequest\x1a\x14.ashlar.v1.Operation\x12j\n" +
+	"\x15SendVirtualMachineNmi\x12'.ashlar.v1.SendVirtualMachineNmiRequest\x1a(.ashlar.v1.SendVirtualMachineNmiResponse\x12k\n" +
+	"\x19GetVirtualMachineCounters\x12+.ashlar.v1.GetVirtualMachineCountersRequest\x1a!.ashlar.v1.VirtualMachineCounters\x12D\n" +
 	"\aConsole\x12\x19.ashlar.v1.ConsoleRequest\x1a\x1a.ashlar.v1.ConsoleResponse(\x010\x01\x12B\n" +
 	"\aReadLog\x12\x19.ashlar.v1.ReadLogRequest\x1a\x1a.ashlar.v1.ReadLogResponse0\x01B9Z7github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1;ashlarv1b\x06proto3"
 
@@ -1278,28 +1805,38 @@ func file_ashlar_v1_virtual_machine_proto_rawDescGZIP() []byte {
 }
 
 var file_ashlar_v1_virtual_machine_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
-	(VirtualMachine_State)(0),           // 0: ashlar.v1.VirtualMachine.State
-	(VirtualMachine_StopReason)(0),      // 1: ashlar.v1.VirtualMachine.StopReason
-	(*VirtualMachine)(nil),              // 2: ashlar.v1.VirtualMachine
-	(*Boot)(nil),                        // 3: ashlar.v1.Boot
-	(*Disk)(nil),                        // 4: ashlar.v1.Disk
-	(*NetworkInterface)(nil),            // 5: ashlar.v1.NetworkInterface
-	(*CreateVirtualMachineRequest)(nil), // 6: ashlar.v1.CreateVirtualMachineRequest
-	(*GetVirtualMachineRequest)(nil),    // 7: ashlar.v1.GetVirtualMachineRequest
-	(*ListVirtualMachinesRequest)(nil),  // 8: ashlar.v1.ListVirtualMachinesRequest
-	(*ListVirtualMachinesResponse)(nil), // 9: ashlar.v1.ListVirtualMachinesResponse
-	(*DeleteVirtualMachineRequest)(nil), // 10: ashlar.v1.DeleteVirtualMachineRequest
-	(*StartVirtualMachineRequest)(nil),  // 11: ashlar.v1.StartVirtualMachineRequest
-	(*StopVirtualMachineRequest)(nil),   // 12: ashlar.v1.StopVirtualMachineRequest
-	(*ConsoleRequest)(nil),              // 13: ashlar.v1.ConsoleRequest
-	(*ConsoleResponse)(nil),             // 14: ashlar.v1.ConsoleResponse
-	(*ReadLogRequest)(nil),              // 15: ashlar.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),             // 16: ashlar.v1.ReadLogResponse
-	(*timestamppb.Timestamp)(nil),       // 17: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 18: google.protobuf.Duration
-	(*Operation)(nil),                   // 19: ashlar.v1.Operation
+	(VirtualMachine_State)(0),                // 0: ashlar.v1.VirtualMachine.State
+	(VirtualMachine_StopReason)(0),           // 1: ashlar.v1.VirtualMachine.StopReason
+	(*VirtualMachine)(nil),                   // 2: ashlar.v1.VirtualMachine
+	(*Boot)(nil),                             // 3: ashlar.v1.Boot
+	(*Disk)(nil),                             // 4: ashlar.v1.Disk
+	(*NetworkInterface)(nil),                 // 5: ashlar.v1.NetworkInterface
+	(*CreateVirtualMachineRequest)(nil),      // 6: ashlar.v1.CreateVirtualMachineRequest
+	(*GetVirtualMachineRequest)(nil),         // 7: ashlar.v1.GetVirtualMachineRequest
+	(*ListVirtualMachinesRequest)(nil),       // 8: ashlar.v1.ListVirtualMachinesRequest
+	(*ListVirtualMachinesResponse)(nil),      // 9: ashlar.v1.ListVirtualMachinesResponse
+	(*DeleteVirtualMachineRequest)(nil),      // 10: ashlar.v1.DeleteVirtualMachineRequest
+	(*StartVirtualMachineRequest)(nil),       // 11: ashlar.v1.StartVirtualMachineRequest
+	(*StopVirtualMachineRequest)(nil),        // 12: ashlar.v1.StopVirtualMachineRequest
+	(*PauseVirtualMachineRequest)(nil),       // 13: ashlar.v1.PauseVirtualMachineRequest
+	(*ResumeVirtualMachineRequest)(nil),      // 14: ashlar.v1.ResumeVirtualMachineRequest
+	(*ResetVirtualMachineRequest)(nil),       // 15: ashlar.v1.ResetVirtualMachineRequest
+	(*SendVirtualMachineNmiRequest)(nil),     // 16: ashlar.v1.SendVirtualMachineNmiRequest
+	(*SendVirtualMachineNmiResponse)(nil),    // 17: ashlar.v1.SendVirtualMachineNmiResponse
+	(*GetVirtualMachineCountersRequest)(nil), // 18: ashlar.v1.GetVirtualMachineCountersRequest
+	(*VirtualMachineCounters)(nil),           // 19: ashlar.v1.VirtualMachineCounters
+	(*VirtualCpuCounters)(nil),               // 20: ashlar.v1.VirtualCpuCounters
+	(*ConsoleRequest)(nil),                   // 21: ashlar.v1.ConsoleRequest
+	(*ConsoleResponse)(nil),                  // 22: ashlar.v1.ConsoleResponse
+	(*ReadLogRequest)(nil),                   // 23: ashlar.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),                  // 24: ashlar.v1.ReadLogResponse
+	nil,                                      // 25: ashlar.v1.VirtualMachineCounters.DevicesEntry
+	nil,                                      // 26: ashlar.v1.VirtualCpuCounters.CountersEntry
+	(*timestamppb.Timestamp)(nil),            // 27: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),              // 28: google.protobuf.Duration
+	(*Operation)(nil),                        // 29: ashlar.v1.Operation
 }
 var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	3,  // 0: ashlar.v1.VirtualMachine.boot:type_name -> ashlar.v1.Boot
@@ -1307,33 +1844,48 @@ var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	5,  // 2: ashlar.v1.VirtualMachine.network_interfaces:type_name -> ashlar.v1.NetworkInterface
 	0,  // 3: ashlar.v1.VirtualMachine.state:type_name -> ashlar.v1.VirtualMachine.State
 	1,  // 4: ashlar.v1.VirtualMachine.stop_reason:type_name -> ashlar.v1.VirtualMachine.StopReason
-	17, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
-	17, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
+	27, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
+	27, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
 	2,  // 7: ashlar.v1.CreateVirtualMachineRequest.virtual_machine:type_name -> ashlar.v1.VirtualMachine
 	2,  // 8: ashlar.v1.ListVirtualMachinesResponse.virtual_machines:type_name -> ashlar.v1.VirtualMachine
-	18, // 9: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
-	2,  // 10: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
-	6,  // 11: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
-	7,  // 12: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
-	8,  // 13: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
-	10, // 14: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
-	11, // 15: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
-	12, // 16: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
-	13, // 17: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
-	15, // 18: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
-	2,  // 19: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	2,  // 20: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	9,  // 21: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
-	19, // 22: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
-	19, // 23: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
-	19, // 24: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
-	14, // 25: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
-	16, // 26: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
-	19, // [19:27] is the sub-list for method output_type
-	11, // [11:19] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	28, // 9: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	27, // 10: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
+	27, // 11: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
+	25, // 12: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
+	20, // 13: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
+	26, // 14: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
+	2,  // 15: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
+	6,  // 16: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
+	7,  // 17: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
+	8,  // 18: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
+	10, // 19: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
+	11, // 20: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
+	12, // 21: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
+	13, // 22: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
+	14, // 23: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
+	15, // 24: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
+	16, // 25: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
+	18, // 26: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
+	21, // 27: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
+	23, // 28: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
+	2,  // 29: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	2,  // 30: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	9,  // 31: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
+	29, // 32: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
+	29, // 33: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
+	29, // 34: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
+	29, // 35: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
+	29, // 36: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
+	29, // 37: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
+	17, // 38: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
+	19, // 39: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
+	22, // 40: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
+	24, // 41: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
+	29, // [29:42] is the sub-list for method output_type
+	16, // [16:29] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_ashlar_v1_virtual_machine_proto_init() }
@@ -1348,7 +1900,7 @@ func file_ashlar_v1_virtual_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ashlar_v1_virtual_machine_proto_rawDesc), len(file_ashlar_v1_virtual_machine_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   15,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -51,6 +51,21 @@ const (
 	// VirtualMachineServiceStopVirtualMachineProcedure is the fully-qualified name of the
 	// VirtualMachineService's StopVirtualMachine RPC.
 	VirtualMachineServiceStopVirtualMachineProcedure = "/ashlar.v1.VirtualMachineService/StopVirtualMachine"
+	// VirtualMachineServicePauseVirtualMachineProcedure is the fully-qualified name of the
+	// VirtualMachineService's PauseVirtualMachine RPC.
+	VirtualMachineServicePauseVirtualMachineProcedure = "/ashlar.v1.VirtualMachineService/PauseVirtualMachine"
+	// VirtualMachineServiceResumeVirtualMachineProcedure is the fully-qualified name of the
+	// VirtualMachineService's ResumeVirtualMachine RPC.
+	VirtualMachineServiceResumeVirtualMachineProcedure = "/ashlar.v1.VirtualMachineService/ResumeVirtualMachine"
+	// VirtualMachineServiceResetVirtualMachineProcedure is the fully-qualified name of the
+	// VirtualMachineService's ResetVirtualMachine RPC.
+	VirtualMachineServiceResetVirtualMachineProcedure = "/ashlar.v1.VirtualMachineService/ResetVirtualMachine"
+	// VirtualMachineServiceSendVirtualMachineNmiProcedure is the fully-qualified name of the
+	// VirtualMachineService's SendVirtualMachineNmi RPC.
+	VirtualMachineServiceSendVirtualMachineNmiProcedure = "/ashlar.v1.VirtualMachineService/SendVirtualMachineNmi"
+	// VirtualMachineServiceGetVirtualMachineCountersProcedure is the fully-qualified name of the
+	// VirtualMachineService's GetVirtualMachineCounters RPC.
+	VirtualMachineServiceGetVirtualMachineCountersProcedure = "/ashlar.v1.VirtualMachineService/GetVirtualMachineCounters"
 	// VirtualMachineServiceConsoleProcedure is the fully-qualified name of the VirtualMachineService's
 	// Console RPC.
 	VirtualMachineServiceConsoleProcedure = "/ashlar.v1.VirtualMachineService/Console"
@@ -68,13 +83,35 @@ type VirtualMachineServiceClient interface {
 	// ListVirtualMachines lists them by name.
 	ListVirtualMachines(context.Context, *connect.Request[v1.ListVirtualMachinesRequest]) (*connect.Response[v1.ListVirtualMachinesResponse], error)
 	// DeleteVirtualMachine removes a stopped virtual machine and its disks;
-	// with force also a running one.
+	// with force also one that is running or paused.
 	DeleteVirtualMachine(context.Context, *connect.Request[v1.DeleteVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
 	// StartVirtualMachine starts a stopped virtual machine. Done when it runs.
 	StartVirtualMachine(context.Context, *connect.Request[v1.StartVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
 	// StopVirtualMachine presses the ACPI power button, waits for grace_period and
-	// then ends the guest. Done when it has stopped.
+	// then ends the guest. A paused guest is resumed first, so that it can switch
+	// itself off; with force it is ended as it is. Done when it has stopped.
 	StopVirtualMachine(context.Context, *connect.Request[v1.StopVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
+	// PauseVirtualMachine halts the processors and devices of a running virtual
+	// machine. It keeps its memory, and its console stays open; its network peers may
+	// give up on it. What it
+	// asked of its disks is done when the pause is. It stays paused until it is
+	// resumed, reset or stopped, also when the host's own programs are restarted.
+	PauseVirtualMachine(context.Context, *connect.Request[v1.PauseVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
+	// ResumeVirtualMachine lets a paused virtual machine go on.
+	ResumeVirtualMachine(context.Context, *connect.Request[v1.ResumeVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
+	// ResetVirtualMachine pulls the reset line of a virtual machine that is running
+	// or paused: the guest is not asked and loses what it has in memory. Disks keep
+	// what it has written to them. Done when it runs again.
+	ResetVirtualMachine(context.Context, *connect.Request[v1.ResetVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
+	// SendVirtualMachineNmi presses the NMI button of a running virtual machine: every
+	// processor that takes a non-maskable interrupt at its LINT1 pin gets one. What the
+	// guest does then is its own business; Linux logs it, or panics where it is told
+	// to (unknown_nmi_panic). Fails with FAILED_PRECONDITION where no processor
+	// takes it.
+	SendVirtualMachineNmi(context.Context, *connect.Request[v1.SendVirtualMachineNmiRequest]) (*connect.Response[v1.SendVirtualMachineNmiResponse], error)
+	// GetVirtualMachineCounters returns what a virtual machine that is running or paused
+	// has done since it was started. The guest does not notice.
+	GetVirtualMachineCounters(context.Context, *connect.Request[v1.GetVirtualMachineCountersRequest]) (*connect.Response[v1.VirtualMachineCounters], error)
 	// Console is the serial console. The first request names the virtual machine.
 	// The stream ends when the guest stops. A client that closes its side goes on
 	// seeing output; it leaves by cancelling the call.
@@ -130,6 +167,36 @@ func NewVirtualMachineServiceClient(httpClient connect.HTTPClient, baseURL strin
 			connect.WithSchema(virtualMachineServiceMethods.ByName("StopVirtualMachine")),
 			connect.WithClientOptions(opts...),
 		),
+		pauseVirtualMachine: connect.NewClient[v1.PauseVirtualMachineRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServicePauseVirtualMachineProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("PauseVirtualMachine")),
+			connect.WithClientOptions(opts...),
+		),
+		resumeVirtualMachine: connect.NewClient[v1.ResumeVirtualMachineRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServiceResumeVirtualMachineProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("ResumeVirtualMachine")),
+			connect.WithClientOptions(opts...),
+		),
+		resetVirtualMachine: connect.NewClient[v1.ResetVirtualMachineRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServiceResetVirtualMachineProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("ResetVirtualMachine")),
+			connect.WithClientOptions(opts...),
+		),
+		sendVirtualMachineNmi: connect.NewClient[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse](
+			httpClient,
+			baseURL+VirtualMachineServiceSendVirtualMachineNmiProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("SendVirtualMachineNmi")),
+			connect.WithClientOptions(opts...),
+		),
+		getVirtualMachineCounters: connect.NewClient[v1.GetVirtualMachineCountersRequest, v1.VirtualMachineCounters](
+			httpClient,
+			baseURL+VirtualMachineServiceGetVirtualMachineCountersProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("GetVirtualMachineCounters")),
+			connect.WithClientOptions(opts...),
+		),
 		console: connect.NewClient[v1.ConsoleRequest, v1.ConsoleResponse](
 			httpClient,
 			baseURL+VirtualMachineServiceConsoleProcedure,
@@ -147,14 +214,19 @@ func NewVirtualMachineServiceClient(httpClient connect.HTTPClient, baseURL strin
 
 // virtualMachineServiceClient implements VirtualMachineServiceClient.
 type virtualMachineServiceClient struct {
-	createVirtualMachine *connect.Client[v1.CreateVirtualMachineRequest, v1.VirtualMachine]
-	getVirtualMachine    *connect.Client[v1.GetVirtualMachineRequest, v1.VirtualMachine]
-	listVirtualMachines  *connect.Client[v1.ListVirtualMachinesRequest, v1.ListVirtualMachinesResponse]
-	deleteVirtualMachine *connect.Client[v1.DeleteVirtualMachineRequest, v1.Operation]
-	startVirtualMachine  *connect.Client[v1.StartVirtualMachineRequest, v1.Operation]
-	stopVirtualMachine   *connect.Client[v1.StopVirtualMachineRequest, v1.Operation]
-	console              *connect.Client[v1.ConsoleRequest, v1.ConsoleResponse]
-	readLog              *connect.Client[v1.ReadLogRequest, v1.ReadLogResponse]
+	createVirtualMachine      *connect.Client[v1.CreateVirtualMachineRequest, v1.VirtualMachine]
+	getVirtualMachine         *connect.Client[v1.GetVirtualMachineRequest, v1.VirtualMachine]
+	listVirtualMachines       *connect.Client[v1.ListVirtualMachinesRequest, v1.ListVirtualMachinesResponse]
+	deleteVirtualMachine      *connect.Client[v1.DeleteVirtualMachineRequest, v1.Operation]
+	startVirtualMachine       *connect.Client[v1.StartVirtualMachineRequest, v1.Operation]
+	stopVirtualMachine        *connect.Client[v1.StopVirtualMachineRequest, v1.Operation]
+	pauseVirtualMachine       *connect.Client[v1.PauseVirtualMachineRequest, v1.Operation]
+	resumeVirtualMachine      *connect.Client[v1.ResumeVirtualMachineRequest, v1.Operation]
+	resetVirtualMachine       *connect.Client[v1.ResetVirtualMachineRequest, v1.Operation]
+	sendVirtualMachineNmi     *connect.Client[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse]
+	getVirtualMachineCounters *connect.Client[v1.GetVirtualMachineCountersRequest, v1.VirtualMachineCounters]
+	console                   *connect.Client[v1.ConsoleRequest, v1.ConsoleResponse]
+	readLog                   *connect.Client[v1.ReadLogRequest, v1.ReadLogResponse]
 }
 
 // CreateVirtualMachine calls ashlar.v1.VirtualMachineService.CreateVirtualMachine.
@@ -187,6 +259,31 @@ func (c *virtualMachineServiceClient) StopVirtualMachine(ctx context.Context, re
 	return c.stopVirtualMachine.CallUnary(ctx, req)
 }
 
+// PauseVirtualMachine calls ashlar.v1.VirtualMachineService.PauseVirtualMachine.
+func (c *virtualMachineServiceClient) PauseVirtualMachine(ctx context.Context, req *connect.Request[v1.PauseVirtualMachineRequest]) (*connect.Response[v1.Operation], error) {
+	return c.pauseVirtualMachine.CallUnary(ctx, req)
+}
+
+// ResumeVirtualMachine calls ashlar.v1.VirtualMachineService.ResumeVirtualMachine.
+func (c *virtualMachineServiceClient) ResumeVirtualMachine(ctx context.Context, req *connect.Request[v1.ResumeVirtualMachineRequest]) (*connect.Response[v1.Operation], error) {
+	return c.resumeVirtualMachine.CallUnary(ctx, req)
+}
+
+// ResetVirtualMachine calls ashlar.v1.VirtualMachineService.ResetVirtualMachine.
+func (c *virtualMachineServiceClient) ResetVirtualMachine(ctx context.Context, req *connect.Request[v1.ResetVirtualMachineRequest]) (*connect.Response[v1.Operation], error) {
+	return c.resetVirtualMachine.CallUnary(ctx, req)
+}
+
+// SendVirtualMachineNmi calls ashlar.v1.VirtualMachineService.SendVirtualMachineNmi.
+func (c *virtualMachineServiceClient) SendVirtualMachineNmi(ctx context.Context, req *connect.Request[v1.SendVirtualMachineNmiRequest]) (*connect.Response[v1.SendVirtualMachineNmiResponse], error) {
+	return c.sendVirtualMachineNmi.CallUnary(ctx, req)
+}
+
+// GetVirtualMachineCounters calls ashlar.v1.VirtualMachineService.GetVirtualMachineCounters.
+func (c *virtualMachineServiceClient) GetVirtualMachineCounters(ctx context.Context, req *connect.Request[v1.GetVirtualMachineCountersRequest]) (*connect.Response[v1.VirtualMachineCounters], error) {
+	return c.getVirtualMachineCounters.CallUnary(ctx, req)
+}
+
 // Console calls ashlar.v1.VirtualMachineService.Console.
 func (c *virtualMachineServiceClient) Console(ctx context.Context) *connect.BidiStreamForClient[v1.ConsoleRequest, v1.ConsoleResponse] {
 	return c.console.CallBidiStream(ctx)
@@ -206,13 +303,35 @@ type VirtualMachineServiceHandler interface {
 	// ListVirtualMachines lists them by name.
 	ListVirtualMachines(context.Context, *connect.Request[v1.ListVirtualMachinesRequest]) (*connect.Response[v1.ListVirtualMachinesResponse], error)
 	// DeleteVirtualMachine removes a stopped virtual machine and its disks;
-	// with force also a running one.
+	// with force also one that is running or paused.
 	DeleteVirtualMachine(context.Context, *connect.Request[v1.DeleteVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
 	// StartVirtualMachine starts a stopped virtual machine. Done when it runs.
 	StartVirtualMachine(context.Context, *connect.Request[v1.StartVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
 	// StopVirtualMachine presses the ACPI power button, waits for grace_period and
-	// then ends the guest. Done when it has stopped.
+	// then ends the guest. A paused guest is resumed first, so that it can switch
+	// itself off; with force it is ended as it is. Done when it has stopped.
 	StopVirtualMachine(context.Context, *connect.Request[v1.StopVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
+	// PauseVirtualMachine halts the processors and devices of a running virtual
+	// machine. It keeps its memory, and its console stays open; its network peers may
+	// give up on it. What it
+	// asked of its disks is done when the pause is. It stays paused until it is
+	// resumed, reset or stopped, also when the host's own programs are restarted.
+	PauseVirtualMachine(context.Context, *connect.Request[v1.PauseVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
+	// ResumeVirtualMachine lets a paused virtual machine go on.
+	ResumeVirtualMachine(context.Context, *connect.Request[v1.ResumeVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
+	// ResetVirtualMachine pulls the reset line of a virtual machine that is running
+	// or paused: the guest is not asked and loses what it has in memory. Disks keep
+	// what it has written to them. Done when it runs again.
+	ResetVirtualMachine(context.Context, *connect.Request[v1.ResetVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
+	// SendVirtualMachineNmi presses the NMI button of a running virtual machine: every
+	// processor that takes a non-maskable interrupt at its LINT1 pin gets one. What the
+	// guest does then is its own business; Linux logs it, or panics where it is told
+	// to (unknown_nmi_panic). Fails with FAILED_PRECONDITION where no processor
+	// takes it.
+	SendVirtualMachineNmi(context.Context, *connect.Request[v1.SendVirtualMachineNmiRequest]) (*connect.Response[v1.SendVirtualMachineNmiResponse], error)
+	// GetVirtualMachineCounters returns what a virtual machine that is running or paused
+	// has done since it was started. The guest does not notice.
+	GetVirtualMachineCounters(context.Context, *connect.Request[v1.GetVirtualMachineCountersRequest]) (*connect.Response[v1.VirtualMachineCounters], error)
 	// Console is the serial console. The first request names the virtual machine.
 	// The stream ends when the guest stops. A client that closes its side goes on
 	// seeing output; it leaves by cancelling the call.
@@ -264,6 +383,36 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 		connect.WithSchema(virtualMachineServiceMethods.ByName("StopVirtualMachine")),
 		connect.WithHandlerOptions(opts...),
 	)
+	virtualMachineServicePauseVirtualMachineHandler := connect.NewUnaryHandler(
+		VirtualMachineServicePauseVirtualMachineProcedure,
+		svc.PauseVirtualMachine,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("PauseVirtualMachine")),
+		connect.WithHandlerOptions(opts...),
+	)
+	virtualMachineServiceResumeVirtualMachineHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceResumeVirtualMachineProcedure,
+		svc.ResumeVirtualMachine,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("ResumeVirtualMachine")),
+		connect.WithHandlerOptions(opts...),
+	)
+	virtualMachineServiceResetVirtualMachineHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceResetVirtualMachineProcedure,
+		svc.ResetVirtualMachine,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("ResetVirtualMachine")),
+		connect.WithHandlerOptions(opts...),
+	)
+	virtualMachineServiceSendVirtualMachineNmiHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceSendVirtualMachineNmiProcedure,
+		svc.SendVirtualMachineNmi,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("SendVirtualMachineNmi")),
+		connect.WithHandlerOptions(opts...),
+	)
+	virtualMachineServiceGetVirtualMachineCountersHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceGetVirtualMachineCountersProcedure,
+		svc.GetVirtualMachineCounters,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("GetVirtualMachineCounters")),
+		connect.WithHandlerOptions(opts...),
+	)
 	virtualMachineServiceConsoleHandler := connect.NewBidiStreamHandler(
 		VirtualMachineServiceConsoleProcedure,
 		svc.Console,
@@ -290,6 +439,16 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 			virtualMachineServiceStartVirtualMachineHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceStopVirtualMachineProcedure:
 			virtualMachineServiceStopVirtualMachineHandler.ServeHTTP(w, r)
+		case VirtualMachineServicePauseVirtualMachineProcedure:
+			virtualMachineServicePauseVirtualMachineHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceResumeVirtualMachineProcedure:
+			virtualMachineServiceResumeVirtualMachineHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceResetVirtualMachineProcedure:
+			virtualMachineServiceResetVirtualMachineHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceSendVirtualMachineNmiProcedure:
+			virtualMachineServiceSendVirtualMachineNmiHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceGetVirtualMachineCountersProcedure:
+			virtualMachineServiceGetVirtualMachineCountersHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceConsoleProcedure:
 			virtualMachineServiceConsoleHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceReadLogProcedure:
@@ -325,6 +484,26 @@ func (UnimplementedVirtualMachineServiceHandler) StartVirtualMachine(context.Con
 
 func (UnimplementedVirtualMachineServiceHandler) StopVirtualMachine(context.Context, *connect.Request[v1.StopVirtualMachineRequest]) (*connect.Response[v1.Operation], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.StopVirtualMachine is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) PauseVirtualMachine(context.Context, *connect.Request[v1.PauseVirtualMachineRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.PauseVirtualMachine is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) ResumeVirtualMachine(context.Context, *connect.Request[v1.ResumeVirtualMachineRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.ResumeVirtualMachine is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) ResetVirtualMachine(context.Context, *connect.Request[v1.ResetVirtualMachineRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.ResetVirtualMachine is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) SendVirtualMachineNmi(context.Context, *connect.Request[v1.SendVirtualMachineNmiRequest]) (*connect.Response[v1.SendVirtualMachineNmiResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.SendVirtualMachineNmi is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) GetVirtualMachineCounters(context.Context, *connect.Request[v1.GetVirtualMachineCountersRequest]) (*connect.Response[v1.VirtualMachineCounters], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.GetVirtualMachineCounters is not implemented"))
 }
 
 func (UnimplementedVirtualMachineServiceHandler) Console(context.Context, *connect.BidiStream[v1.ConsoleRequest, v1.ConsoleResponse]) error {
