@@ -22,12 +22,16 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/mgmt/core/image"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
 
 const (
 	// configureTimeout is how long a VMM may take to load a guest.
 	configureTimeout = 60 * time.Second
 	callTimeout      = 10 * time.Second
+	// pauseTimeout is how long a VMM may take until all that its disks were asked for
+	// is done.
+	pauseTimeout = 30 * time.Second
 	// stopTimeout is how long a VMM may take to flush before it is killed.
 	stopTimeout = 5 * time.Second
 	killTimeout = 10 * time.Second
@@ -42,6 +46,8 @@ type Networks interface {
 	Release(id string)
 	OpenTap(name, network string) (*os.File, error)
 	RemoveTap(name string) error
+	// TapCounters are those of a tap, as its guest sees them.
+	TapCounters(name string) (map[string]uint64, error)
 }
 
 // A Config says where things are.
@@ -157,10 +163,13 @@ func (m *Manager) List() ([]hostcall.GuestStatus, error) {
 	return out, nil
 }
 
-// PowerButton presses the guest's power button.
+// PowerButton presses the guest's power button. A paused guest could not hear it.
 func (m *Manager) PowerButton(ctx context.Context, id string) error {
 	r, err := m.find(id)
 	if err != nil {
+		return err
+	}
+	if err := m.notPaused(r); err != nil {
 		return err
 	}
 	return r.powerButton(ctx)
@@ -190,7 +199,7 @@ func (m *Manager) Kill(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return m.kill(ctx, r)
+	return m.finishBy(ctx, r, protocol.Stop)
 }
 
 // Leased notes that a guest has taken the address of one of its NICs.
@@ -210,7 +219,7 @@ func (m *Manager) Leased(mac, address string) {
 	}
 }
 
-// Shutdown presses every guest's power button, waits until ctx ends, and then
+// Shutdown resumes paused guests, presses every guest's power button, waits until ctx ends, and then
 // kills those that still run. No guest can be started any more.
 func (m *Manager) Shutdown(ctx context.Context) {
 	m.mu.Lock()
@@ -220,7 +229,7 @@ func (m *Manager) Shutdown(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, r := range runs {
 		all.Go(func() {
-			if err := r.powerButton(ctx); err != nil {
+			if err := m.wakeAndPress(ctx, r); err != nil {
 				m.c.Log.Warn("cannot press power button", "guest", r.rec.ID, "error", err)
 			}
 			select {
@@ -231,7 +240,7 @@ func (m *Manager) Shutdown(ctx context.Context) {
 			m.c.Log.Warn("guest has not powered off in time and is killed", "guest", r.rec.ID)
 			kill, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout+killTimeout)
 			defer cancel()
-			if err := m.kill(kill, r); err != nil {
+			if err := m.finishBy(kill, r, protocol.Stop); err != nil {
 				m.c.Log.Error("cannot kill guest", "guest", r.rec.ID, "error", err)
 			}
 		})

@@ -52,7 +52,7 @@ func peer() int {
 		return 1
 	}
 	result := os.NewFile(protocol.ResultFD, "result")
-	name := ""
+	name, paused := "", false
 	for {
 		u, err := l.(*net.UnixListener).AcceptUnix()
 		if err != nil {
@@ -87,8 +87,30 @@ func peer() int {
 				if name != "" {
 					out.Status.State = protocol.Running
 				}
+				if paused {
+					out.Status.State = protocol.Paused
+				}
+			case protocol.Pause, protocol.Resume:
+				paused = r.Method == protocol.Pause && name != "restless"
+				out.Status.State = protocol.Running
+				if paused {
+					out.Status.State = protocol.Paused
+				}
+			case protocol.NMI:
+				fmt.Fprintln(os.Stderr, "NMI")
+			case protocol.CountersMethod:
+				out.Counters = counters(name)
+			case protocol.ResetMethod:
+				if name == "stubborn" {
+					continue
+				}
+				end = protocol.Result{Reason: protocol.Reset}
 			case protocol.PowerButton:
 				if name == "deaf" {
+					break
+				}
+				if paused {
+					out.Error = &protocol.Error{Code: protocol.FailedPrecondition, Message: "paused"}
 					break
 				}
 				end = protocol.Result{Reason: protocol.PoweredOff, Message: "bye"}
@@ -118,6 +140,22 @@ func peer() int {
 			}
 		}
 	}
+}
+
+// counters are those of a guest of this name.
+func counters(name string) *protocol.Counters {
+	switch name {
+	case "chatty":
+		c := &protocol.Counters{Devices: map[string]uint64{}}
+		for i := range maxCounters + 1 {
+			c.Devices[fmt.Sprintf("disk%d.reads", i)] = 1
+		}
+		return c
+	case "rude":
+		return &protocol.Counters{VCPUs: map[string][]uint64{"\x1b[2J": {1}}}
+	}
+	return &protocol.Counters{Devices: map[string]uint64{"disk0.reads": 7, "nic0.rx_bytes": 1 << 60, "nic0.errors": 3},
+		VCPUs: map[string][]uint64{"exits": {1, 2}}}
 }
 
 // configured does what a guest of this name does at its start.
@@ -310,14 +348,6 @@ func (b *bench) nothingLeft(t *testing.T) {
 			t.Errorf("tap %s is left behind", l.Name)
 		}
 	}
-}
-
-func code(err error) hostcall.Code {
-	var e *hostcall.Error
-	if errors.As(err, &e) {
-		return e.Code
-	}
-	return ""
 }
 
 func TestPowerButton(t *testing.T) {

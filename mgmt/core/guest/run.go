@@ -24,6 +24,7 @@ type run struct {
 	ran     bool                 // the guest came to run; guarded by Manager.mu
 	noted   bool                 // its end is kept; guarded by Manager.mu
 	killed  atomic.Bool          // core has ended it
+	reset   atomic.Bool          // and is to start again
 	end     hostcall.GuestStatus // how the process ended; set before its end is told
 	gone    chan struct{}        // closed when it has ended and is cleaned up
 }
@@ -43,12 +44,13 @@ func (r *run) powerButton(ctx context.Context) error {
 	return nil
 }
 
-// kill lets the VMM flush and end, or ends it, and waits until it is gone.
-func (m *Manager) kill(ctx context.Context, r *run) error {
+// finishBy lets the VMM flush and end by method (protocol.Stop, or
+// protocol.ResetMethod), or ends it, and waits until it is gone.
+func (m *Manager) finishBy(ctx context.Context, r *run, method protocol.Method) error {
 	r.killed.Store(true)
 	stop, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
-	if _, _, err := r.client.call(stop, protocol.Stop, nil, nil); err == nil {
+	if _, _, err := r.client.call(stop, method, nil, nil); err == nil {
 		select {
 		case <-r.gone:
 			return nil
@@ -88,6 +90,8 @@ func (m *Manager) endOf(r *run) hostcall.GuestStatus {
 	switch {
 	case err == nil:
 		end.Reason, end.Message = string(result.Reason), result.Message
+	case r.reset.Load():
+		end.Reason, end.Message = string(protocol.Reset), "The VMM had to be killed for it."
 	case r.killed.Load():
 		end.Reason = string(protocol.Killed)
 	default:

@@ -27,8 +27,7 @@ const (
 	// tables, as many in the guest's, some more in the index of the memory's pages.
 	overheadShare = 128
 	endTimeout    = 2 * time.Second // from the end of the connection to that of the VMM
-	maxVCPUs      = 16
-	maxThreads    = 256
+	maxVCPUs      = 128
 	maxCmdline    = 2047 // bytes, as the x86 boot protocol has it
 	maxName       = 63   // bytes
 	// fileMin is the least that a VMM may make its files grow to: its console
@@ -168,7 +167,7 @@ func (m *Manager) spawn(r *run, g *hostcall.Guest, use diskUse) error {
 		return err
 	}
 	_, err := cgroup.Create(m.c.Cgroup+"/"+id, cgroup.Limits{
-		MemoryMax: int64(g.MemoryBytes) + overhead(g.MemoryBytes) + use.memory, PIDsMax: maxThreads, CPUWeight: 100})
+		MemoryMax: int64(g.MemoryBytes) + overhead(g.MemoryBytes) + use.memory, PIDsMax: int64(protocol.Threads(g.VCPUs)), CPUWeight: 100})
 	if err != nil {
 		return err
 	}

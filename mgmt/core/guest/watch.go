@@ -242,10 +242,7 @@ func (m *Manager) adopt(id string) {
 func (m *Manager) configured(r *run) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	response, files, err := r.client.call(ctx, protocol.Query, nil, nil)
-	for _, f := range files {
-		f.Close()
-	}
+	response, _, err := r.client.call(ctx, protocol.Query, nil, nil)
 	if err != nil {
 		m.c.Log.Warn("adopted VMM does not answer", "guest", r.rec.Name, "error", err)
 		return true

@@ -38,8 +38,20 @@ const (
 	// GuestStart reads ID and Guest: starts a VMM; answers when the guest runs or
 	// could not be started.
 	GuestStart Method = "guest-start"
-	// GuestPowerButton reads ID.
+	// GuestPowerButton reads ID. A paused guest cannot hear it: it is refused.
 	GuestPowerButton Method = "guest-power-button"
+	// GuestPause reads ID: halts processors and devices of a guest that runs; answers
+	// when nothing moves any more. That one is paused already is no error.
+	GuestPause Method = "guest-pause"
+	// GuestResume reads ID: undoes GuestPause. That one is not paused is no error.
+	GuestResume Method = "guest-resume"
+	// GuestReset reads ID: ends the VMM with the reason "reset", also of a paused
+	// guest; answers when it is gone and cleaned up. Starting it again is up to control.
+	GuestReset Method = "guest-reset"
+	// GuestNMI reads ID: sends an NMI to a guest that runs and is not paused.
+	GuestNMI Method = "guest-nmi"
+	// GuestCounters reads ID and fills Counters, of a guest that runs or is paused.
+	GuestCounters Method = "guest-counters"
 	// GuestKill reads ID: ends the VMM; answers when it is gone and cleaned up.
 	GuestKill Method = "guest-kill"
 	// GuestDelete reads ID: removes folder and disks of a guest that does not run.
@@ -73,6 +85,8 @@ type Message struct {
 	Guests []GuestStatus `json:"guests,omitempty"`
 	Size   int64         `json:"size,omitempty"`
 	Event  *Event        `json:"event,omitempty"`
+	// Counters answers GuestCounters.
+	Counters *Counters `json:"counters,omitempty"`
 }
 
 // A Code says what kind of Error it is; the names are gRPC's.
@@ -180,6 +194,17 @@ type GuestStatus struct {
 	// Addresses are what DHCP gave to its NICs, in order of NICs ("" for none yet).
 	Addresses []string  `json:"addresses,omitempty"`
 	Started   time.Time `json:"started,omitzero"`
+}
+
+// Counters are what a guest has done since it was started. They only grow.
+type Counters struct {
+	// Started is when they were 0, Read when they were read.
+	Started time.Time `json:"started,omitzero"`
+	Read    time.Time `json:"read,omitzero"`
+	// Devices has those of devices, as DEVICE.NAME.
+	Devices map[string]uint64 `json:"devices,omitempty"`
+	// VCPUs has those of virtual processors by name, each with a value for every one.
+	VCPUs map[string][]uint64 `json:"vcpus,omitempty"`
 }
 
 // Lost is the Reason of a guest whose VMM died without a Result.

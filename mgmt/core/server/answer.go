@@ -25,6 +25,11 @@ var methods = map[hostcall.Method]method{
 	hostcall.GuestCreate:      {id: true, do: guestCreate},
 	hostcall.GuestStart:       {id: true, do: guestStart},
 	hostcall.GuestPowerButton: {id: true, do: guestPowerButton},
+	hostcall.GuestPause:       {id: true, do: guestPause},
+	hostcall.GuestResume:      {id: true, do: guestResume},
+	hostcall.GuestReset:       {id: true, do: guestReset},
+	hostcall.GuestNMI:         {id: true, do: guestNMI},
+	hostcall.GuestCounters:    {id: true, do: guestCounters},
 	hostcall.GuestKill:        {id: true, do: guestKill},
 	hostcall.GuestDelete:      {id: true, do: guestDelete},
 	hostcall.GuestList:        {do: guestList},
@@ -134,6 +139,33 @@ func guestStart(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Me
 
 func guestPowerButton(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
 	return nil, s.Guests.PowerButton(ctx, c.ID)
+}
+
+// guestPause goes on when control goes away: else core would not know that the VMM
+// has obeyed. So do guestResume and guestReset.
+func guestPause(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return nil, s.Guests.Pause(context.WithoutCancel(ctx), c.ID)
+}
+
+func guestResume(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return nil, s.Guests.Resume(context.WithoutCancel(ctx), c.ID)
+}
+
+func guestReset(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return nil, s.Guests.Reset(context.WithoutCancel(ctx), c.ID)
+}
+
+func guestNMI(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return nil, s.Guests.NMI(ctx, c.ID)
+}
+
+func guestCounters(ctx context.Context, s *Server, c *hostcall.Call, m *hostcall.Message) (*os.File, error) {
+	counters, err := s.Guests.Counters(ctx, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	m.Counters = &counters
+	return nil, nil
 }
 
 func guestKill(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {

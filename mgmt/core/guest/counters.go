@@ -1,0 +1,94 @@
+package guest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+)
+
+// Bounds of the counters that core takes from a VMM, which a guest may have taken over.
+const (
+	maxCounters    = 512 // of devices
+	maxVCPUCounter = 64  // names
+	maxCounterName = 48  // bytes
+)
+
+// Counters returns what a guest has done (hostcall.GuestCounters).
+func (m *Manager) Counters(ctx context.Context, id string) (hostcall.Counters, error) {
+	r, err := m.find(id)
+	if err != nil {
+		return hostcall.Counters{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	response, _, err := r.client.call(ctx, protocol.CountersMethod, nil, nil)
+	if err != nil {
+		return hostcall.Counters{}, refusal(err)
+	}
+	if err := checkCounters(response.Counters); err != nil {
+		return hostcall.Counters{}, err
+	}
+	out := hostcall.Counters{Started: r.rec.Started, Read: time.Now().UTC(),
+		Devices: response.Counters.Devices, VCPUs: response.Counters.VCPUs}
+	m.addTaps(r, &out)
+	return out, nil
+}
+
+// checkCounters refuses what is too much, or is not named as counters are.
+func checkCounters(c *protocol.Counters) error {
+	wrong := func(format string, args ...any) error {
+		return &hostcall.Error{Code: hostcall.Internal,
+			Message: clean("The guest's VMM tells counters that make no sense: " + fmt.Sprintf(format, args...) + ".")}
+	}
+	switch {
+	case c == nil:
+		return wrong("none")
+	case len(c.Devices) > maxCounters || len(c.VCPUs) > maxVCPUCounter:
+		return wrong("%d of devices, %d of processors", len(c.Devices), len(c.VCPUs))
+	}
+	for name := range c.Devices {
+		if !counterName(name) {
+			return wrong("%.60q", name)
+		}
+	}
+	for name, values := range c.VCPUs {
+		if !counterName(name) || len(values) > maxVCPUs {
+			return wrong("%.60q of %d processors", name, len(values))
+		}
+	}
+	return nil
+}
+
+// counterName says whether s is a counter's name: lower-case letters, digits, `_` and `.`.
+func counterName(s string) bool {
+	return s != "" && len(s) <= maxCounterName && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789_.") == ""
+}
+
+// addTaps puts in what the kernel counts at the guest's taps: packets that vhost moves
+// never come by the VMM. What the VMM has counted of the same is the same packets.
+func (m *Manager) addTaps(r *run, c *hostcall.Counters) {
+	if c.Devices == nil {
+		c.Devices = make(map[string]uint64)
+	}
+	m.mu.Lock()
+	nics := len(r.rec.NICs)
+	m.mu.Unlock()
+	for i := range nics {
+		tap, err := m.c.Networks.TapCounters(r.rec.tap(i))
+		if err != nil {
+			m.c.Log.Warn("counters of a tap cannot be read", "guest", r.rec.ID, "error", err)
+			continue
+		}
+		for name, n := range tap {
+			full := fmt.Sprintf("nic%d.%s", i, name)
+			if name == "errors" { // of the queues and of the tap: not the same ones
+				n += c.Devices[full]
+			}
+			c.Devices[full] = n
+		}
+	}
+}
