@@ -274,7 +274,7 @@ func TestValidation(t *testing.T) {
 	bad := &ashlarv1.CreateVirtualMachineRequest{
 		VirtualMachineId: "Demo_1",
 		VirtualMachine: &ashlarv1.VirtualMachine{
-			Name: "virtualMachines/other", Cpus: 17, MemoryBytes: 3<<20 + 1,
+			Name: "virtualMachines/other", Cpus: 129, MemoryBytes: 3<<20 + 1,
 			Boot: &ashlarv1.Boot{Kernel: "images/none", Initramfs: "images/half", Cmdline: "a\nb"},
 			Disks: []*ashlarv1.Disk{
 				{}, {SizeBytes: 1000}, {Image: "kernel"}, {Image: "images/kernel"}, {Image: "images/kernel", SizeBytes: 512},

@@ -53,6 +53,7 @@ type guest struct {
 	viewers []*os.File
 	typed   []byte
 	stopped chan struct{}
+	nmis    uint64
 }
 
 // New makes a Core that does not serve yet.
@@ -290,6 +291,16 @@ func (c *Core) do(k *conn, call hostcall.Call) (hostcall.Message, *os.File, erro
 		for _, im := range c.images {
 			msg.Images = append(msg.Images, *im)
 		}
+	case hostcall.GuestCounters:
+		g := c.guests[call.ID]
+		if g == nil || g.stopped == nil {
+			return msg, nil, refusal(hostcall.FailedPrecondition, "does not run")
+		}
+		msg.Counters = &hostcall.Counters{
+			Started: g.status.Started, Read: g.status.Started.Add(time.Second),
+			Devices: map[string]uint64{"disk0.reads": 7, "disk0.read_bytes": 1 << 63},
+			VCPUs:   map[string][]uint64{"exits": {1, 2}, "nmi_injections": {g.nmis, 0}},
+		}
 	case hostcall.GuestList:
 		for _, g := range c.guests {
 			msg.Guests = append(msg.Guests, g.status)
@@ -342,16 +353,17 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 	if g == nil {
 		return nil, refusal(hostcall.NotFound, "no such guest")
 	}
-	runs := g.status.State == hostcall.Running
+	paused := g.status.State == hostcall.Paused
+	runs := paused || g.status.State == hostcall.Running
 	switch call.Method {
 	case hostcall.GuestStart:
 		if runs {
 			return nil, refusal(hostcall.FailedPrecondition, "runs already")
 		}
-		g.spec, g.output, g.typed, g.stopped = *call.Guest, nil, nil, make(chan struct{})
+		g.spec, g.output, g.typed, g.stopped, g.nmis = *call.Guest, nil, nil, make(chan struct{}), 0
 		c.change(g, hostcall.GuestStatus{ID: call.ID, State: hostcall.Running, PID: 4711, Started: time.Now(), Addresses: make([]string, len(call.Guest.NICs))})
 	case hostcall.GuestPowerButton:
-		if !runs {
+		if !runs || paused {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")
 		}
 		if !c.stubborn {
@@ -371,6 +383,11 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")
 		}
 		return c.view(g)
+	case hostcall.GuestPause, hostcall.GuestResume, hostcall.GuestReset, hostcall.GuestNMI:
+		if !runs {
+			return nil, refusal(hostcall.FailedPrecondition, "does not run")
+		}
+		return nil, c.turn(g, call.Method)
 	case hostcall.GuestLog:
 		return c.log(call.ID, g)
 	default:

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
 
 // change notes a new status and tells it. mu is held.
@@ -18,6 +19,27 @@ func (c *Core) change(g *guest, st hostcall.GuestStatus) {
 			_ = k.c.Send(hostcall.Message{Event: &hostcall.Event{Guest: &st}})
 		}
 	}
+}
+
+// turn pauses, resumes, resets a guest that runs, or sends it an NMI. mu is held.
+func (c *Core) turn(g *guest, method hostcall.Method) error {
+	st := g.status
+	switch method {
+	case hostcall.GuestPause:
+		st.State = hostcall.Paused
+	case hostcall.GuestResume:
+		st.State = hostcall.Running
+	case hostcall.GuestReset:
+		c.exit(g, string(protocol.Reset), "")
+		return nil
+	case hostcall.GuestNMI:
+		if st.State == hostcall.Paused {
+			return refusal(hostcall.FailedPrecondition, "is paused")
+		}
+		g.nmis++
+	}
+	c.change(g, st)
+	return nil
 }
 
 // exit ends a guest's run. mu is held.
@@ -43,7 +65,7 @@ func (g *guest) end(st hostcall.GuestStatus) {
 func (c *Core) Exit(id, reason, message string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if g := c.guests[id]; g != nil && g.status.State == hostcall.Running {
+	if g := c.guests[id]; g != nil && g.stopped != nil {
 		c.exit(g, reason, message)
 	}
 }

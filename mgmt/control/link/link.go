@@ -40,8 +40,8 @@ var slow = []struct {
 	methods []hostcall.Method
 }{
 	{3, []hostcall.Method{hostcall.GuestCreate, hostcall.GuestDelete, hostcall.ImageSeal, hostcall.ImageDelete}},
-	{6, []hostcall.Method{hostcall.GuestStart}},
-	{4, []hostcall.Method{hostcall.GuestKill}},
+	{6, []hostcall.Method{hostcall.GuestStart, hostcall.GuestPause, hostcall.GuestResume}},
+	{4, []hostcall.Method{hostcall.GuestKill, hostcall.GuestReset}},
 }
 
 // A Handler is told what core has to say. Its methods are called one at a time,

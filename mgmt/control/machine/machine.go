@@ -71,7 +71,7 @@ type Manager struct {
 	creating map[string]*Machine // by request key
 }
 
-// A Machine is one virtual machine. Lock order: deciding, Manager.mu, mu. Nothing slow
+// A Machine is one virtual machine. Lock order: nmi, deciding, Manager.mu, mu. Nothing slow
 // is done under mu: what core tells does not wait for the disk.
 type Machine struct {
 	g       *Manager
@@ -82,6 +82,8 @@ type Machine struct {
 	// deciding is held while a decision about the machine is being stored: rec, queue
 	// and gone change under it alone (queue gets shorter without it).
 	deciding sync.Mutex
+	// nmi is held while an NMI is sent: a request that is repeated waits for the first.
+	nmi sync.Mutex
 
 	mu      sync.Mutex
 	rec     store.VM
@@ -133,7 +135,7 @@ func (g *Manager) takeUp(op *operation.Op) {
 		op.Finish(nil) // all but the note was done
 	case m == nil:
 		op.Finish(refuse.NotFound(Kind, rec.Target))
-	case rec.Kind == kindStart && op.FromEarlierBoot():
+	case rec.Kind != kindStop && rec.Kind != kindDelete && op.FromEarlierBoot():
 		op.Finish(refuse.New(connect.CodeAborted, refuse.HostRestarted, "the host was restarted before it was done: start it again"))
 	default:
 		m.queue = append(m.queue, op)

@@ -85,6 +85,20 @@ func (m *Machine) Alive() bool {
 	return m.alive()
 }
 
+// Paused reports whether a VMM runs whose guest is paused, as far as known.
+func (m *Machine) Paused() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.seen.State == hostcall.Paused
+}
+
+// word is what a machine is, for messages.
+func (m *Machine) word() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return string(m.stands())
+}
+
 // await waits until cond, which is called with mu held.
 func (m *Machine) await(ctx context.Context, cond func() bool) error {
 	for {
@@ -184,7 +198,7 @@ func (m *Machine) state() ashlarv1.VirtualMachine_State {
 		return ashlarv1.VirtualMachine_STATE_DELETING
 	case kind == kindStop && m.alive():
 		return ashlarv1.VirtualMachine_STATE_STOPPING
-	case !m.alive() && (kind == kindStart || m.booting):
+	case !m.alive() && (kind == kindStart || kind == kindReset || m.booting):
 		return ashlarv1.VirtualMachine_STATE_STARTING
 	}
 	switch m.seen.State {

@@ -104,6 +104,12 @@ func (m *Machine) work(ctx context.Context, op *operation.Op) {
 		err = m.start(opctx, op)
 	case rec.Kind == kindStop:
 		err = m.stop(opctx, op)
+	case rec.Kind == kindPause:
+		err = m.pause(opctx, op)
+	case rec.Kind == kindResume:
+		err = m.resume(opctx, op)
+	case rec.Kind == kindReset:
+		err = m.reset(opctx, op)
 	case rec.Kind == kindDelete:
 		err = m.delete(opctx, op)
 	default:

@@ -92,10 +92,13 @@ func (m *Machine) ask(ctx context.Context, op *operation.Op) error {
 	}
 }
 
-// press presses the power button. A VMM that does not answer just now is no error: it
+// press presses the power button, after it has resumed a guest that is paused. A VMM that does not answer just now is no error: it
 // is asked again later.
 func (m *Machine) press() (pressed bool, err error) {
-	err = m.insist(m.g.ctx, hostcall.Call{Method: hostcall.GuestPowerButton, ID: m.uid}, m.Alive)
+	err = m.insist(m.g.ctx, hostcall.Call{Method: hostcall.GuestResume, ID: m.uid}, m.Paused)
+	if err == nil {
+		err = m.insist(m.g.ctx, hostcall.Call{Method: hostcall.GuestPowerButton, ID: m.uid}, m.Alive)
+	}
 	if err == nil {
 		return true, nil
 	}
@@ -134,7 +137,7 @@ func (m *Machine) delete(ctx context.Context, op *operation.Op) error {
 		return err
 	}
 	if m.Alive() && !op.Record().Force {
-		return refuse.Precondition(refuse.WrongState, m.Name(), m.Name()+" is running: stop it first, or delete it with force")
+		return refuse.Precondition(refuse.WrongState, m.Name(), m.Name()+" is "+m.word()+": stop it first, or delete it with force")
 	}
 	if err := m.want(false, ""); err != nil {
 		return err

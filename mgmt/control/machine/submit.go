@@ -10,12 +10,16 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/control/operation"
 	"github.com/ashlar-hv/ashlar/mgmt/control/refuse"
 	"github.com/ashlar-hv/ashlar/mgmt/control/store"
+	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 )
 
 // Kinds of operations.
 const (
 	kindStart  = "start"
 	kindStop   = "stop"
+	kindPause  = "pause"
+	kindResume = "resume"
+	kindReset  = "reset"
 	kindDelete = "delete"
 )
 
@@ -84,6 +88,15 @@ func (g *Manager) Start(o Order) (*operation.Op, error) { return g.submit(kindSt
 // Stop orders a stop.
 func (g *Manager) Stop(o Order) (*operation.Op, error) { return g.submit(kindStop, o) }
 
+// Pause orders a pause.
+func (g *Manager) Pause(o Order) (*operation.Op, error) { return g.submit(kindPause, o) }
+
+// Resume orders the end of a pause.
+func (g *Manager) Resume(o Order) (*operation.Op, error) { return g.submit(kindResume, o) }
+
+// Reset orders a reset.
+func (g *Manager) Reset(o Order) (*operation.Op, error) { return g.submit(kindReset, o) }
+
 // Delete orders a deletion.
 func (g *Manager) Delete(o Order) (*operation.Op, error) { return g.submit(kindDelete, o) }
 
@@ -136,19 +149,21 @@ func (g *Manager) repeated(t Ticket) (*operation.Op, error) {
 // acceptable refuses what makes no sense in the state that the machine is in, or will be
 // in after what is queued. mu is held.
 func (m *Machine) acceptable(kind string, o Order) error {
-	runs, verb := m.alive(), "is"
+	will, verb := m.stands(), "is"
 	for _, op := range append([]*operation.Op{m.current}, m.queue...) {
 		if op == nil {
 			continue
 		}
-		switch op.Record().Kind {
-		case kindStart:
-			runs, verb = true, "is being started by "+operation.Prefix+op.Record().ID+" and will be"
-		case kindStop:
-			runs, verb = false, "is being stopped by "+operation.Prefix+op.Record().ID+" and will be"
-		case kindDelete:
-			return refuse.Precondition(refuse.WrongState, m.Name(), m.Name()+" is being deleted by "+operation.Prefix+op.Record().ID)
+		rec := op.Record()
+		if rec.Kind == kindDelete {
+			return refuse.Precondition(refuse.WrongState, m.Name(), m.Name()+" is being deleted by "+operation.Prefix+rec.ID)
 		}
+		if after, ok := outcomes[rec.Kind]; ok {
+			will, verb = after.stand, after.verb+" by "+operation.Prefix+rec.ID+" and will be"
+		}
+	}
+	wrong := func(hint string) error {
+		return refuse.Precondition(refuse.WrongState, m.Name(), fmt.Sprintf("%s %s %s: %s", m.Name(), verb, will, hint))
 	}
 	stopping := m.current != nil && m.current.Record().Kind == kindStop
 	switch {
@@ -161,14 +176,59 @@ func (m *Machine) acceptable(kind string, o Order) error {
 			fmt.Sprintf("%d operations wait for %s: wait for some of them, or cancel them", maxQueue, m.Name()))
 	case m.rec.Phase == store.Deleting && kind != kindDelete:
 		return refuse.Precondition(refuse.WrongState, m.Name(), m.Name()+" is being deleted")
-	case kind == kindStart && runs:
-		return refuse.Precondition(refuse.WrongState, m.Name(), m.Name()+" "+verb+" running: nothing to start")
-	case kind == kindStop && !runs && !m.wanted() && (!o.Force || !stopping):
-		return refuse.Precondition(refuse.WrongState, m.Name(), m.Name()+" "+verb+" stopped: nothing to stop")
-	case kind == kindDelete && runs && !o.Force:
-		return refuse.Precondition(refuse.WrongState, m.Name(), m.Name()+" "+verb+" running: stop it first, or delete it with force")
+	case kind == kindStop && (will != stopped || m.wanted() || o.Force && stopping):
+		return nil
+	case kind == kindDelete && o.Force:
+		return nil
+	case m.seen.State == "" && will == stopped && (kind == kindPause || kind == kindResume || kind == kindReset):
+		return refuse.Down() // it has not told yet what runs
+	}
+	if hint := hints[kind][will]; hint != "" {
+		return wrong(hint)
 	}
 	return nil
+}
+
+// A stand is where a machine is, or will be: what decides which operations make sense.
+type stand string
+
+const (
+	stopped stand = "stopped"
+	running stand = "running"
+	paused  stand = "paused"
+)
+
+// stands is called with mu held.
+func (m *Machine) stands() stand {
+	switch {
+	case m.seen.State == hostcall.Paused:
+		return paused
+	case m.alive():
+		return running
+	}
+	return stopped
+}
+
+// outcomes are where operations lead, and what to call a machine meanwhile.
+var outcomes = map[string]struct {
+	stand stand
+	verb  string
+}{
+	kindStart:  {running, "is being started"},
+	kindStop:   {stopped, "is being stopped"},
+	kindPause:  {paused, "is being paused"},
+	kindResume: {running, "is being resumed"},
+	kindReset:  {running, "is being reset"},
+}
+
+// hints say what to do where an operation makes no sense.
+var hints = map[string]map[stand]string{
+	kindStart:  {running: "nothing to start", paused: "resume it"},
+	kindStop:   {stopped: "nothing to stop"},
+	kindPause:  {stopped: "nothing to pause", paused: "nothing to pause"},
+	kindResume: {stopped: "start it", running: "nothing to resume"},
+	kindReset:  {stopped: "start it"},
+	kindDelete: {running: "stop it first, or delete it with force", paused: "stop it first, or delete it with force"},
 }
 
 // Cancel asks an operation to end early. One that has not begun ends at once.

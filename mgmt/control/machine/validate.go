@@ -17,7 +17,7 @@ import (
 
 // Limits of a virtual machine, as the API states them.
 const (
-	maxCPUs    = 16
+	maxCPUs    = 128
 	minMemory  = 32 << 20
 	maxMemory  = 1 << 40
 	pageSize   = 2 << 20

@@ -86,6 +86,50 @@ func (s machineService) StopVirtualMachine(ctx context.Context, req *connect.Req
 	return begun(s.Machines.Stop(machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, Force: req.Msg.Force, Grace: grace, Ticket: t}))
 }
 
+// PauseVirtualMachine implements VirtualMachineService.
+func (s machineService) PauseVirtualMachine(ctx context.Context, req *connect.Request[ashlarv1.PauseVirtualMachineRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	t, err := ticket(ctx, "pause", req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	return begun(s.Machines.Pause(machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, Ticket: t}))
+}
+
+// ResumeVirtualMachine implements VirtualMachineService.
+func (s machineService) ResumeVirtualMachine(ctx context.Context, req *connect.Request[ashlarv1.ResumeVirtualMachineRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	t, err := ticket(ctx, "resume", req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	return begun(s.Machines.Resume(machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, Ticket: t}))
+}
+
+// ResetVirtualMachine implements VirtualMachineService.
+func (s machineService) ResetVirtualMachine(ctx context.Context, req *connect.Request[ashlarv1.ResetVirtualMachineRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	t, err := ticket(ctx, "reset", req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	return begun(s.Machines.Reset(machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, Ticket: t}))
+}
+
+// SendVirtualMachineNmi implements VirtualMachineService.
+func (s machineService) SendVirtualMachineNmi(ctx context.Context, req *connect.Request[ashlarv1.SendVirtualMachineNmiRequest]) (*connect.Response[ashlarv1.SendVirtualMachineNmiResponse], error) {
+	t, err := ticket(ctx, "nmi", req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Machines.NMI(ctx, machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, Ticket: t}); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&ashlarv1.SendVirtualMachineNmiResponse{}), nil
+}
+
+// GetVirtualMachineCounters implements VirtualMachineService.
+func (s machineService) GetVirtualMachineCounters(ctx context.Context, req *connect.Request[ashlarv1.GetVirtualMachineCountersRequest]) (*connect.Response[ashlarv1.VirtualMachineCounters], error) {
+	return response(s.Machines.Counters(ctx, req.Msg.Name))
+}
+
 func begun(op *operation.Op, err error) (*connect.Response[ashlarv1.Operation], error) {
 	if err != nil {
 		return nil, err

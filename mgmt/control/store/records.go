@@ -88,6 +88,8 @@ type Operation struct {
 	Force    bool          `json:"force,omitempty"`
 	Grace    time.Duration `json:"grace,omitempty"`
 	Deadline time.Time     `json:"deadline,omitzero"`
+	// Run is of reset: when the run began that it ends, once it has begun to.
+	Run time.Time `json:"run,omitzero"`
 	// Cancelled is whether it was asked to end early.
 	Cancelled bool `json:"cancelled,omitempty"`
 	// Booted is how long the host had been up at CreateTime: an operation from
