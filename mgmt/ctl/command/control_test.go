@@ -190,6 +190,17 @@ func TestAgainstControl(t *testing.T) {
 		t.Errorf("vm logs:\n%s", out)
 	}
 	d.fails(6, "", "vm", "delete", "demo")
+	d.ok("vm", "nmi", "demo")
+	d.ok("vm", "pause", "demo")
+	d.ok("vm", "wait", "demo", "--for", "paused", "--timeout", "20s")
+	d.fails(6, "is paused: nothing to pause", "vm", "pause", "demo")
+	d.fails(6, "is paused: resume it", "vm", "nmi", "demo")
+	if out := d.ok("vm", "stats", "demo"); !regexp.MustCompile(`(?s)cpu.nmi_injections +1\n.*disk0.reads +7\n`).MatchString(out) {
+		t.Errorf("vm stats:\n%s", out)
+	}
+	d.ok("vm", "resume", "demo")
+	d.ok("vm", "reset", "demo")
+	d.core.Print(uid, "demo login: ")
 	done := make(chan int, 1)
 	go func() {
 		code, _ := d.code("vm", "console", "demo")

@@ -62,7 +62,7 @@ func (a *app) vmCreate() *cobra.Command {
 		return a.create(ctx, h, args[0], &fl)
 	})
 	f := cmd.Flags()
-	f.Int32Var(&fl.cpus, "cpus", 1, "number of processors, 1 to 16")
+	f.Int32Var(&fl.cpus, "cpus", 1, "number of processors, 1 to 128")
 	f.StringVar(&fl.memory, "memory", "512MiB", "size of the memory, a multiple of 2MiB")
 	f.StringVar(&fl.kernel, "kernel", "", "image of the kernel (required)")
 	f.StringVar(&fl.initrd, "initramfs", "", "image of the initramfs")

@@ -77,7 +77,7 @@ func TestExamplesAreRight(t *testing.T) {
 
 func TestReadingCommandsHaveFormats(t *testing.T) {
 	for _, path := range []string{
-		"host get", "image list", "image get", "vm list", "vm get", "operation list", "operation get", "watch",
+		"host get", "image list", "image get", "vm list", "vm get", "vm stats", "operation list", "operation get", "watch",
 		"context list", "context show", "version",
 	} {
 		cmd, _, err := tree(t).Find(strings.Fields(path))
@@ -106,7 +106,13 @@ func TestCompletion(t *testing.T) {
 		{"vm create x --kernel ", []string{"debian", "kernel"}},
 		{"vm create x --disk ", []string{"debian", "kernel"}},
 		{"vm create x --network ", []string{"default"}},
-		{"vm wait x --for ", []string{"running", "stopped"}},
+		{"vm wait x --for ", []string{"running", "paused", "stopped"}},
+		{"vm pause ", []string{"demo\trunning"}},
+		{"vm resume ", []string{"demo\trunning"}},
+		{"vm reset ", []string{"demo\trunning"}},
+		{"vm nmi ", []string{"demo\trunning"}},
+		{"vm stats ", []string{"demo\trunning"}},
+		{"vm stats demo ", nil},
 		{"operation wait ", []string{"1\tstart virtualMachines/demo"}},
 		{"vm list --context ", []string{"test\t" + r.host.Addr}},
 		{"context use ", []string{"test\t" + r.host.Addr}},

@@ -55,7 +55,7 @@ func (a *app) operationCommand() *cobra.Command {
 	}
 	a.formatFlag(list, get)
 	return group("operation", "Look at work under way",
-		"Start, stop and delete are operations: they go on when ashlarctl ends, and survive a restart of the host's control domain.",
+		"Start, stop, pause, resume, reset and delete are operations: they go on when ashlarctl ends, and survive a restart of the host's control domain.",
 		"  ashlarctl operation list\n  ashlarctl operation wait 4f1c", list, get, a.operationWait(), a.operationCancel())
 }
 

@@ -44,9 +44,9 @@ func (a *app) vmCommand() *cobra.Command {
 		}),
 	}
 	a.formatFlag(list, get)
-	return group("vm", "Manage virtual machines", "Create, start, watch, stop and delete virtual machines.",
+	return group("vm", "Manage virtual machines", "Create, start, pause, watch, stop and delete virtual machines.",
 		"  ashlarctl vm create demo --memory 512MiB --kernel vmlinuz --disk debian --network default --start\n  ashlarctl vm console demo",
-		a.vmCreate(), a.vmStart(), a.vmStop(), list, get, a.vmDelete(), a.vmConsole(), a.vmLogs(), a.vmWait())
+		a.vmCreate(), a.vmStart(), a.vmStop(), a.vmPause(), a.vmResume(), a.vmReset(), a.vmNMI(), a.vmStats(), list, get, a.vmDelete(), a.vmConsole(), a.vmLogs(), a.vmWait())
 }
 
 // getMachine gets one virtual machine.
@@ -138,7 +138,7 @@ func (a *app) vmStop() *cobra.Command {
 	var grace time.Duration
 	cmd := &cobra.Command{
 		Use: "stop NAME...", Short: "Stop virtual machines",
-		Long:    "Press the power button of virtual machines, wait until they have switched themselves off, and end those that have not after the grace time. With --force they are ended at once, as by pulling the plug.",
+		Long:    "Press the power button of virtual machines, wait until they have switched themselves off, and end those that have not after the grace time. One that is paused is resumed first, so that it can. With --force they are ended at once, as by pulling the plug.",
 		Example: "  ashlarctl vm stop demo\n  ashlarctl vm stop demo --grace 5m\n  ashlarctl vm stop demo --force",
 		Args:    cobra.MinimumNArgs(1),
 	}
@@ -165,7 +165,7 @@ func (a *app) vmDelete() *cobra.Command {
 	var noWait, force bool
 	cmd := &cobra.Command{
 		Use: "delete NAME...", Aliases: []string{"rm"}, Short: "Delete virtual machines and their disks",
-		Long:    "Delete stopped virtual machines and their disks; with --force also running ones. Images stay.",
+		Long:    "Delete stopped virtual machines and their disks; with --force also running and paused ones. Images stay.",
 		Example: "  ashlarctl vm delete demo\n  ashlarctl vm delete demo --force",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: a.withHost(func(ctx context.Context, h *client.Host, names []string) error {

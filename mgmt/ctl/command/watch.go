@@ -120,33 +120,38 @@ func watchLine(m *ashlarv1.WatchResponse) string {
 }
 
 // States that `vm wait` waits for.
-var waitFor = map[string]func(*ashlarv1.VirtualMachine) bool{
-	"running": func(vm *ashlarv1.VirtualMachine) bool { return vm.GetState() == ashlarv1.VirtualMachine_STATE_RUNNING },
-	"stopped": func(vm *ashlarv1.VirtualMachine) bool { return vm.GetState() == ashlarv1.VirtualMachine_STATE_STOPPED },
-}
+var (
+	waitFor = map[string]ashlarv1.VirtualMachine_State{
+		"running": ashlarv1.VirtualMachine_STATE_RUNNING,
+		"paused":  ashlarv1.VirtualMachine_STATE_PAUSED,
+		"stopped": ashlarv1.VirtualMachine_STATE_STOPPED,
+	}
+	waitStates = []string{"running", "paused", "stopped"}
+)
 
 func (a *app) vmWait() *cobra.Command {
 	var state string
 	var timeout time.Duration
 	cmd := &cobra.Command{
-		Use: "wait NAME...", Short: "Wait until virtual machines run, or have stopped",
-		Long:              "Wait until all of these virtual machines run, or have stopped. Ends with exit code 7 where --timeout passes before.",
-		Example:           "  ashlarctl vm wait demo --for stopped --timeout 5m",
+		Use: "wait NAME...", Short: "Wait until virtual machines run, are paused, or have stopped",
+		Long:              "Wait until all of these virtual machines run, are paused, or have stopped. Ends with exit code 7 where --timeout passes before.",
+		Example:           "  ashlarctl vm wait demo --for stopped --timeout 5m\n  ashlarctl vm wait demo --for paused",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completeMachines(),
 		RunE: a.withHost(func(ctx context.Context, h *client.Host, names []string) error {
-			reached, ok := waitFor[state]
+			want, ok := waitFor[state]
 			if !ok {
-				return fault.With(fault.Usage, fmt.Errorf("--for %s: want running or stopped", state))
+				return fault.With(fault.Usage, fmt.Errorf("--for %s: want running, paused or stopped", state))
 			}
+			reached := func(vm *ashlarv1.VirtualMachine) bool { return vm.GetState() == want }
 			ctx, cancel := within(ctx, timeout)
 			defer cancel()
 			return late(ctx, fmt.Sprintf("%s %s", strings.Join(names, ", "), state), a.waitMachines(ctx, h, names, reached), timeout)
 		}),
 	}
-	cmd.Flags().StringVar(&state, "for", "stopped", "state to wait for: running or stopped")
+	cmd.Flags().StringVar(&state, "for", "stopped", "state to wait for: running, paused or stopped")
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "give up after this long (default: never)")
-	a.must(cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{"running", "stopped"}, cobra.ShellCompDirectiveNoFileComp)))
+	a.must(cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(waitStates, cobra.ShellCompDirectiveNoFileComp)))
 	a.formatFlag(cmd)
 	return cmd
 }

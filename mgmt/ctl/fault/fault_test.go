@@ -76,7 +76,7 @@ func TestPrint(t *testing.T) {
 		return map[string]string{"virtual_machine.cpus": "--cpus"}[path]
 	}
 	bad := &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
-		{Field: "virtual_machine.cpus", Description: "is 0: 1 to 16"}, {Field: "page_size", Description: "is -1"},
+		{Field: "virtual_machine.cpus", Description: "is 0: 1 to 128"}, {Field: "page_size", Description: "is -1"},
 	}}
 	pre := &errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
 		{Subject: "a", Description: "a boots from it"}, {Subject: "b", Description: "it is in use"},
@@ -90,7 +90,7 @@ func TestPrint(t *testing.T) {
 		{"host", refusal(t, connect.CodeNotFound, "it does not exist"), "ashlarctl: start demo: it does not exist\n"},
 		{"no text", refusal(t, connect.CodeNotFound, ""), "ashlarctl: start demo: the host answered NOT_FOUND\n"},
 		{"fields", refusal(t, connect.CodeInvalidArgument, "cpus: is 0; page_size: is -1", bad),
-			"ashlarctl: start demo: the host refused this\n  --cpus (virtual_machine.cpus): is 0: 1 to 16\n  page_size: is -1\n"},
+			"ashlarctl: start demo: the host refused this\n  --cpus (virtual_machine.cpus): is 0: 1 to 128\n  page_size: is -1\n"},
 		{"preconditions", refusal(t, connect.CodeFailedPrecondition, "it is in use", pre),
 			"ashlarctl: start demo: it is in use\n  a boots from it\n"},
 		{"unreachable", fmt.Errorf("get host: %w", connect.NewError(connect.CodeUnavailable, errors.New("dial: refused"))),

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -121,6 +122,78 @@ func (h *Host) StopVirtualMachine(_ context.Context, req *connect.Request[ashlar
 	return h.operate("stop", req.Msg.GetName(), req.Msg.GetRequestId())
 }
 
+// PauseVirtualMachine pauses a guest.
+func (h *Host) PauseVirtualMachine(_ context.Context, req *connect.Request[ashlarv1.PauseVirtualMachineRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	if err := h.in(req.Msg.GetName(), ashlarv1.VirtualMachine_STATE_RUNNING); err != nil {
+		return nil, err
+	}
+	return h.operate("pause", req.Msg.GetName(), req.Msg.GetRequestId())
+}
+
+// ResumeVirtualMachine lets a paused guest go on.
+func (h *Host) ResumeVirtualMachine(_ context.Context, req *connect.Request[ashlarv1.ResumeVirtualMachineRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	if err := h.in(req.Msg.GetName(), ashlarv1.VirtualMachine_STATE_PAUSED); err != nil {
+		return nil, err
+	}
+	return h.operate("resume", req.Msg.GetName(), req.Msg.GetRequestId())
+}
+
+// ResetVirtualMachine resets a guest.
+func (h *Host) ResetVirtualMachine(_ context.Context, req *connect.Request[ashlarv1.ResetVirtualMachineRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	if err := h.in(req.Msg.GetName(), ashlarv1.VirtualMachine_STATE_RUNNING, ashlarv1.VirtualMachine_STATE_PAUSED); err != nil {
+		return nil, err
+	}
+	return h.operate("reset", req.Msg.GetName(), req.Msg.GetRequestId())
+}
+
+// SendVirtualMachineNmi makes a guest print that it got an NMI.
+func (h *Host) SendVirtualMachineNmi(_ context.Context, req *connect.Request[ashlarv1.SendVirtualMachineNmiRequest]) (*connect.Response[ashlarv1.SendVirtualMachineNmiResponse], error) {
+	if err := h.in(req.Msg.GetName(), ashlarv1.VirtualMachine_STATE_RUNNING); err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.seen[req.Msg.GetRequestId()] == "" {
+		h.seen[req.Msg.GetRequestId()] = req.Msg.GetName()
+		g := h.vms[req.Msg.GetName()]
+		g.output = append(g.output, "NMI received\n"...)
+		h.touch()
+	}
+	return connect.NewResponse(&ashlarv1.SendVirtualMachineNmiResponse{}), nil
+}
+
+// GetVirtualMachineCounters returns some counters.
+func (h *Host) GetVirtualMachineCounters(_ context.Context, req *connect.Request[ashlarv1.GetVirtualMachineCountersRequest]) (*connect.Response[ashlarv1.VirtualMachineCounters], error) {
+	if err := h.in(req.Msg.GetName(), ashlarv1.VirtualMachine_STATE_RUNNING, ashlarv1.VirtualMachine_STATE_PAUSED); err != nil {
+		return nil, err
+	}
+	c := &ashlarv1.VirtualMachineCounters{
+		Name: req.Msg.GetName(), StartTime: timestamppb.New(Time), ReadTime: timestamppb.New(Time.Add(90 * time.Second)),
+		Devices: map[string]int64{"disk0.reads": 7, "disk0.read_bytes": 28672, "nic0.rx_packets": 3, "disk10.reads": 1},
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := range h.vms[req.Msg.GetName()].vm.GetCpus() {
+		c.Cpus = append(c.Cpus, &ashlarv1.VirtualCpuCounters{Counters: map[string]int64{"exits": int64(1000 + i), "user_io_exits": int64(5 * i)}})
+	}
+	return connect.NewResponse(c), nil
+}
+
+// in refuses where the guest is in none of these states.
+func (h *Host) in(name string, states ...ashlarv1.VirtualMachine_State) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g, err := h.guest(name)
+	if err != nil {
+		return err
+	}
+	if s := g.vm.GetState(); !slices.Contains(states, s) {
+		word := strings.ToLower(strings.TrimPrefix(s.String(), "STATE_"))
+		return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%s is %s: nothing to do", name, word))
+	}
+	return nil
+}
+
 // DeleteVirtualMachine removes a guest.
 func (h *Host) DeleteVirtualMachine(_ context.Context, req *connect.Request[ashlarv1.DeleteVirtualMachineRequest]) (*connect.Response[ashlarv1.Operation], error) {
 	h.mu.Lock()
@@ -146,6 +219,10 @@ func (h *Host) finish(op *ashlarv1.Operation) {
 		for i, n := range g.vm.GetNetworkInterfaces() {
 			n.IpAddress = fmt.Sprintf("10.88.0.%d", i+2)
 		}
+	case op.GetKind() == "pause":
+		g.vm.State = ashlarv1.VirtualMachine_STATE_PAUSED
+	case op.GetKind() == "resume", op.GetKind() == "reset":
+		g.vm.State = ashlarv1.VirtualMachine_STATE_RUNNING
 	case op.GetKind() == "stop":
 		h.end(g, ashlarv1.VirtualMachine_STOP_REASON_KILLED, "")
 	case op.GetKind() == "delete":

@@ -76,7 +76,7 @@ func TestStates(t *testing.T) {
 		t.Errorf("OperationState() = %q", got)
 	}
 	// Nothing that a newer host may send makes a table fail.
-	for _, r := range []*Rows{Host(nil), VirtualMachine(nil), Image(nil), Operation(nil), VirtualMachines([]*ashlarv1.VirtualMachine{nil}), Images([]*ashlarv1.Image{nil, {State: 99}}), Operations([]*ashlarv1.Operation{nil})} {
+	for _, r := range []*Rows{Host(nil), VirtualMachine(nil), Counters(nil, true), Image(nil), Operation(nil), VirtualMachines([]*ashlarv1.VirtualMachine{nil}), Images([]*ashlarv1.Image{nil, {State: 99}}), Operations([]*ashlarv1.Operation{nil})} {
 		if err := r.Write(&bytes.Buffer{}); err != nil {
 			t.Error(err)
 		}
