@@ -6,6 +6,9 @@
 //
 //	poweroff, reboot, halt     end
 //	mem, cpus                  what the guest sees
+//	topology                   socket:core of every CPU, and which are threads of a core
+//	read FILE                  what is in a file, in one line
+//	nmis                       non-maskable interrupts so far, on all CPUs
 //	ping ADDRESS               one ICMP echo
 //	tcp ADDRESS:PORT TEXT      connect, send, and show what comes back
 //	write DEVICE SEED MIB      fill with a pattern and fsync
@@ -149,7 +152,7 @@ func network() string {
 }
 
 func command(f []string) (string, error) {
-	need := map[string]int{"ping": 2, "tcp": 3, "write": 4, "check": 4, "log": 2, "last": 2}
+	need := map[string]int{"read": 2, "ping": 2, "tcp": 3, "write": 4, "check": 4, "log": 2, "last": 2}
 	if n := need[f[0]]; n > 0 && len(f) != n {
 		return "", fmt.Errorf("want %d words, got %d", n, len(f))
 	}
@@ -164,6 +167,13 @@ func command(f []string) (string, error) {
 		return strconv.FormatUint(memory(), 10), nil
 	case "cpus":
 		return strconv.Itoa(runtime.NumCPU()), nil
+	case "nmis":
+		return nmis()
+	case "topology":
+		return topology()
+	case "read":
+		b, err := os.ReadFile(f[1])
+		return strings.Join(strings.Fields(string(b)), " "), err
 	case "ping":
 		return "", ping(f[1])
 	case "tcp":
@@ -176,6 +186,47 @@ func command(f []string) (string, error) {
 		return last(f[1])
 	}
 	return "", errors.New("unknown command")
+}
+
+// nmis adds up the line `NMI:` of /proc/interrupts.
+func nmis() (string, error) {
+	b, err := os.ReadFile("/proc/interrupts")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) < 2 || f[0] != "NMI:" {
+			continue
+		}
+		sum := 0
+		for _, s := range f[1:] {
+			n, err := strconv.Atoi(s)
+			if err != nil {
+				break // what it is in words
+			}
+			sum += n
+		}
+		return strconv.Itoa(sum), nil
+	}
+	return "", errors.New("/proc/interrupts has no line NMI")
+}
+
+// topology is what the kernel made of the processors' CPUID, in their order.
+func topology() (string, error) {
+	var out []string
+	for n := range runtime.NumCPU() {
+		var word []string
+		for _, name := range []string{"physical_package_id", "core_id", "thread_siblings_list"} {
+			b, err := os.ReadFile(fmt.Sprintf("/sys/devices/system/cpu/cpu%d/topology/%s", n, name))
+			if err != nil {
+				return "", err
+			}
+			word = append(word, strings.TrimSpace(string(b)))
+		}
+		out = append(out, strings.Join(word, ":"))
+	}
+	return strings.Join(out, " "), nil
 }
 
 // ping sends one ICMP echo request (RFC 792) and waits for its reply.
