@@ -94,8 +94,9 @@ $(LAB): $(LAB_FILES)
 
 ##@ Care
 .PHONY: bench
-bench: setup build ## Sizes, memory and times of a lab host, as a table and as out/bench.json
-	@$(GO) test ./qemu-tests/e2e -run '^$$' -bench BenchmarkHost -benchtime 1x -timeout 20m
+bench: setup build ## Ashlar against QEMU, sizes, memory, times: a table and out/bench.json (BENCH_ROUNDS=5, BENCH_REPEATABLE=1, BENCH_PARTS)
+	@$(GO) test ./qemu-tests/e2e -run '^$$' -bench BenchmarkHost -benchtime 1x -timeout 3h -args \
+		-rounds $(or $(BENCH_ROUNDS),5) -repeatable=$(if $(filter 1,$(BENCH_REPEATABLE)),true,false) -parts '$(BENCH_PARTS)'
 
 TOOL = $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 .PHONY: check generate clean help

@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,51 +12,121 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ashlar-hv/ashlar/qemu-tests/bench"
+	"github.com/ashlar-hv/ashlar/qemu-tests/bench/figure"
 )
 
-// A figure is a line of out/bench.json.
-type figure struct {
-	Name   string  `json:"name"`
-	Unit   string  `json:"unit"`
-	Better string  `json:"better"`
-	Ours   float64 `json:"ours"`
+// Options of BenchmarkHost.
+var (
+	rounds     = flag.Int("rounds", 5, "how often BenchmarkHost measures each side")
+	parts      = flag.String("parts", "", "regular expression: measure these parts of qemu-tests/bench/inside only, leave out/bench.json alone")
+	repeatable = flag.Bool("repeatable", false, "measure BenchmarkHost in virtual time that counts instructions (QEMU's -icount)")
+)
+
+// A measure collects samples, of which Ashlar's own figures are made.
+type measure struct {
+	samples []figure.Sample
 }
 
-// BenchmarkHost takes the figures of docs/SPECIFICATION.md: sizes, memory, and
-// times as the lab shows them on this machine.
+func (m *measure) add(name, unit string, v float64) {
+	m.samples = append(m.samples, figure.Sample{Name: name, Unit: unit, Better: figure.Lower, Side: figure.Ours, Value: v})
+}
+
+// say shows how far the benchmark is.
+func say(text string) { fmt.Println("bench:", text) }
+
+// BenchmarkHost takes the figures of docs/SPECIFICATION.md: sizes, memory and times
+// of the host, and the VMM against QEMU (qemu-tests/bench). It writes them to
+// out/bench.json.
 func BenchmarkHost(b *testing.B) {
-	var all []figure
-	add := func(name, unit string, v float64) {
-		all = append(all, figure{name, unit, "lower", v})
-		b.ReportMetric(v, strings.ReplaceAll(name, " ", "-")+"_"+unit)
+	dir, err := os.MkdirTemp(base, "bench-")
+	if err != nil {
+		b.Fatal(err)
 	}
+	disks, err := bench.Prepare(top, dir, say)
+	if err != nil {
+		b.Fatal(err)
+	}
+	say("booting the host, formatting its disk")
+	h := newHost(b, options{})
+	m := new(measure)
+	// The first boot formats the disk; the second is what a host's boots are like.
+	h.down(b)
+	h.Config.Repeatable = *repeatable
+	if *parts == "" {
+		say("booting the host again")
+		h.reboot(b)
+		m.files(b)
+		m.boot(b, h)
+		m.guests(b, h)
+		h.down(b)
+	}
+	h.Config.Args = append(h.Config.Args, disks.Args()...)
+	say("booting the host with QEMU's disk")
+	h.reboot(b)
+	ctx, cancel := context.WithTimeout(context.Background(), runLimit)
+	defer cancel()
+	samples, err := bench.Run(ctx, bench.Options{
+		Rounds: *rounds, Only: *parts, Say: say,
+		Shell: func(c string) (string, error) { return h.shell(b, c), nil },
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	figures, err := figure.Figures(append(m.samples, samples...))
+	if err != nil {
+		b.Fatal(err)
+	}
+	figure.Table(os.Stdout, figures)
+	if *parts == "" {
+		save(b, figures)
+	}
+}
+
+// runLimit is far more than the comparison takes anywhere.
+const runLimit = 2 * time.Hour
+
+// down switches the host off.
+func (h *host) down(b testing.TB) {
+	b.Helper()
+	if err := h.Down(within(b, 90*time.Second)); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// files measures what was built.
+func (m *measure) files(b testing.TB) {
 	for _, f := range []string{"ashlar.img", "bzImage", "initramfs.cpio.zst", "bin/ashlarctl"} {
 		s, err := os.Stat(filepath.Join(top, "out", f))
 		if err != nil {
 			b.Fatal(err)
 		}
-		add("size of "+f, "MiB", float64(s.Size())/(1<<20))
+		m.add("size of "+f, "MiB", float64(s.Size())/(1<<20))
 	}
-	h := newHost(b, options{})
-	// The first boot formats the disk; the second is what a host's boots are like.
-	if err := h.Down(within(b, 90*time.Second)); err != nil {
-		b.Fatal(err)
-	}
-	h.reboot(b)
-	m := regexp.MustCompile(`READY \S+ in ([0-9.]+) s`).FindStringSubmatch(h.Serial())
-	if m == nil {
+}
+
+// boot measures the host that has just booted.
+func (m *measure) boot(b testing.TB, h *host) {
+	said := regexp.MustCompile(`READY \S+ in ([0-9.]+) s`).FindStringSubmatch(h.Serial())
+	if said == nil {
 		b.Fatal("the host did not say how long its boot took")
 	}
-	add("kernel entry to API", "s", number(b, m[1]))
-	add("idle host memory", "MiB", h.usedMemory(b))
+	m.add("kernel entry to API", "s", number(b, said[1]))
+	m.add("idle host memory", "MiB", h.usedMemory(b))
 	for _, name := range []string{"ashlar-core", "ashlar-control", "ashlar-vmm", "ashlar-netd"} {
 		f := strings.Fields(h.shell(b, "wc -c /bin/"+name))
 		if len(f) == 0 {
 			b.Fatalf("wc says nothing of %s", name)
 		}
-		add("size of "+name, "MiB", number(b, f[0])/(1<<20))
+		m.add("size of "+name, "MiB", number(b, f[0])/(1<<20))
 	}
+}
+
+// guests measures guests that are started over the API, with a network card.
+func (m *measure) guests(b testing.TB, h *host) {
 	for _, cpus := range []int32{1, 4} {
+		say(fmt.Sprintf("a guest over the API, %d vCPUs", cpus))
 		id := fmt.Sprintf("bench-%d", cpus)
 		vm := testVM("")
 		vm.Cpus = cpus
@@ -62,20 +134,21 @@ func BenchmarkHost(b *testing.B) {
 		start := time.Now()
 		h.boot(b, id)
 		h.console(b, id).expect("TESTGUEST ready", time.Minute)
-		add(fmt.Sprintf("start call to guest ready with DHCP and %d vCPUs", cpus), "s", time.Since(start).Seconds())
+		m.add(fmt.Sprintf("start call to guest ready with DHCP and %d vCPUs", cpus), "s", time.Since(start).Seconds())
 		time.Sleep(2 * time.Second)
-		add(fmt.Sprintf("VMM memory besides the guest's with %d vCPUs", cpus), "MiB", h.vmmMemory(b))
+		m.add(fmt.Sprintf("VMM memory with a network card (PSS), %d vCPUs", cpus), "MiB", h.vmmMemory(b))
 		h.stop(b, id, true)
 	}
-	out, err := json.MarshalIndent(all, "", "  ")
+}
+
+// save writes out/bench.json.
+func save(b testing.TB, figures []figure.Figure) {
+	out, err := json.MarshalIndent(figures, "", "  ")
 	if err != nil {
 		b.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(top, "out/bench.json"), append(out, '\n'), 0o644); err != nil {
 		b.Fatal(err)
-	}
-	for _, f := range all {
-		fmt.Printf("%-60s %10.2f %s\n", f.Name, f.Ours, f.Unit)
 	}
 }
 

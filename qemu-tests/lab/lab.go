@@ -42,6 +42,9 @@ type Config struct {
 	DiskSize int64
 	// NoDisk leaves the NVMe disk out.
 	NoDisk bool
+	// Repeatable has time count instructions (QEMU's -icount), in software
+	// emulation everywhere: a run is the same on every machine, and slow.
+	Repeatable bool
 }
 
 // Files in Config.Dir.
@@ -213,11 +216,15 @@ func (l *Lab) args() ([]string, error) {
 		cpus = max(1, min(4, cpus))
 	}
 	a := []string{"-name", "ashlar-lab", "-nodefaults", "-display", "none", "-no-user-config"}
-	if Hardware() {
+	// phys-bits=36: the igb's virtual functions do not answer when their BARs lie higher.
+	const emulated = "EPYC,+svm,+npt,phys-bits=36"
+	switch {
+	case l.Repeatable:
+		a = append(a, "-M", "q35", "-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-cpu", emulated)
+	case Hardware():
 		a = append(a, "-M", "q35,kernel-irqchip=split", "-accel", "kvm", "-cpu", "host")
-	} else {
-		// phys-bits=36: the igb's virtual functions do not answer when their BARs lie higher.
-		a = append(a, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt,phys-bits=36")
+	default:
+		a = append(a, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", emulated)
 	}
 	a = append(a, "-smp", strconv.Itoa(cpus), "-m", memory,
 		"-device", "intel-iommu,intremap=on,caching-mode=on",

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const disk = "/dev/vda"
+
+// block keeps depth requests of size bytes under way, at places that are random
+// or follow one another.
+func block(op, order, sizeText, depthText string, d time.Duration) (result, error) {
+	size, err := strconv.Atoi(sizeText)
+	if err != nil {
+		return result{}, err
+	}
+	depth, err := strconv.Atoi(depthText)
+	if err != nil {
+		return result{}, err
+	}
+	f, places, err := openDisk(int64(size))
+	if err != nil {
+		return result{}, err
+	}
+	defer f.Close()
+	q, err := newQueue(f, depth, size, op == "write")
+	if err != nil {
+		return result{}, err
+	}
+	defer q.close()
+	next := func(n int64) int64 {
+		if order == "rand" {
+			return rand.Int64N(places) * int64(size)
+		}
+		return n % places * int64(size)
+	}
+	var n int64
+	for slot := range depth {
+		if err := q.submit(slot, next(int64(slot))); err != nil {
+			return result{}, err
+		}
+	}
+	start := time.Now()
+	for submitted := int64(depth); ; {
+		done, err := q.wait()
+		if err != nil {
+			return result{}, err
+		}
+		n += int64(len(done))
+		if time.Since(start) >= d {
+			return result{n, time.Since(start)}, q.drain(int(submitted - n))
+		}
+		for _, slot := range done {
+			if err := q.submit(slot, next(submitted)); err != nil {
+				return result{}, err
+			}
+			submitted++
+		}
+	}
+}
+
+// openDisk opens the disk, past the page cache, and says how many pieces of a
+// size it has.
+func openDisk(size int64) (*os.File, int64, error) {
+	f, err := os.OpenFile(disk, os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	end, err := f.Seek(0, io.SeekEnd)
+	if err == nil && end < size {
+		err = fmt.Errorf("%s has only %d bytes", disk, end)
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, end / size, nil
+}
+
+// durable writes 4 KiB after 4 KiB, each made durable before the next.
+func durable(d time.Duration) (result, error) {
+	const size = 4096
+	f, places, err := openDisk(size)
+	if err != nil {
+		return result{}, err
+	}
+	defer f.Close()
+	b, err := aligned(size)
+	if err != nil {
+		return result{}, err
+	}
+	start := time.Now()
+	for n := int64(0); ; n++ {
+		if took := time.Since(start); took >= d {
+			return result{n, took}, nil
+		}
+		if _, err := f.WriteAt(b, n%places*size); err != nil {
+			return result{}, err
+		}
+		if err := f.Sync(); err != nil {
+			return result{}, err
+		}
+	}
+}
+
+// aligned is memory that begins with a page.
+func aligned(size int) ([]byte, error) {
+	return unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANONYMOUS|unix.MAP_PRIVATE)
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"github.com/ashlar-hv/ashlar/qemu-tests/bench/wire"
+)
+
+// open connects and asks for a service.
+func open(address string, service wire.Service) (net.Conn, error) {
+	c, err := net.DialTimeout("tcp", address, 10*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Write([]byte{byte(service)}); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// send counts what the other side has received when all has arrived.
+func send(address string, d time.Duration) (result, error) {
+	c, err := open(address, wire.Sink)
+	if err != nil {
+		return result{}, err
+	}
+	defer c.Close()
+	b := make([]byte, wire.Chunk)
+	start := time.Now()
+	for time.Since(start) < d {
+		if _, err := c.Write(b); err != nil {
+			return result{}, err
+		}
+	}
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		return result{}, err
+	}
+	n, err := count(c)
+	return result{n, time.Since(start)}, err
+}
+
+func count(r io.Reader) (int64, error) {
+	var n [8]byte
+	_, err := io.ReadFull(r, n[:])
+	return int64(binary.LittleEndian.Uint64(n[:])), err
+}
+
+func receive(address string, d time.Duration) (result, error) {
+	c, err := open(address, wire.Source)
+	if err != nil {
+		return result{}, err
+	}
+	defer c.Close()
+	b := make([]byte, wire.Chunk)
+	start, n := time.Now(), int64(0)
+	for time.Since(start) < d {
+		m, err := c.Read(b)
+		if err != nil {
+			return result{}, err
+		}
+		n += int64(m)
+	}
+	return result{n, time.Since(start)}, nil
+}
+
+func roundTrips(address string, d time.Duration) (result, error) {
+	c, err := open(address, wire.Echo)
+	if err != nil {
+		return result{}, err
+	}
+	defer c.Close()
+	b := []byte{0}
+	start, n := time.Now(), int64(0)
+	for time.Since(start) < d {
+		if _, err := c.Write(b); err != nil {
+			return result{}, err
+		}
+		if _, err := io.ReadFull(c, b); err != nil {
+			return result{}, err
+		}
+		n++
+	}
+	return result{n, time.Since(start)}, nil
+}
+
+// packets counts the datagrams that have arrived.
+func packets(address string, d time.Duration) (result, error) {
+	before, err := arrived(address)
+	if err != nil {
+		return result{}, err
+	}
+	u, err := net.Dial("udp", address)
+	if err != nil {
+		return result{}, err
+	}
+	defer u.Close()
+	b := make([]byte, wire.Datagram)
+	start := time.Now()
+	for time.Since(start) < d {
+		// What does not fit into a queue is no error: it does not arrive.
+		if _, err := u.Write(b); err != nil && !errors.Is(err, net.ErrClosed) {
+			continue
+		}
+	}
+	took := time.Since(start)
+	after, err := arrived(address)
+	return result{after - before, took}, err
+}
+
+func arrived(address string) (int64, error) {
+	c, err := open(address, wire.Count)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	return count(c)
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ashlar-hv/ashlar/vmm/memory"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
+)
+
+// vmmProgram is the one in the image.
+const vmmProgram = "/bin/ashlar-vmm"
+
+// jailUID is nobody's else.
+const jailUID = 64000
+
+// startAshlar does what core does: namespaces, every descriptor, jail.
+func startAshlar(b *bench, sp spec) (*guest, error) {
+	g := &guest{began: time.Now()}
+	mine, theirs, err := listen(b)
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	result, err := os.CreateTemp(b.scratch, "result-")
+	if err != nil {
+		return nil, err
+	}
+	defer result.Close()
+	defer os.Remove(result.Name())
+	pspec, files, err := b.protocolSpec(sp)
+	if err != nil {
+		return nil, err
+	}
+	argv, extra := sp.watch.wrap(b.payload, vmmProgram)
+	g.cmd = exec.Command(argv[0], argv[1:]...)
+	g.cmd.Env = []string{}
+	g.cmd.Dir = "/"
+	g.cmd.Stderr = os.Stderr
+	g.cmd.ExtraFiles = append([]*os.File{theirs, result}, extra...)
+	g.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID |
+		unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP}
+	if err := g.cmd.Start(); err != nil {
+		closeAll(files)
+		return nil, err
+	}
+	if sp.watch != nil {
+		// It never answers: it waits at its first KVM_RUN.
+		go func() {
+			defer closeAll(files)
+			if c, err := seqpacket.Dial(mine); err == nil {
+				defer c.Close()
+				_, _, _ = call(c, protocol.Request{Method: protocol.Configure, Spec: pspec}, files...)
+			}
+			os.Remove(mine)
+		}()
+		return g, nil
+	}
+	defer closeAll(files)
+	if err := g.configure(mine, pspec, files); err != nil {
+		g.end()
+		return nil, err
+	}
+	return g, nil
+}
+
+// listen makes the VMM's socket.
+func listen(b *bench) (path string, f *os.File, err error) {
+	path = b.scratchFile(fmt.Sprintf("vmm-%d.sock", time.Now().UnixNano()))
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		return "", nil, err
+	}
+	defer l.Close()
+	l.SetUnlinkOnClose(false)
+	f, err = l.File()
+	return path, f, err
+}
+
+// configure starts the guest, and gets its console.
+func (g *guest) configure(path string, pspec *protocol.Spec, files []*os.File) error {
+	c, err := seqpacket.Dial(path)
+	if err != nil {
+		return err
+	}
+	os.Remove(path)
+	g.close = append(g.close, func() { c.Close() })
+	late := time.AfterFunc(startLimit, func() { c.Close() })
+	defer late.Stop()
+	if _, _, err := call(c, protocol.Request{Method: protocol.Configure, Spec: pspec}, files...); err != nil {
+		return err
+	}
+	_, got, err := call(c, protocol.Request{Method: protocol.Console})
+	if err != nil {
+		return err
+	}
+	if len(got) != 1 {
+		return fmt.Errorf("%s: %d descriptors, want 1", protocol.Console, len(got))
+	}
+	defer got[0].Close()
+	conn, err := net.FileConn(got[0])
+	if err != nil {
+		return err
+	}
+	g.close = append(g.close, func() { conn.Close() })
+	g.console = newConsole(conn)
+	g.exits = func() (uint64, error) {
+		r, _, err := call(c, protocol.Request{Method: protocol.CountersMethod})
+		if err != nil {
+			return 0, err
+		}
+		if r.Counters == nil || len(r.Counters.VCPUs["exits"]) == 0 {
+			return 0, errors.New("the VMM does not count exits")
+		}
+		var sum uint64
+		for _, n := range r.Counters.VCPUs["exits"] {
+			sum += n
+		}
+		return sum, nil
+	}
+	return nil
+}
+
+// call makes a request and waits for its answer.
+func call(c *seqpacket.Conn, r protocol.Request, files ...*os.File) (protocol.Response, []*os.File, error) {
+	r.ID = 1
+	var resp protocol.Response
+	if err := c.Send(r, files...); err != nil {
+		return resp, nil, fmt.Errorf("%s: %w", r.Method, err)
+	}
+	got, err := c.Recv(&resp)
+	if errors.Is(err, io.EOF) {
+		err = errors.New("the VMM ended")
+	}
+	if err == nil && resp.Error != nil {
+		err = resp.Error
+	}
+	if err != nil {
+		return resp, got, fmt.Errorf("%s: %w", r.Method, err)
+	}
+	return resp, got, nil
+}
+
+// protocolSpec opens everything that a guest uses. The files are to be closed.
+func (b *bench) protocolSpec(sp spec) (*protocol.Spec, []*os.File, error) {
+	size := uint64(sp.memoryMiB) << 20
+	mem, err := memory.Create("ashlar-guest", size)
+	if err != nil {
+		return nil, nil, err
+	}
+	log, err := os.CreateTemp(b.scratch, "log-")
+	if err != nil {
+		mem.Close()
+		return nil, nil, err
+	}
+	os.Remove(log.Name())
+	files := []*os.File{mem, log}
+	ro, err := openAll(os.O_RDONLY, b.payloadFile("kernel"), b.payloadFile(sp.initramfs), "/dev/urandom")
+	if err != nil {
+		closeAll(files)
+		return nil, nil, err
+	}
+	files = append(files, ro...)
+	rw := []string{"/dev/kvm"}
+	if sp.nic != nil {
+		rw = append(rw, "/dev/vhost-net")
+	}
+	devices, err := openAll(os.O_RDWR, rw...)
+	if err != nil {
+		closeAll(files)
+		return nil, nil, err
+	}
+	files = append(files, devices...)
+	initramfs := protocol.File(3)
+	p := &protocol.Spec{
+		Name: "bench", UUID: "6f1c2d7e-0000-4000-8000-000000000001", VCPUs: sp.cpus, MemoryBytes: size,
+		Memory: 0, Log: 1, Boot: protocol.Boot{Kernel: 2, Initramfs: &initramfs, Cmdline: cmdline + sp.cmdline},
+		Entropy: 4, KVM: 5, Jail: protocol.Jail{UID: jailUID, GID: jailUID},
+	}
+	if sp.nic != nil {
+		tap, err := sp.nic.attach()
+		if err != nil {
+			closeAll(files)
+			return nil, nil, err
+		}
+		vhost := protocol.File(6)
+		files = append(files, tap)
+		p.NICs = []protocol.NIC{{Tap: 7, Vhost: &vhost, MAC: guestMAC}}
+	}
+	if sp.disk != "" {
+		d, err := os.OpenFile(b.scratchFile(sp.disk), os.O_RDWR|unix.O_DIRECT, 0)
+		if err != nil {
+			closeAll(files)
+			return nil, nil, err
+		}
+		p.Disks = []protocol.Disk{{File: protocol.File(len(files))}}
+		files = append(files, d)
+	}
+	return p, files, nil
+}

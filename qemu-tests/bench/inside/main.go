@@ -1,0 +1,193 @@
+// Inside runs on the lab host, as root, and measures Ashlar's VMM against QEMU: the
+// same kernel, initramfs, disk and network for both.
+//
+// Usage:
+//
+//	inside -to ADDRESS [-rounds N] [-only PATTERN] [-payload DIR] [-scratch DIR]
+//	inside watch PROGRAM ARGUMENT...
+//
+// It connects to ADDRESS and sends lines: `SAY text`, `SAMPLE json` (figure.Sample), and
+// at the end `DONE` or `FAILED reason`. The payload folder has this program, the
+// guest's kernel and its two initramfs; QEMU is on the disk with the serial number
+// bench-peer. Everything happens in network and mount namespaces of its own.
+//
+// watch is for its own use: see watch.go.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"regexp"
+	"strings"
+	"syscall"
+
+	"github.com/ashlar-hv/ashlar/qemu-tests/bench/figure"
+)
+
+// connectionFD is the connection of the process in the new namespaces.
+const connectionFD = 3
+
+func main() {
+	err := run(os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "inside:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	if len(args) > 1 && args[0] == "watch" {
+		return watched(args[1:])
+	}
+	fs := flag.NewFlagSet("inside", flag.ContinueOnError)
+	b := &bench{}
+	to := fs.String("to", "", "where to send the results")
+	fs.IntVar(&b.rounds, "rounds", 5, "of each measurement")
+	only := fs.String("only", ".", "run the parts whose name matches")
+	fs.StringVar(&b.payload, "payload", "/run/bench", "folder of this program, kernel and initramfs")
+	fs.StringVar(&b.scratch, "scratch", "/data/bench", "folder for disks and sockets")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	if *to != "" {
+		return separate(*to, args)
+	}
+	var err error
+	if b.only, err = regexp.Compile(*only); err != nil {
+		return err
+	}
+	// Nobody reads what this says any more when the connection has ended.
+	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP)
+	b.out = bufio.NewWriter(os.NewFile(connectionFD, "connection"))
+	err = b.run()
+	if err != nil {
+		return errors.Join(err, b.line("FAILED", strings.ReplaceAll(err.Error(), "\n", " | ")))
+	}
+	return b.line("DONE", "")
+}
+
+// separate connects, and runs this program again in namespaces of its own.
+func separate(to string, args []string) error {
+	c, err := net.Dial("tcp", to)
+	if err != nil {
+		return err
+	}
+	f, err := c.(*net.TCPConn).File()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	self := exec.Command("/proc/self/exe", append(args, "-to", "")...)
+	self.ExtraFiles = []*os.File{f}
+	self.Stdout, self.Stderr = os.Stdout, os.Stderr
+	self.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Setsid: true}
+	return self.Run()
+}
+
+// A bench is one run.
+type bench struct {
+	rounds           int
+	only             *regexp.Regexp
+	payload, scratch string
+	out              *bufio.Writer
+	// pending are the samples of a turn of one side, which are not sent yet.
+	pending []figure.Sample
+}
+
+func (b *bench) line(word, text string) error {
+	fmt.Fprintf(b.out, "%s %s\n", word, text)
+	return b.out.Flush()
+}
+
+func (b *bench) say(format string, args ...any) { _ = b.line("SAY", fmt.Sprintf(format, args...)) }
+
+// sample keeps one measurement until the turn that it belongs to has ended well.
+func (b *bench) sample(name, unit string, better figure.Better, side string, round int, v float64) {
+	b.pending = append(b.pending, figure.Sample{Name: name, Unit: unit, Better: better, Side: side, Round: round, Value: v})
+}
+
+// send reports the pending samples.
+func (b *bench) send() error {
+	for _, s := range b.pending {
+		text, err := json.Marshal(s)
+		if err != nil {
+			return err
+		}
+		if err := b.line("SAMPLE", string(text)); err != nil {
+			return err
+		}
+	}
+	b.pending = nil
+	return nil
+}
+
+// run does all parts that were asked for.
+func (b *bench) run() error {
+	clean, err := b.prepare()
+	if err != nil {
+		return err
+	}
+	defer clean()
+	if err := b.warm(); err != nil {
+		return fmt.Errorf("warm up: %w", err)
+	}
+	for _, p := range []struct {
+		name string
+		do   func() error
+	}{
+		{"first-run", b.firstRun},
+		{"start", b.startTimes},
+		{"memory", b.memory},
+		{"block", b.block},
+		{"network", b.network},
+		{"together", b.together},
+	} {
+		if !b.only.MatchString(p.name) {
+			continue
+		}
+		if err := p.do(); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+	}
+	return nil
+}
+
+// inOrder calls do for every side, rounds times, in an order that turns round each time.
+func (b *bench) inOrder(what string, rounds int, sides []side, do func(side, int) error) error {
+	for round := range rounds {
+		b.say("%s, round %d of %d", what, round+1, rounds)
+		for i := range sides {
+			s := sides[i]
+			if round%2 == 1 {
+				s = sides[len(sides)-1-i]
+			}
+			if err := b.turn(s, round, do); err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// turn has a side do what is measured. A peer that fails gets a second chance, with a
+// word about it: that must not cost the whole run. Ashlar gets none.
+func (b *bench) turn(s side, round int, do func(side, int) error) error {
+	b.pending = nil
+	err := do(s, round)
+	if err != nil && s.name != figure.Ours {
+		b.say("%s failed and is tried once more: %s", s.name, strings.ReplaceAll(err.Error(), "\n", " | "))
+		b.pending = nil
+		err = do(s, round)
+	}
+	if err != nil {
+		return err
+	}
+	return b.send()
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"github.com/ashlar-hv/ashlar/qemu-tests/bench/peer"
+	"github.com/ashlar-hv/ashlar/qemu-tests/qmp"
+)
+
+// Kinds of QEMU's machines.
+const (
+	microvmPlain = iota
+	microvmPCI
+	fullPC
+)
+
+// qemuSide starts guests with QEMU.
+type qemuSide struct{ kind int }
+
+// machine is the program and the machine of a kind.
+func (s qemuSide) machine() (program, machine string) {
+	switch s.kind {
+	case microvmPlain:
+		return peer.Microvm, "microvm,pit=off,pic=off,rtc=off"
+	case microvmPCI:
+		return peer.Full, "microvm,pcie=on,pit=off,pic=off,rtc=off"
+	}
+	return peer.Full, "q35"
+}
+
+func (s qemuSide) start(b *bench, sp spec) (*guest, error) {
+	g := &guest{began: time.Now()}
+	program, machine := s.machine()
+	socket := fmt.Sprintf("qmp-%d.sock", g.began.UnixNano())
+	argv, extra := sp.watch.wrap("/payload", program)
+	args := append(argv[1:],
+		"-M", machine+",memory-backend=ram", "-accel", "kvm", "-cpu", "host",
+		"-smp", fmt.Sprint(sp.cpus), "-m", fmt.Sprint(sp.memoryMiB),
+		"-object", fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on", sp.memoryMiB),
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
+		"-qmp", "unix:/scratch/"+socket+",server=on,wait=off",
+		"-kernel", "/payload/kernel", "-initrd", "/payload/"+sp.initramfs, "-append", cmdline+sp.cmdline)
+	if sp.disk != "" {
+		args = append(args, "-object", "iothread,id=io",
+			"-drive", "if=none,id=d,format=raw,cache=none,aio=io_uring,discard=unmap,file=/scratch/"+sp.disk,
+			"-device", "virtio-blk-pci,drive=d,iothread=io")
+	}
+	if sp.nic != nil {
+		files, err := sp.nic.forQEMU()
+		if err != nil {
+			return nil, err
+		}
+		defer closeAll(files)
+		fd := 3 + len(extra)
+		extra = append(extra, files...)
+		args = append(args, "-netdev", fmt.Sprintf("tap,id=n,fd=%d,vhost=on,vhostfd=%d", fd, fd+1),
+			"-device", "virtio-net-pci,netdev=n,romfile=,mac="+guestMAC)
+	}
+	g.cmd = exec.Command(argv[0], args...)
+	g.cmd.Env, g.cmd.Dir = []string{}, "/"
+	g.cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: peerRoot}
+	g.cmd.ExtraFiles = extra
+	g.said = new(output)
+	g.cmd.Stderr = g.said
+	in, out, err := pipes(g.cmd)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start QEMU: %w", err)
+	}
+	g.console = newConsole(struct {
+		io.Reader
+		io.Writer
+	}{out, in})
+	g.close = append(g.close, func() { os.Remove(b.scratchFile(socket)) })
+	g.exits = func() (uint64, error) { return queryExits(b.scratchFile(socket), sp.cpus) }
+	return g, nil
+}
+
+func pipes(c *exec.Cmd) (in io.Writer, out io.Reader, err error) {
+	if in, err = c.StdinPipe(); err != nil {
+		return nil, nil, err
+	}
+	out, err = c.StdoutPipe()
+	return in, out, err
+}
+
+// queryExits asks QEMU for what KVM counts.
+func queryExits(socket string, cpus int) (uint64, error) {
+	q, err := qmp.Dial(socket)
+	if err != nil {
+		return 0, err
+	}
+	defer q.Close()
+	answer, err := q.Do("query-stats", map[string]any{
+		"target": "vcpu", "providers": []any{map[string]any{"provider": "kvm", "names": []string{"exits"}}},
+	})
+	if err != nil {
+		return 0, err
+	}
+	var vcpus []struct {
+		Stats []struct {
+			Name  string `json:"name"`
+			Value uint64 `json:"value"`
+		} `json:"stats"`
+	}
+	if err := json.Unmarshal(answer, &vcpus); err != nil {
+		return 0, fmt.Errorf("query-stats: %w", err)
+	}
+	var sum uint64
+	n := 0
+	for _, v := range vcpus {
+		for _, s := range v.Stats {
+			if s.Name == "exits" {
+				sum += s.Value
+				n++
+			}
+		}
+	}
+	if n != cpus {
+		return 0, errors.New("QEMU does not count exits of each vCPU")
+	}
+	return sum, nil
+}

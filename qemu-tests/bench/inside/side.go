@@ -1,0 +1,135 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ashlar-hv/ashlar/qemu-tests/bench/figure"
+)
+
+// A spec says what a guest is like, the same for all sides.
+type spec struct {
+	cpus      int
+	memoryMiB int
+	initramfs string // a file of the payload
+	cmdline   string // added to the usual one
+	disk      string // a file of the scratch folder, "" for none
+	nic       *nic   // nil for none
+	// watch reports the first KVM_RUN; the guest is of no use then.
+	watch *watch
+}
+
+// cmdline for all guests: nothing is printed but what init prints, and a panic.
+const cmdline = "console=ttyS0 quiet loglevel=1 panic=-1 reboot=t "
+
+// A side is one of those that are compared.
+type side struct {
+	name string
+	// start starts a guest and returns when its VMM process runs.
+	start func(*bench, spec) (*guest, error)
+}
+
+// The sides. plainMicrovm is the leanest QEMU: Debian's binary with microvm and
+// KVM alone, a machine without PCI. It has no devices that the guest has drivers
+// for; microvm is the machine with PCI.
+var (
+	ashlar       = side{figure.Ours, startAshlar}
+	plainMicrovm = side{"microvm", qemuSide{kind: microvmPlain}.start}
+	microvm      = side{"microvm+pci", qemuSide{kind: microvmPCI}.start}
+	q35          = side{"q35", qemuSide{kind: fullPC}.start}
+)
+
+// A guest is a VMM process and what it runs.
+type guest struct {
+	cmd     *exec.Cmd
+	began   time.Time // just before the first thing done for the start
+	console *console
+	exits   func() (uint64, error) // of all vCPUs to KVM, so far
+	said    *output                // on standard error, nil where that is shown anyway
+	close   []func()
+}
+
+// why adds to an error what the VMM said, which may be the reason.
+func (g *guest) why(err error) error {
+	if g.said == nil {
+		return err
+	}
+	time.Sleep(100 * time.Millisecond) // a VMM that ends speaks last
+	if text := strings.TrimSpace(g.said.String()); text != "" {
+		return fmt.Errorf("%w; the VMM said: %s", err, text)
+	}
+	return err
+}
+
+// An output keeps what a process writes.
+type output struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// end kills the VMM.
+func (g *guest) end() {
+	_ = g.cmd.Process.Kill()
+	_ = g.cmd.Wait()
+	for _, f := range g.close {
+		f()
+	}
+}
+
+func (b *bench) payloadFile(name string) string { return filepath.Join(b.payload, name) }
+func (b *bench) scratchFile(name string) string { return filepath.Join(b.scratch, name) }
+
+// openAll opens files; all are closed with an error.
+func openAll(flags int, names ...string) ([]*os.File, error) {
+	var files []*os.File
+	for _, n := range names {
+		f, err := os.OpenFile(n, flags, 0)
+		if err != nil {
+			closeAll(files)
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// startAndWait starts a guest and waits until its init runs; it is ended with an error.
+func (b *bench) startAndWait(s side, sp spec) (*guest, time.Duration, error) {
+	g, err := s.start(b, sp)
+	if err != nil {
+		return nil, 0, err
+	}
+	at, err := g.console.started(startLimit)
+	if err != nil {
+		err = g.why(err)
+		g.end()
+		return nil, 0, fmt.Errorf("guest of %d CPUs and %d MiB: %w", sp.cpus, sp.memoryMiB, err)
+	}
+	return g, at.Sub(g.began), nil
+}
+
+// startLimit is far more than a start takes anywhere.
+const startLimit = 3 * time.Minute
