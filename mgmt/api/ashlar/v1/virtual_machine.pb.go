@@ -324,7 +324,7 @@ func (x *VirtualMachine) GetEtag() string {
 // Boot is a Linux kernel and what it is given.
 type Boot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `images/ID` of a bzImage.
+	// `images/ID` of a bzImage, an ELF file with a PVH entry, or a multiboot 1 image.
 	Kernel string `protobuf:"bytes,1,opt,name=kernel,proto3" json:"kernel,omitempty"`
 	// `images/ID` of an initramfs; optional.
 	Initramfs string `protobuf:"bytes,2,opt,name=initramfs,proto3" json:"initramfs,omitempty"`
