@@ -192,7 +192,7 @@ func TestCreateNamesEveryFault(t *testing.T) {
 	_, err := h.VirtualMachines.CreateVirtualMachine(within(t, time.Minute), connect.NewRequest(&v1.CreateVirtualMachineRequest{
 		VirtualMachineId: "Not A Name",
 		VirtualMachine: &v1.VirtualMachine{
-			Cpus: 99, MemoryBytes: 4097, Boot: &v1.Boot{Kernel: "images/missing", Cmdline: strings.Repeat("x", 5000)},
+			Cpus: 129, MemoryBytes: 4097, Boot: &v1.Boot{Kernel: "images/missing", Cmdline: strings.Repeat("x", 5000)},
 			Disks:             []*v1.Disk{{SizeBytes: 5}},
 			NetworkInterfaces: []*v1.NetworkInterface{{Network: "nowhere"}},
 		},
