@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -71,14 +72,11 @@ func BenchmarkHost(b *testing.B) {
 		Rounds: *rounds, Only: *parts, Say: say,
 		Shell: func(c string) (string, error) { return h.shell(b, c), nil },
 	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	figures, err := figure.Figures(append(m.samples, samples...))
-	if err != nil {
-		b.Fatal(err)
-	}
+	figures, ferr := figure.Figures(append(m.samples, samples...))
 	figure.Table(os.Stdout, figures)
+	if err := errors.Join(err, ferr); err != nil {
+		b.Fatal(err)
+	}
 	if *parts == "" {
 		save(b, figures)
 	}

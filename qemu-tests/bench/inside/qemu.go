@@ -67,8 +67,8 @@ func (s qemuSide) start(b *bench, sp spec) (*guest, error) {
 	g.cmd.Env, g.cmd.Dir = []string{}, "/"
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: peerRoot}
 	g.cmd.ExtraFiles = extra
-	g.said = new(output)
-	g.cmd.Stderr = g.said
+	said := new(output)
+	g.cmd.Stderr, g.said = said, said.String
 	in, out, err := pipes(g.cmd)
 	if err != nil {
 		return nil, err

@@ -50,17 +50,14 @@ type guest struct {
 	began   time.Time // just before the first thing done for the start
 	console *console
 	exits   func() (uint64, error) // of all vCPUs to KVM, so far
-	said    *output                // on standard error, nil where that is shown anyway
+	said    func() string          // what the VMM has to say about its end
 	close   []func()
 }
 
 // why adds to an error what the VMM said, which may be the reason.
 func (g *guest) why(err error) error {
-	if g.said == nil {
-		return err
-	}
 	time.Sleep(100 * time.Millisecond) // a VMM that ends speaks last
-	if text := strings.TrimSpace(g.said.String()); text != "" {
+	if text := strings.TrimSpace(g.said()); text != "" {
 		return fmt.Errorf("%w; the VMM said: %s", err, text)
 	}
 	return err
