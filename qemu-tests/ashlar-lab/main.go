@@ -9,7 +9,7 @@
 //
 // It is run from the top of the tree, where out/ holds what was built.
 //
-// Environment: LAB_MEM (QEMU's -m, 4G), LAB_CPUS (QEMU's -smp), LAB_ARGS (added
+// Environment: LAB_MEM (QEMU's -m, 4G), LAB_CPUS (QEMU's -smp; see lab.Config), LAB_ARGS (added
 // to QEMU's), LAB_PORT (where the API appears on 127.0.0.1, 8443),
 // LAB_RESCUE=1 (a root shell on out/lab/rescue.sock).
 package main

@@ -195,6 +195,7 @@ func TestCreateNamesEveryFault(t *testing.T) {
 			Cpus: 129, MemoryBytes: 4097, Boot: &v1.Boot{Kernel: "images/missing", Cmdline: strings.Repeat("x", 5000)},
 			Disks:             []*v1.Disk{{SizeBytes: 5}},
 			NetworkInterfaces: []*v1.NetworkInterface{{Network: "nowhere"}},
+			Processor:         &v1.Processor{Model: "486"},
 		},
 	}))
 	var ce *connect.Error
@@ -214,7 +215,8 @@ func TestCreateNamesEveryFault(t *testing.T) {
 		}
 	}
 	for _, want := range []string{"virtual_machine_id", "virtual_machine.cpus", "virtual_machine.memory_bytes", "virtual_machine.boot.kernel",
-		"virtual_machine.boot.cmdline", "virtual_machine.disks[0].size_bytes", "virtual_machine.network_interfaces[0].network"} {
+		"virtual_machine.boot.cmdline", "virtual_machine.disks[0].size_bytes", "virtual_machine.network_interfaces[0].network",
+		"virtual_machine.processor.model"} {
 		if !named[want] {
 			t.Errorf("no violation names %s: %v", want, named)
 		}

@@ -8,6 +8,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	v1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
 )
 
 // files are where the small guest's kernel and initramfs lie on the host: an image's
@@ -84,6 +88,7 @@ func TestSixteenProcessors(t *testing.T) {
 	h := sharedHost(t)
 	vm := testVM("")
 	vm.Cpus, vm.MemoryBytes = 16, 256<<20
+	vm.Processor = &v1.Processor{Model: "x86-64-v3", Sockets: 2, Threads: 2, HaltPoll: durationpb.New(0)}
 	h.create(t, "sixteen", vm)
 	t.Cleanup(func() { h.remove(t, "sixteen") })
 	h.boot(t, "sixteen")
@@ -91,8 +96,8 @@ func TestSixteenProcessors(t *testing.T) {
 	if line := c.expect("TESTGUEST ready", 3*time.Minute); !strings.Contains(line, "cpus=16 ") {
 		t.Errorf("the guest says %q, want 16 CPUs", line)
 	}
-	if got := c.ask("topology"); got != arranged(1, 16, 1) {
-		t.Errorf("topology = %s, want 16 cores of one socket", got)
+	if got := c.ask("topology"); got != arranged(2, 4, 2) {
+		t.Errorf("topology = %s, want 2 sockets of 4 cores of 2 threads", got)
 	}
 	t.Logf("memory of the VMM and its guest:\n%s", h.shell(t, "grep kernel /sys/fs/cgroup/guests/*/memory.stat"))
 }

@@ -1,6 +1,9 @@
 package arch
 
-import "github.com/ashlar-hv/ashlar/vmm/kvm"
+import (
+	"github.com/ashlar-hv/ashlar/vmm/kvm"
+	"github.com/ashlar-hv/ashlar/vmm/processor"
+)
 
 // Leaves of CPUID.
 const (
@@ -40,7 +43,7 @@ const (
 // A CPU says what CPUID of one vCPU shows besides the features of its model.
 type CPU struct {
 	Index       int // in the Topology
-	Topology    Topology
+	Topology    processor.Topology
 	TSCDeadline bool
 	TSCKHz      int              // told to the guest where its TSC is invariant; 0: not known
 	HyperV      []kvm.CPUIDEntry // what HyperV made, or none
@@ -61,12 +64,12 @@ func CPUID(model []kvm.CPUIDEntry, c CPU) []kvm.CPUIDEntry {
 			continue // made anew below: those that KVM gives may be the host's
 		case leafAMDFeatures:
 			e.ECX &^= amdECXSVM
-			if c.Topology.perSocket() == 1 {
+			if c.Topology.PerSocket() == 1 {
 				e.ECX &^= amdECXLegacyMP
 			}
 		case leafAddresses:
 			if e.ECX != 0 || amd {
-				e.ECX = uint32(c.Topology.perSocket()-1) | uint32(c.Topology.packageBits())<<12
+				e.ECX = uint32(c.Topology.PerSocket()-1) | uint32(c.Topology.PackageBits())<<12
 			}
 		case leafAMDSVM:
 			e.EAX, e.EBX, e.ECX, e.EDX = 0, 0, 0, 0
@@ -89,9 +92,9 @@ func (c CPU) id() uint32 { return uint32(c.Topology.APICID(c.Index)) }
 func (c CPU) features(e *kvm.CPUIDEntry, amd bool) {
 	// Intel counts the IDs that a socket may have, AMD its threads. Both have 8
 	// bits for it and send those who need more to the topology leaves.
-	n := min(1<<c.Topology.packageBits(), 0xff)
+	n := min(1<<c.Topology.PackageBits(), 0xff)
 	if amd {
-		n = c.Topology.perSocket()
+		n = c.Topology.PerSocket()
 	}
 	e.EBX = e.EBX&0xffff | uint32(n)<<16 | c.id()<<24
 	e.ECX &^= ecxVMX | ecxTSCDeadline
@@ -100,7 +103,7 @@ func (c CPU) features(e *kvm.CPUIDEntry, amd bool) {
 		e.ECX |= ecxTSCDeadline
 	}
 	e.EDX &^= edxHTT
-	if c.Topology.perSocket() > 1 {
+	if c.Topology.PerSocket() > 1 {
 		e.EDX |= edxHTT
 	}
 }
@@ -112,13 +115,13 @@ func (c CPU) cache(e *kvm.CPUIDEntry) {
 		return // no more caches
 	}
 	const sharing, cores, maxCores = 0xfff << 14, 0x3f << 26, 0x3f
-	shared := c.Topology.threadBits()
+	shared := c.Topology.ThreadBits()
 	if level := e.EAX >> 5 & 7; level > 2 {
-		shared = c.Topology.packageBits()
+		shared = c.Topology.PackageBits()
 	}
 	e.EAX = e.EAX&^sharing | uint32(1<<shared-1)<<14
 	if e.Function == leafCache {
-		n := min(1<<width(c.Topology.Cores)-1, maxCores)
+		n := min(1<<processor.Width(c.Topology.Cores)-1, maxCores)
 		e.EAX = e.EAX&^cores | uint32(n)<<26
 	}
 }
@@ -131,8 +134,8 @@ func (c CPU) topology(leaf uint32) []kvm.CPUIDEntry {
 			EAX: uint32(shift), EBX: uint32(count), ECX: domain | index, EDX: c.id()}
 	}
 	return []kvm.CPUIDEntry{
-		e(0, c.Topology.threadBits(), c.Topology.Threads, smt),
-		e(1, c.Topology.packageBits(), c.Topology.perSocket(), core),
+		e(0, c.Topology.ThreadBits(), c.Topology.Threads, smt),
+		e(1, c.Topology.PackageBits(), c.Topology.PerSocket(), core),
 		e(2, 0, 0, 0),
 	}
 }
@@ -141,10 +144,10 @@ func (c CPU) topology(leaf uint32) []kvm.CPUIDEntry {
 // one a socket.
 func (c CPU) amdTopology(e *kvm.CPUIDEntry) {
 	id := c.id()
-	core := id & (1<<c.Topology.packageBits() - 1) >> c.Topology.threadBits()
+	core := id & (1<<c.Topology.PackageBits() - 1) >> c.Topology.ThreadBits()
 	e.EAX = id
 	e.EBX = core | uint32(c.Topology.Threads-1)<<8
-	e.ECX = id >> c.Topology.packageBits()
+	e.ECX = id >> c.Topology.PackageBits()
 	e.EDX = 0
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/ashlar-hv/ashlar/vmm/kvm"
+	"github.com/ashlar-hv/ashlar/vmm/processor"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -113,9 +114,9 @@ func model(t *testing.T, name string, host []kvm.CPUIDEntry) []kvm.CPUIDEntry {
 	return m
 }
 
-func topology(t *testing.T, sockets, cores, threads int) Topology {
+func topology(t *testing.T, sockets, cores, threads int) processor.Topology {
 	t.Helper()
-	topo, err := NewTopology(sockets*cores*threads, Topology{sockets, cores, threads})
+	topo, err := processor.NewTopology(sockets*cores*threads, processor.Topology{Sockets: sockets, Cores: cores, Threads: threads})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +153,7 @@ func TestTopologyGolden(t *testing.T) {
 			name := fmt.Sprintf("%s-%dx%dx%d", maker, shape[0], shape[1], shape[2])
 			t.Run(name, func(t *testing.T) {
 				topo := topology(t, shape[0], shape[1], shape[2])
-				m := model(t, HostModel, host)
+				m := model(t, processor.HostModel, host)
 				var got strings.Builder
 				for _, i := range []int{0, topo.Count() / 2, topo.Count() - 1} {
 					fmt.Fprintf(&got, "vCPU %d\n%s", i, show(CPUID(m, CPU{Index: i, Topology: topo})))
@@ -171,44 +172,6 @@ func TestTopologyGolden(t *testing.T) {
 					t.Errorf("topology:\n%s\nwant:\n%s", got.String(), want)
 				}
 			})
-		}
-	}
-}
-
-func TestNewTopology(t *testing.T) {
-	for _, tt := range []struct {
-		vcpus     int
-		ask, want Topology
-		last      int // APIC ID
-	}{
-		{1, Topology{}, Topology{1, 1, 1}, 0},
-		{128, Topology{}, Topology{1, 128, 1}, 127},
-		{12, Topology{Threads: 2}, Topology{1, 6, 2}, 11},
-		{12, Topology{Sockets: 2, Threads: 2}, Topology{2, 3, 2}, 8 + 5},
-		{128, Topology{Sockets: 128}, Topology{128, 1, 1}, 127},
-		{126, Topology{42, 3, 1}, Topology{42, 3, 1}, 41*4 + 2},
-	} {
-		got, err := NewTopology(tt.vcpus, tt.ask)
-		if err != nil || got != tt.want || got.APICID(tt.vcpus-1) != tt.last {
-			t.Errorf("NewTopology(%d, %v) = %v, %v, want %v", tt.vcpus, tt.ask, got, err, tt.want)
-			continue
-		}
-		ids := got.APICIDs()
-		for i := 1; i < len(ids); i++ {
-			if ids[i] <= ids[i-1] {
-				t.Errorf("%v: APIC IDs %v do not ascend", got, ids)
-			}
-		}
-	}
-	for _, tt := range []struct {
-		vcpus int
-		ask   Topology
-	}{
-		{4, Topology{Cores: 3}}, {4, Topology{Sockets: 8}}, {4, Topology{Threads: -1}}, {7, Topology{Threads: 2}},
-		{4, Topology{Sockets: 1 << 40, Cores: 1 << 40}}, {125, Topology{5, 5, 5}}, {0, Topology{}}, {1, Topology{Cores: 1 << 62}},
-	} {
-		if got, err := NewTopology(tt.vcpus, tt.ask); !errors.Is(err, ErrTopology) {
-			t.Errorf("NewTopology(%d, %v) = %v, %v, want ErrTopology", tt.vcpus, tt.ask, got, err)
 		}
 	}
 }
@@ -354,7 +317,7 @@ func TestModelRefuses(t *testing.T) {
 // Features whose state nobody keeps are not shown: here AMX, which the kernel
 // gives only to processes that ask, and AVX-512.
 func TestHostModelIsConsistent(t *testing.T) {
-	m := model(t, HostModel, sapphire())
+	m := model(t, processor.HostModel, sapphire())
 	if got := word(m, 7, 0, edx) & tilesEDX; got != 0 {
 		t.Errorf("AMX is shown: %#x", got)
 	}
@@ -366,12 +329,12 @@ func TestHostModelIsConsistent(t *testing.T) {
 	}
 	host := sapphire()
 	lookup(host, 0xd, 0).EAX = 7
-	m = model(t, HostModel, host)
+	m = model(t, processor.HostModel, host)
 	if word(m, 7, 0, ebx)&avx512EBX != 0 || word(m, 7, 0, ecx)&(avx512ECX|pkuBit) != 0 || word(m, 7, 0, ebx)&avx2Bit == 0 {
 		t.Errorf("leaf 7 = %+v", find(t, m, 7, 0))
 	}
 	lookup(host, 1, 0).ECX &^= xsaveBit
-	m = model(t, HostModel, host)
+	m = model(t, processor.HostModel, host)
 	if e := find(t, m, 0xd, 0); e.EAX|e.EBX|e.ECX != 0 || word(m, 1, 0, ecx)&avxBit != 0 {
 		t.Errorf("without XSAVE: leaf 0xd = %+v, leaf 1 = %+v", e, find(t, m, 1, 0))
 	}
@@ -388,7 +351,7 @@ func TestHyperV(t *testing.T) {
 		{Function: 0x4000000a, EAX: 1},
 		{Function: 0x40000080, EAX: 1},
 	})
-	es := CPUID(model(t, HostModel, sapphire()), CPU{Topology: topology(t, 1, 2, 1), TSCKHz: 1000000, HyperV: hv})
+	es := CPUID(model(t, processor.HostModel, sapphire()), CPU{Topology: topology(t, 1, 2, 1), TSCKHz: 1000000, HyperV: hv})
 	if e := find(t, es, 0x40000000, 0); e.EAX != 0x40000005 || e.EBX != 0x7263694d {
 		t.Errorf("Hyper-V's signature = %+v", e)
 	}
@@ -414,14 +377,26 @@ func FuzzModel(f *testing.F) {
 	f.Fuzz(func(t *testing.T, at uint8, function, index, a, b, c, d uint32, vcpus int) {
 		host := genoa()
 		host[int(at)%len(host)] = kvm.CPUIDEntry{Function: function, Index: index, EAX: a, EBX: b, ECX: c, EDX: d}
-		topo, err := NewTopology(vcpus%129, Topology{Threads: int(d) % 3})
+		topo, err := processor.NewTopology(vcpus%129, processor.Topology{Threads: int(d) % 3})
 		if err != nil {
 			return
 		}
-		for _, name := range Models() {
+		for _, name := range processor.Models() {
 			if m, err := Model(name, host); err == nil {
 				CPUID(m, CPU{Index: topo.Count() - 1, Topology: topo, HyperV: HyperV(host)})
 			}
 		}
 	})
+}
+
+// TestEveryModelIsKnown holds the names that can be asked for against the baselines.
+func TestEveryModelIsKnown(t *testing.T) {
+	for _, name := range processor.Models() {
+		if _, err := baseline(name); err != nil && name != processor.HostModel {
+			t.Error(err)
+		}
+	}
+	if len(baselines)+1 != len(processor.Models()) {
+		t.Errorf("%d baselines, models %v", len(baselines), processor.Models())
+	}
 }

@@ -7,10 +7,8 @@ import (
 	"strings"
 
 	"github.com/ashlar-hv/ashlar/vmm/kvm"
+	"github.com/ashlar-hv/ashlar/vmm/processor"
 )
-
-// HostModel is the model that has every feature that KVM supports on this host.
-const HostModel = "host"
 
 // ErrModel says that there is no model of such a name.
 var ErrModel = errors.New("no such CPU model")
@@ -39,23 +37,13 @@ var baselines = map[string]string{
 		"pcid invpcid erms smap rdseed adx clflushopt clwb 3dnowprefetch xsavec xgetbv1",
 }
 
-// Models are the names of all models.
-func Models() []string {
-	names := []string{HostModel}
-	for n := range baselines {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
-}
-
-// Model makes what CPUID shows of the model name, "" being HostModel, from what
+// Model makes what CPUID shows of the model name, "" being processor.HostModel, from what
 // KVM supports. A baseline is the same on all hosts of a maker, but for
 // family, model and stepping, caches, and what says how the CPU is to be
 // protected from speculation. Errors wrap ErrModel or are *MissingFeaturesError.
 func Model(name string, supported []kvm.CPUIDEntry) ([]kvm.CPUIDEntry, error) {
 	out := slices.Clone(supported)
-	if name != "" && name != HostModel {
+	if name != "" && name != processor.HostModel {
 		want, err := baseline(name)
 		if err != nil {
 			return nil, err
@@ -72,7 +60,7 @@ func Model(name string, supported []kvm.CPUIDEntry) ([]kvm.CPUIDEntry, error) {
 func baseline(name string) (featureSet, error) {
 	words, ok := baselines[name]
 	if !ok {
-		return nil, fmt.Errorf("%w: %q; there are %s", ErrModel, name, strings.Join(Models(), ", "))
+		return nil, fmt.Errorf("%w: %q; there are %s", ErrModel, name, strings.Join(processor.Models(), ", "))
 	}
 	set := make(featureSet)
 	for w := range strings.FieldsSeq(words) {

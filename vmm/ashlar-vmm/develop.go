@@ -78,7 +78,7 @@ func develop(args []string) error {
 // parse turns arguments into a Spec, and opens what it names with add.
 func parse(args []string, add func(*os.File, error) (protocol.File, error)) (*protocol.Spec, error) {
 	fs := flag.NewFlagSet("ashlar-vmm run", flag.ContinueOnError)
-	kernel, initramfs := fs.String("kernel", "", "bzImage"), fs.String("initramfs", "", "cpio archive")
+	kernel, initramfs := fs.String("kernel", "", "bzImage, ELF file with a PVH entry, or multiboot 1 image"), fs.String("initramfs", "", "cpio archive")
 	s := &protocol.Spec{Name: "run"}
 	fs.StringVar(&s.Boot.Cmdline, "cmdline", "console=ttyS0", "for the kernel")
 	fs.IntVar(&s.VCPUs, "cpus", 1, "1 to 128")

@@ -7,15 +7,16 @@ import (
 
 	"github.com/ashlar-hv/ashlar/vmm/arch"
 	"github.com/ashlar-hv/ashlar/vmm/kvm"
+	"github.com/ashlar-hv/ashlar/vmm/processor"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
 
 // A CPU says what the vCPUs of a machine are like. The zero CPU is what a
 // machine has without any wish.
 type CPU struct {
-	Model    string        // of arch.Models; "" is arch.HostModel
-	Topology arch.Topology // as arch.NewTopology completes it
-	HyperV   bool          // Hyper-V's interface, besides KVM's
+	Model    string             // of processor.Models; "" is processor.HostModel
+	Topology processor.Topology // as processor.NewTopology completes it
+	HyperV   bool               // Hyper-V's interface, besides KVM's
 	// HaltPoll is how long the host waits for a halted vCPU before it sleeps, at
 	// most; nil leaves it to the kernel.
 	HaltPoll *time.Duration
@@ -102,7 +103,7 @@ func cpuOf(s *protocol.Spec) (CPU, *protocol.Error) {
 	}
 	c := CPU{Model: want.Model, HyperV: want.HyperV}
 	var err error
-	c.Topology, err = arch.NewTopology(s.VCPUs, arch.Topology{Sockets: want.Sockets, Cores: want.Cores, Threads: want.Threads})
+	c.Topology, err = processor.NewTopology(s.VCPUs, processor.Topology{Sockets: want.Sockets, Cores: want.Cores, Threads: want.Threads})
 	if err != nil {
 		return CPU{}, invalid("cpu", "%v", err)
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/kvm"
 	"github.com/ashlar-hv/ashlar/vmm/memory"
 	"github.com/ashlar-hv/ashlar/vmm/pci"
+	"github.com/ashlar-hv/ashlar/vmm/processor"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/smbios"
 )
@@ -91,7 +92,7 @@ func New(c Config) (*Machine, error) {
 		return nil, fmt.Errorf("%d vCPUs: want 1 to %d", c.VCPUs, MaxVCPUs)
 	}
 	var err error
-	if c.CPU.Topology, err = arch.NewTopology(c.VCPUs, c.CPU.Topology); err != nil {
+	if c.CPU.Topology, err = processor.NewTopology(c.VCPUs, c.CPU.Topology); err != nil {
 		c.KVM.Close()
 		return nil, err
 	}

@@ -217,6 +217,8 @@ var (
 	guestField = map[string]string{
 		"guest.kernel": "boot.kernel", "guest.initramfs": "boot.initramfs", "guest.cmdline": "boot.cmdline",
 		"guest.vcpus": "cpus", "guest.memoryBytes": "memory_bytes",
+		"guest.cpu": "processor", "guest.cpu.model": "processor.model", "guest.cpu.haltPollNs": "processor.halt_poll",
+		"cpu": "processor", "cpu.model": "processor.model", "cpu.hyperv": "processor.hyperv", "cpu.haltPollNs": "processor.halt_poll",
 		"boot.kernel": "boot.kernel", "boot.initramfs": "boot.initramfs", "boot.cmdline": "boot.cmdline",
 		"vcpus": "cpus", "memoryBytes": "memory_bytes",
 	}

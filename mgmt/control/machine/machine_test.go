@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
 	"github.com/ashlar-hv/ashlar/mgmt/control/feed"
@@ -25,6 +27,7 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/control/refuse"
 	"github.com/ashlar-hv/ashlar/mgmt/control/store"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -193,6 +196,7 @@ func TestStartField(t *testing.T) {
 	for in, want := range map[string]string{
 		"guest.kernel": "boot.kernel", "boot.kernel": "boot.kernel", "guest.memoryBytes": "memory_bytes",
 		"disks[3].size": "disks[3].size_bytes", "disks[0].file": "", "disks[1]": "disks[1]",
+		"guest.cpu.model": "processor.model", "cpu": "processor", "cpu.haltPollNs": "processor.halt_poll",
 		"guest.nics[2].network": "network_interfaces[2].network", "nics[0].tap": "", "": "", "id": "",
 	} {
 		if got := startField(in); got != want {
@@ -263,15 +267,20 @@ func TestValidateAsCore(t *testing.T) {
 	g := manager(t)
 	host := &hostcall.HostStatus{MemoryTotal: 4 << 40}
 	for field, change := range map[string]func(*ashlarv1.VirtualMachine){
-		"":              func(*ashlarv1.VirtualMachine) {},
-		".boot.cmdline": func(vm *ashlarv1.VirtualMachine) { vm.Boot.Cmdline = "hostname=caf\u00e9" },
-		".memory_bytes": func(vm *ashlarv1.VirtualMachine) { vm.MemoryBytes = 2 << 40 },
+		"":                 func(*ashlarv1.VirtualMachine) {},
+		".boot.cmdline":    func(vm *ashlarv1.VirtualMachine) { vm.Boot.Cmdline = "hostname=caf\u00e9" },
+		".memory_bytes":    func(vm *ashlarv1.VirtualMachine) { vm.MemoryBytes = 2 << 40 },
+		".processor":       func(vm *ashlarv1.VirtualMachine) { vm.Processor.Cores = 3 },
+		".processor.model": func(vm *ashlarv1.VirtualMachine) { vm.Processor.Model = "486" },
+		".processor.halt_poll": func(vm *ashlarv1.VirtualMachine) {
+			vm.Processor.HaltPoll = durationpb.New(11 * time.Millisecond)
+		},
 	} {
-		vm := &ashlarv1.VirtualMachine{Cpus: 1, MemoryBytes: 1 << 40, Boot: &ashlarv1.Boot{Kernel: "images/k", Cmdline: "console=ttyS0 a=~"}}
+		vm := &ashlarv1.VirtualMachine{Cpus: 8, MemoryBytes: 1 << 40, Processor: &ashlarv1.Processor{Model: "x86-64-v2", Threads: 2}, Boot: &ashlarv1.Boot{Kernel: "images/k", Cmdline: "console=ttyS0 a=~"}}
 		change(vm)
 		_, err := g.validate(&ashlarv1.CreateVirtualMachineRequest{VirtualMachineId: "demo", VirtualMachine: vm}, host)
 		got := refuse.Sentence(err) // of the kernel, which does not exist, too
-		for _, f := range []string{".boot.cmdline", ".memory_bytes"} {
+		for _, f := range []string{".boot.cmdline", ".memory_bytes", ".processor", ".processor.model", ".processor.halt_poll"} {
 			if want := f == field; strings.Contains(got, "virtual_machine"+f+": ") != want {
 				t.Errorf("with a wrong %q: %s", field, got)
 			}
@@ -314,5 +323,36 @@ func TestAgainTardy(t *testing.T) {
 	m.again(t.Context())
 	if vm := m.Proto(); vm.State != ashlarv1.VirtualMachine_STATE_RUNNING || !vm.DesiredRunning {
 		t.Errorf("after its reset = %v", vm)
+	}
+}
+
+// What is asked of the processors is shown, and told to core, as it was asked.
+func TestProcessorIsKept(t *testing.T) {
+	g := managerWith(t, []store.Image{{ID: "k", UID: strings.Repeat("b", 32), Complete: true}})
+	asked := &ashlarv1.Processor{Model: "x86-64-v3", Sockets: 2, Cores: 3, Threads: 2, Hyperv: true, HaltPoll: durationpb.New(50 * time.Microsecond)}
+	rec, err := g.validate(&ashlarv1.CreateVirtualMachineRequest{VirtualMachineId: "demo", VirtualMachine: &ashlarv1.VirtualMachine{
+		Cpus: 12, MemoryBytes: 1 << 30, Boot: &ashlarv1.Boot{Kernel: "images/k"}, Processor: asked}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec = store.VM{}
+	if err := json.Unmarshal(b, &rec); err != nil {
+		t.Fatal(err)
+	}
+	if got := describe(rec).Processor; !proto.Equal(got, asked) {
+		t.Errorf("processor = %v, want %v", got, asked)
+	}
+	call, err := (&Machine{g: g, rec: rec}).startCall()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns := uint64(50_000)
+	want := &protocol.CPU{Model: "x86-64-v3", Sockets: 2, Cores: 3, Threads: 2, HyperV: true, HaltPollNs: &ns}
+	if !reflect.DeepEqual(call.Guest.CPU, want) {
+		t.Errorf("core is told %+v, want %+v", call.Guest.CPU, want)
 	}
 }

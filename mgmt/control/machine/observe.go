@@ -3,7 +3,9 @@ package machine
 import (
 	"context"
 	"slices"
+	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
@@ -252,6 +254,14 @@ func describe(rec store.VM) *ashlarv1.VirtualMachine {
 	}
 	if rec.Initramfs != "" {
 		p.Boot.Initramfs = image.Prefix + rec.Initramfs
+	}
+	if c := rec.CPU; c != nil {
+		p.Processor = &ashlarv1.Processor{
+			Model: c.Model, Sockets: int32(c.Sockets), Cores: int32(c.Cores), Threads: int32(c.Threads), Hyperv: c.HyperV,
+		}
+		if ns := c.HaltPollNs; ns != nil {
+			p.Processor.HaltPoll = durationpb.New(time.Duration(*ns))
+		}
 	}
 	for _, d := range rec.Disks {
 		disk := &ashlarv1.Disk{SizeBytes: d.Size}

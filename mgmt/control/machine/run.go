@@ -270,7 +270,7 @@ func (m *Machine) startCall() (hostcall.Call, error) {
 	m.mu.Lock()
 	rec := m.rec
 	m.mu.Unlock()
-	guest := &hostcall.Guest{Name: rec.ID, VCPUs: int(rec.CPUs), MemoryBytes: uint64(rec.MemoryBytes), Cmdline: rec.Cmdline}
+	guest := &hostcall.Guest{Name: rec.ID, VCPUs: int(rec.CPUs), CPU: rec.CPU, MemoryBytes: uint64(rec.MemoryBytes), Cmdline: rec.Cmdline}
 	var err error
 	if guest.Kernel, err = m.imageUID("boot.kernel", rec.Kernel); err != nil {
 		return hostcall.Call{}, err

@@ -13,6 +13,8 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/control/refuse"
 	"github.com/ashlar-hv/ashlar/mgmt/control/store"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/vmm/processor"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
 
 // Limits of a virtual machine, as the API states them.
@@ -58,6 +60,7 @@ func (g *Manager) validate(req *ashlarv1.CreateVirtualMachineRequest, host *host
 		CPUs: vm.Cpus, MemoryBytes: vm.MemoryBytes,
 	}
 	c.size(vm, host)
+	c.processor(vm, &rec)
 	c.boot(vm.Boot, &rec)
 	c.disks(vm.Disks, &rec)
 	c.nics(vm.NetworkInterfaces, host, &rec)
@@ -80,6 +83,35 @@ func (c *checker) size(vm *ashlarv1.VirtualMachine, host *hostcall.HostStatus) {
 	}
 }
 
+// processor checks what is asked of the processors.
+func (c *checker) processor(vm *ashlarv1.VirtualMachine, rec *store.VM) {
+	p := vm.Processor
+	if p == nil {
+		return
+	}
+	rec.CPU = &protocol.CPU{
+		Model: p.Model, Sockets: int(p.Sockets), Cores: int(p.Cores), Threads: int(p.Threads), HyperV: p.Hyperv,
+	}
+	if p.Model != "" && !slices.Contains(processor.Models(), p.Model) {
+		c.bad(".processor.model", "is %q: choose from %s", p.Model, strings.Join(processor.Models(), ", "))
+	}
+	if vm.Cpus >= 1 && vm.Cpus <= maxCPUs {
+		asked := processor.Topology{Sockets: int(p.Sockets), Cores: int(p.Cores), Threads: int(p.Threads)}
+		if _, err := processor.NewTopology(int(vm.Cpus), asked); err != nil {
+			c.bad(".processor", "%v", err)
+		}
+	}
+	if p.HaltPoll != nil {
+		d := p.HaltPoll.AsDuration()
+		if p.HaltPoll.CheckValid() != nil || d < 0 || d > protocol.HaltPollLimit {
+			c.bad(".processor.halt_poll", "is %v: 0 to %v", d, time.Duration(protocol.HaltPollLimit))
+			return
+		}
+		ns := uint64(d)
+		rec.CPU.HaltPollNs = &ns
+	}
+}
+
 // image checks a reference to an image and returns its ID.
 func (c *checker) image(field, name string) (id string, r image.Ready) {
 	r, wrong := c.images.Use(name)
@@ -96,7 +128,7 @@ func (c *checker) boot(b *ashlarv1.Boot, rec *store.VM) {
 		return
 	}
 	if b.Kernel == "" {
-		c.bad(".boot.kernel", "is missing: name the image of a bzImage, as %sID", image.Prefix)
+		c.bad(".boot.kernel", "is missing: name the image of a kernel, as %sID", image.Prefix)
 	} else {
 		rec.Kernel, _ = c.image(".boot.kernel", b.Kernel)
 	}

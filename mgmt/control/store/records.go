@@ -1,6 +1,10 @@
 package store
 
-import "time"
+import (
+	"time"
+
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+)
 
 // The tables. Keys: UIDs of machines and images, IDs of operations, Key of requests.
 var (
@@ -27,17 +31,19 @@ const (
 
 // A VM is a virtual machine. Images are named by their public ID.
 type VM struct {
-	ID          string    `json:"id"`
-	UID         string    `json:"uid"`
-	Phase       Phase     `json:"phase,omitempty"`
-	CPUs        int32     `json:"cpus"`
-	MemoryBytes int64     `json:"memoryBytes"`
-	Kernel      string    `json:"kernel"`
-	Initramfs   string    `json:"initramfs,omitempty"`
-	Cmdline     string    `json:"cmdline,omitempty"`
-	Disks       []Disk    `json:"disks,omitempty"`
-	NICs        []NIC     `json:"nics,omitempty"`
-	CreateTime  time.Time `json:"createTime"`
+	ID    string `json:"id"`
+	UID   string `json:"uid"`
+	Phase Phase  `json:"phase,omitempty"`
+	CPUs  int32  `json:"cpus"`
+	// CPU says what they are like; nil where nothing was asked for.
+	CPU         *protocol.CPU `json:"cpu,omitempty"`
+	MemoryBytes int64         `json:"memoryBytes"`
+	Kernel      string        `json:"kernel"`
+	Initramfs   string        `json:"initramfs,omitempty"`
+	Cmdline     string        `json:"cmdline,omitempty"`
+	Disks       []Disk        `json:"disks,omitempty"`
+	NICs        []NIC         `json:"nics,omitempty"`
+	CreateTime  time.Time     `json:"createTime"`
 	// DesiredRunning is whether the host is to keep it running.
 	DesiredRunning bool `json:"desiredRunning,omitempty"`
 	// StopNote is what control has to say about why it does not run, where core

@@ -262,21 +262,21 @@ func (m *Manager) slot() (int, error) {
 	return 0, &hostcall.Error{Code: hostcall.ResourceExhausted, Message: fmt.Sprintf("%d guests run: stop one first.", layout.GuestUIDCount)}
 }
 
-// admit checks that the memory for one more guest can be had. The caller holds m.mu.
-func (m *Manager) admit(need uint64) error {
+// admit checks that the memory for one more guest of so many vCPUs can be had. The caller holds m.mu.
+func (m *Manager) admit(need uint64, vcpus int) error {
 	available, err := m.c.Memory()
 	if err != nil {
 		return err
 	}
 	for _, r := range m.running {
 		// What a guest has not touched yet still counts as available.
-		promised := int64(r.rec.MemoryBytes) + overhead(r.rec.MemoryBytes)
+		promised := int64(r.rec.MemoryBytes) + overhead(r.rec.MemoryBytes, r.rec.VCPUs)
 		if used, err := r.group.MemoryCurrent(); err == nil {
 			promised -= used
 		}
 		available -= max(promised, 0)
 	}
-	free := (available - memoryReserve - overheadBase) / (overheadShare + 1) * overheadShare / memoryUnit * memoryUnit
+	free := (available - memoryReserve - overhead(0, vcpus)) / (overheadShare + 1) * overheadShare / memoryUnit * memoryUnit
 	if need > uint64(max(free, 0)) {
 		return &hostcall.Error{Code: hostcall.ResourceExhausted, Field: "guest.memoryBytes",
 			Message: fmt.Sprintf("The host has %d MiB free for guests, %d MiB are asked for: stop another guest, or ask for less.",

@@ -44,6 +44,7 @@ type record struct {
 	// Slot gives the VMM's user and its taps' names.
 	Slot        int                `json:"slot"`
 	MemoryBytes uint64             `json:"memoryBytes"`
+	VCPUs       int                `json:"vcpus"`
 	NICs        []folder.Interface `json:"nics,omitempty"`
 	// Leased are the addresses that the guest has taken, in order of NICs.
 	Leased  []string  `json:"leased,omitempty"`

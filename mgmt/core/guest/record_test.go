@@ -154,17 +154,17 @@ func TestUseOf(t *testing.T) {
 func TestOverhead(t *testing.T) {
 	for _, size := range []uint64{memoryMin, 512 << 20, 64 << 30, memoryMax} {
 		tables := int64(size / 4096 * (8 + 8 + 576/64)) // two page tables, and nodes of 576 bytes for 64 pages
-		if got := overhead(size); got < tables+32<<20 {
+		if got := overhead(size, 1); got < tables+32<<20 {
 			t.Errorf("overhead(%d MiB) = %d MiB, its tables alone have %d", size>>20, got>>20, tables>>20)
 		}
-		need := int64(size) + overhead(size) + memoryReserve
+		need := int64(size) + overhead(size, 16) + memoryReserve
 		m := &Manager{}
 		for _, tt := range []struct {
 			available int64
 			ok        bool
 		}{{need + 2*memoryUnit, true}, {need - 1, false}} {
 			m.c.Memory = func() (int64, error) { return tt.available, nil }
-			if err := m.admit(size); (err == nil) != tt.ok {
+			if err := m.admit(size, 16); (err == nil) != tt.ok {
 				t.Errorf("admit(%d MiB) with %d bytes of %d: %v", size>>20, tt.available, need, err)
 			}
 		}

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/ashlar-hv/ashlar/drivers/cgroup"
 	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/vmm/processor"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
 
@@ -26,17 +28,23 @@ const (
 	// keep track of it, all charged to the VMM: 8 of 4096 bytes in the host's page
 	// tables, as many in the guest's, some more in the index of the memory's pages.
 	overheadShare = 128
-	endTimeout    = 2 * time.Second // from the end of the connection to that of the VMM
-	maxVCPUs      = 128
-	maxCmdline    = 2047 // bytes, as the x86 boot protocol has it
-	maxName       = 63   // bytes
+	// overheadVCPU is what a vCPU adds: its state in KVM, the stacks of two threads,
+	// the VMM's heap.
+	overheadVCPU = 512 << 10
+	endTimeout   = 2 * time.Second // from the end of the connection to that of the VMM
+	maxVCPUs     = 128
+	maxCmdline   = 2047 // bytes, as the x86 boot protocol has it
+	maxName      = 63   // bytes
 	// fileMin is the least that a VMM may make its files grow to: its console
 	// log is halved when it has protocol.LogLimit bytes.
 	fileMin = 2 * protocol.LogLimit
 )
 
-// overhead is what the VMM of a guest with that much memory may use besides it.
-func overhead(memory uint64) int64 { return overheadBase + int64(memory/overheadShare) }
+// overhead is what the VMM of a guest with that much memory and so many vCPUs may
+// use besides that memory.
+func overhead(memory uint64, vcpus int) int64 {
+	return overheadBase + int64(memory/overheadShare) + int64(vcpus)*overheadVCPU
+}
 
 // check validates a guest as far as core can see.
 func (m *Manager) check(g *hostcall.Guest) error {
@@ -51,12 +59,21 @@ func (m *Manager) check(g *hostcall.Guest) error {
 		return invalid("name", "A name has 1 to %d printable characters.", maxName)
 	case g.VCPUs < 1 || g.VCPUs > maxVCPUs:
 		return invalid("vcpus", "A guest has 1 to %d processors, not %d.", maxVCPUs, g.VCPUs)
+	case g.CPU != nil && g.CPU.Model != "" && !slices.Contains(processor.Models(), g.CPU.Model):
+		return invalid("cpu.model", "There is no CPU model %q: choose from %s.", g.CPU.Model, strings.Join(processor.Models(), ", "))
+	case g.CPU != nil && g.CPU.HaltPollNs != nil && *g.CPU.HaltPollNs > protocol.HaltPollLimit:
+		return invalid("cpu.haltPollNs", "The host polls for at most %d ns, not %d.", protocol.HaltPollLimit, *g.CPU.HaltPollNs)
 	case g.MemoryBytes < memoryMin || g.MemoryBytes > memoryMax || g.MemoryBytes%memoryUnit != 0:
 		return invalid("memoryBytes", "A guest has a multiple of 2 MiB of memory, 32 MiB to 1 TiB, not %d bytes.", g.MemoryBytes)
 	case len(g.Disks) > folder.MaxDisks:
 		return invalid("disks", "A guest has at most %d disks, not %d.", folder.MaxDisks, len(g.Disks))
 	case len(g.Cmdline) > maxCmdline || !printable(g.Cmdline):
 		return invalid("cmdline", "A kernel command line has at most %d printable characters.", maxCmdline)
+	}
+	if c := g.CPU; c != nil {
+		if _, err := processor.NewTopology(g.VCPUs, processor.Topology{Sockets: c.Sockets, Cores: c.Cores, Threads: c.Threads}); err != nil {
+			return invalid("cpu", "%v.", err)
+		}
 	}
 	return m.c.Networks.Check(g.NICs)
 }
@@ -93,7 +110,7 @@ func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
 	if m.closed {
 		return nil, &hostcall.Error{Code: hostcall.Unavailable, Message: "The host is shutting down."}
 	}
-	if err := m.admit(g.MemoryBytes); err != nil {
+	if err := m.admit(g.MemoryBytes, g.VCPUs); err != nil {
 		return nil, err
 	}
 	slot, err := m.slot()
@@ -101,7 +118,7 @@ func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
 		return nil, err
 	}
 	r := &run{
-		rec:    record{ID: id, Name: g.Name, Slot: slot, MemoryBytes: g.MemoryBytes, Started: time.Now().UTC()},
+		rec:    record{ID: id, Name: g.Name, Slot: slot, MemoryBytes: g.MemoryBytes, VCPUs: g.VCPUs, Started: time.Now().UTC()},
 		state:  hostcall.Starting,
 		client: newClient(m.runPath(id, socketName)),
 		group:  m.groupOf(id),
@@ -167,7 +184,7 @@ func (m *Manager) spawn(r *run, g *hostcall.Guest, use diskUse) error {
 		return err
 	}
 	_, err := cgroup.Create(m.c.Cgroup+"/"+id, cgroup.Limits{
-		MemoryMax: int64(g.MemoryBytes) + overhead(g.MemoryBytes) + use.memory, PIDsMax: int64(protocol.Threads(g.VCPUs)), CPUWeight: 100})
+		MemoryMax: int64(g.MemoryBytes) + overhead(g.MemoryBytes, g.VCPUs) + use.memory, PIDsMax: int64(protocol.Threads(g.VCPUs)), CPUWeight: 100})
 	if err != nil {
 		return err
 	}

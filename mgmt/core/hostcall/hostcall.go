@@ -7,7 +7,11 @@
 // call by itself, whatever control has checked before.
 package hostcall
 
-import "time"
+import (
+	"time"
+
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+)
 
 // A Method names what a Call asks for.
 type Method string
@@ -123,12 +127,14 @@ type Disk struct {
 
 // A Guest is how to start one. Its disks are those of GuestCreate, in their order.
 type Guest struct {
-	Name        string `json:"name"`
-	VCPUs       int    `json:"vcpus"`
-	MemoryBytes uint64 `json:"memoryBytes"`
-	Kernel      string `json:"kernel"`              // image
-	Initramfs   string `json:"initramfs,omitempty"` // image
-	Cmdline     string `json:"cmdline,omitempty"`
+	Name  string `json:"name"`
+	VCPUs int    `json:"vcpus"`
+	// CPU says what they are like; optional.
+	CPU         *protocol.CPU `json:"cpu,omitempty"`
+	MemoryBytes uint64        `json:"memoryBytes"`
+	Kernel      string        `json:"kernel"`              // image
+	Initramfs   string        `json:"initramfs,omitempty"` // image
+	Cmdline     string        `json:"cmdline,omitempty"`
 	// Disks is how many bytes each disk that GuestCreate made has at least: a
 	// guest with fewer or smaller ones is not started.
 	Disks []int64 `json:"disks,omitempty"`

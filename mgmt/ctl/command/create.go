@@ -12,6 +12,7 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/fault"
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/render"
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/size"
+	"github.com/ashlar-hv/ashlar/vmm/processor"
 )
 
 // createFields are the flags of `vm create` by the fields they set.
@@ -19,6 +20,9 @@ var createFields = fieldTable{
 	"virtualMachineId":    "NAME",
 	"cpus":                "--cpus",
 	"memoryBytes":         "--memory",
+	"processor":           "--cpu",
+	"processor.model":     "--cpu",
+	"processor.haltPoll":  "--cpu",
 	"boot":                "--kernel",
 	"boot.kernel":         "--kernel",
 	"boot.initramfs":      "--initramfs",
@@ -32,17 +36,25 @@ var createFields = fieldTable{
 // createFlags are the flags of `vm create`.
 type createFlags struct {
 	cpus                             int32
+	cpu                              string
 	memory, kernel, initrd, cmdline  string
 	disks, networks                  []string
 	start, validateOnly, waitNothing bool
 }
 
 const createLong = `Create a virtual machine and its disks. It boots a Linux kernel (an image that
-is a bzImage), with an initramfs and a command line where they are given.
+is a bzImage or an ELF file with a PVH entry) or a multiboot 1 image, with an
+initramfs and a command line where they are given.
 
 --disk IMAGE[,size=SIZE] clones an image, and makes the disk larger where a size
 is given; --disk size=SIZE is an empty disk. --network NAME[,mac=ADDRESS] attaches
-the virtual machine to a network of the host. Both can be given several times.`
+the virtual machine to a network of the host. Both can be given several times.
+
+--cpu MODEL[,sockets=N][,cores=N][,threads=N][,hyperv=on][,poll=TIME] says what
+its processors are like: all that the host has (host), or a baseline that is the
+same on all hosts of a maker (x86-64-v1 to x86-64-v4); how they are arranged;
+whether Windows finds what it wants of Hyper-V; how long the host waits for a
+processor that has halted, up to 10ms, before it gives its own away.`
 
 func (a *app) vmCreate() *cobra.Command {
 	var fl createFlags
@@ -51,6 +63,7 @@ func (a *app) vmCreate() *cobra.Command {
 		Long: createLong,
 		Example: `  ashlarctl vm create demo --cpus 2 --memory 512MiB --kernel vmlinuz --initramfs initrd \
     --cmdline "console=ttyS0 root=/dev/vda" --disk debian,size=4GiB --network default --start
+  ashlarctl vm create fast --cpus 8 --cpu x86-64-v3,sockets=2,threads=2,poll=50us --kernel vmlinuz --disk debian
   ashlarctl vm create scratch --memory 256MiB --kernel vmlinuz --disk size=1GiB --validate-only`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -63,6 +76,7 @@ func (a *app) vmCreate() *cobra.Command {
 	})
 	f := cmd.Flags()
 	f.Int32Var(&fl.cpus, "cpus", 1, "number of processors, 1 to 128")
+	f.StringVar(&fl.cpu, "cpu", "", "what they are like: MODEL[,sockets=N][,cores=N][,threads=N][,hyperv=on][,poll=TIME]")
 	f.StringVar(&fl.memory, "memory", "512MiB", "size of the memory, a multiple of 2MiB")
 	f.StringVar(&fl.kernel, "kernel", "", "image of the kernel (required)")
 	f.StringVar(&fl.initrd, "initramfs", "", "image of the initramfs")
@@ -75,6 +89,7 @@ func (a *app) vmCreate() *cobra.Command {
 	for _, flag := range []string{"kernel", "initramfs", "disk"} {
 		a.must(cmd.RegisterFlagCompletionFunc(flag, a.completeImages()))
 	}
+	a.must(cmd.RegisterFlagCompletionFunc("cpu", cobra.FixedCompletions(processor.Models(), cobra.ShellCompDirectiveNoFileComp)))
 	a.must(cmd.RegisterFlagCompletionFunc("network", a.completeNetworks()))
 	a.must(cmd.MarkFlagRequired("kernel"))
 	a.formatFlag(cmd)
@@ -90,6 +105,11 @@ func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
 	vm := &ashlarv1.VirtualMachine{
 		Cpus: fl.cpus, MemoryBytes: memory,
 		Boot: &ashlarv1.Boot{Kernel: resource(images, fl.kernel), Cmdline: fl.cmdline},
+	}
+	if fl.cpu != "" {
+		if vm.Processor, err = ParseProcessor(fl.cpu); err != nil {
+			return nil, fmt.Errorf("--cpu: %w", err)
+		}
 	}
 	if fl.initrd != "" {
 		vm.Boot.Initramfs = resource(images, fl.initrd)

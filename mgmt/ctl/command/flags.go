@@ -5,7 +5,11 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	ashlarv1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/size"
@@ -51,6 +55,43 @@ func ParseNetwork(s string) (*ashlarv1.NetworkInterface, error) {
 		n.MacAddress = mac.String()
 	}
 	return n, nil
+}
+
+// ParseProcessor reads the value of --cpu:
+// MODEL[,sockets=N][,cores=N][,threads=N][,hyperv=on|off][,poll=DURATION].
+func ParseProcessor(s string) (*ashlarv1.Processor, error) {
+	first, values, err := options(s, "model", "sockets", "cores", "threads", "hyperv", "poll")
+	if err != nil {
+		return nil, fmt.Errorf("cpu %q: %w", s, err)
+	}
+	if len(values) == 0 || first == "" && s == "" {
+		return nil, errors.New("cpu: name a model, or say how many sockets, cores and threads")
+	}
+	p := &ashlarv1.Processor{Model: first}
+	for key, field := range map[string]*int32{"sockets": &p.Sockets, "cores": &p.Cores, "threads": &p.Threads} {
+		if v, ok := values[key]; ok {
+			n, err := strconv.ParseUint(v, 10, 8)
+			if err != nil || n == 0 {
+				return nil, fmt.Errorf("cpu %q: %s %q: want a number from 1 on", s, key, v)
+			}
+			*field = int32(n)
+		}
+	}
+	switch v := values["hyperv"]; v {
+	case "on":
+		p.Hyperv = true
+	case "", "off":
+	default:
+		return nil, fmt.Errorf("cpu %q: hyperv %q: want on or off", s, v)
+	}
+	if v, ok := values["poll"]; ok {
+		d, err := time.ParseDuration(v)
+		if err != nil || d < 0 {
+			return nil, fmt.Errorf("cpu %q: poll %q: want a time such as 50us, or 0s", s, v)
+		}
+		p.HaltPoll = durationpb.New(d)
+	}
+	return p, nil
 }
 
 // options splits FIRST,KEY=VALUE,…. FIRST may also be written with its own

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	ashlarv1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/contexts"
@@ -63,6 +64,41 @@ func TestParseNetwork(t *testing.T) {
 			t.Errorf("ParseNetwork(%q) = %v, %v (-want +got):\n%s", in, got, err, d)
 		}
 	}
+}
+
+func TestParseProcessor(t *testing.T) {
+	for in, want := range map[string]*ashlarv1.Processor{
+		"x86-64-v3":                             {Model: "x86-64-v3"},
+		"model=host,threads=2":                  {Model: "host", Threads: 2},
+		"sockets=2,cores=3,threads=1,hyperv=on": {Sockets: 2, Cores: 3, Threads: 1, Hyperv: true},
+		"host,poll=50us,hyperv=off":             {Model: "host", HaltPoll: durationpb.New(50 * time.Microsecond)},
+		"host,poll=0s":                          {Model: "host", HaltPoll: durationpb.New(0)},
+		"host,poll=-1s":                         nil,
+		"host,poll=5":                           nil,
+		"host,sockets=0":                        nil,
+		"host,sockets=300":                      nil,
+		"host,hyperv=yes":                       nil,
+		"host,hyperv":                           nil,
+		"host,nodes=2":                          nil,
+		"":                                      nil,
+	} {
+		got, err := ParseProcessor(in)
+		if d := cmp.Diff(want, got, protocmp.Transform()); d != "" || (err == nil) != (want != nil) {
+			t.Errorf("ParseProcessor(%q) = %v, %v (-want +got):\n%s", in, got, err, d)
+		}
+	}
+}
+
+func FuzzParseProcessor(f *testing.F) {
+	for _, s := range []string{"host", "x86-64-v2,sockets=2,cores=2,threads=2,hyperv=on,poll=1ms", ",", "poll=9223372036854775807ns"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := ParseProcessor(s)
+		if (err == nil) == (p == nil) || p != nil && (p.Sockets < 0 || p.Cores < 0 || p.Threads < 0 || p.HaltPoll.AsDuration() < 0) {
+			t.Errorf("ParseProcessor(%q) = %v, %v", s, p, err)
+		}
+	})
 }
 
 func FuzzParseDisk(f *testing.F) {

@@ -85,7 +85,7 @@ func listImages(ctx context.Context, h *client.Host) ([]*ashlarv1.Image, error) 
 	})
 }
 
-const uploadLong = `Upload a file or block device as an image: a kernel (bzImage), an initramfs, or a
+const uploadLong = `Upload a file or block device as an image: a kernel, an initramfs, or a
 raw disk. Its SHA-256 is taken first, and checked by the host at the end. Holes
 and blocks of zeroes cost next to nothing.
 

@@ -69,7 +69,7 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 		r.Add("", vm.GetStopMessage())
 	}
 	r.Add("To be running:", yesNo(vm.GetDesiredRunning()))
-	r.Add("CPUs:", strconv.Itoa(int(vm.GetCpus())))
+	r.Add("CPUs:", strings.Join(nonEmpty(strconv.Itoa(int(vm.GetCpus())), processor(vm.GetProcessor())), ", "))
 	r.Add("Memory:", size.Format(vm.GetMemoryBytes()))
 	r.Add("Kernel:", ID(vm.GetBoot().GetKernel()))
 	if vm.GetBoot().GetInitramfs() != "" {
@@ -88,6 +88,29 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 	}
 	r.Add("UID:", vm.GetUid())
 	return r
+}
+
+// processor is what has been asked of the processors, "" where nothing has.
+func processor(p *ashlarv1.Processor) string {
+	var words []string
+	if p.GetModel() != "" {
+		words = append(words, "model "+p.GetModel())
+	}
+	for _, part := range []struct {
+		n    int32
+		what string
+	}{{p.GetSockets(), "sockets"}, {p.GetCores(), "cores a socket"}, {p.GetThreads(), "threads a core"}} {
+		if part.n > 0 {
+			words = append(words, fmt.Sprintf("%d %s", part.n, part.what))
+		}
+	}
+	if p.GetHyperv() {
+		words = append(words, "Hyper-V's interface")
+	}
+	if p.GetHaltPoll() != nil {
+		words = append(words, "halt polling up to "+p.GetHaltPoll().AsDuration().String())
+	}
+	return strings.Join(words, ", ")
 }
 
 func disk(d *ashlarv1.Disk) string {

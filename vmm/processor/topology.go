@@ -1,10 +1,22 @@
-package arch
+// Package processor says what the vCPUs of a guest can be asked to be: how they
+// are arranged, and which models there are. It touches nothing, so that whoever
+// takes such a wish can check it.
+package processor
 
 import (
 	"errors"
 	"fmt"
 	"math/bits"
 )
+
+// HostModel is the model that has every feature that KVM supports on a host.
+const HostModel = "host"
+
+// Models are the names of all models: HostModel, and the levels of the x86-64
+// psABI (section 3.1.1), each of which is the same on all hosts of a maker.
+func Models() []string {
+	return []string{HostModel, "x86-64-v1", "x86-64-v2", "x86-64-v3", "x86-64-v4"}
+}
 
 // maxAPICID is the highest ID of a local APIC in xAPIC mode: 255 is all of them.
 const maxAPICID = 254
@@ -45,22 +57,24 @@ func (t Topology) String() string {
 }
 
 // Count is the number of vCPUs.
-func (t Topology) Count() int { return t.Sockets * t.perSocket() }
+func (t Topology) Count() int { return t.Sockets * t.PerSocket() }
 
-func (t Topology) perSocket() int { return t.Cores * t.Threads }
+// PerSocket is the number of vCPUs of a socket.
+func (t Topology) PerSocket() int { return t.Cores * t.Threads }
 
-// width is how many bits number n things.
-func width(n int) int { return bits.Len(uint(n - 1)) }
+// Width is how many bits number n things.
+func Width(n int) int { return bits.Len(uint(n - 1)) }
 
-// threadBits is where the core's number in an APIC ID begins, packageBits the
-// socket's.
-func (t Topology) threadBits() int  { return width(t.Threads) }
-func (t Topology) packageBits() int { return width(t.Cores) + width(t.Threads) }
+// ThreadBits is where the core's number in an APIC ID begins.
+func (t Topology) ThreadBits() int { return Width(t.Threads) }
+
+// PackageBits is where the socket's number in an APIC ID begins.
+func (t Topology) PackageBits() int { return Width(t.Cores) + Width(t.Threads) }
 
 // APICID is the APIC ID of vCPU i, counted from 0, threads of a core first.
 func (t Topology) APICID(i int) int {
-	thread, core, socket := i%t.Threads, i/t.Threads%t.Cores, i/t.perSocket()
-	return socket<<t.packageBits() | core<<t.threadBits() | thread
+	thread, core, socket := i%t.Threads, i/t.Threads%t.Cores, i/t.PerSocket()
+	return socket<<t.PackageBits() | core<<t.ThreadBits() | thread
 }
 
 // APICIDs are those of all vCPUs, ascending.
