@@ -56,11 +56,14 @@ func TestOpenTap(t *testing.T) {
 	if err := EnsureBridge("br0", netip.MustParsePrefix("10.80.0.1/24")); err != nil {
 		t.Fatal(err)
 	}
-	f, err := OpenTap("tap0", "br0")
+	files, err := OpenTap("tap0", "br0", 3)
 	if err != nil {
 		t.Fatalf("OpenTap: %v", err)
 	}
-	if _, err := OpenTap("tap0", "br0"); err == nil {
+	if len(files) != 3 {
+		t.Fatalf("OpenTap made %d queues, want 3", len(files))
+	}
+	if _, err := OpenTap("tap0", "br0", 1); err == nil {
 		t.Error("OpenTap of a name in use: no error")
 	}
 	link, err := netlink.LinkByName("tap0")
@@ -78,17 +81,22 @@ func TestOpenTap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.IoctlIfreq(int(f.Fd()), unix.TUNGETIFF, req); err != nil {
+	if err := unix.IoctlIfreq(int(files[2].Fd()), unix.TUNGETIFF, req); err != nil {
 		t.Fatal(err)
 	}
-	if want := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR); req.Uint16()&want != want {
+	if want := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE); req.Uint16()&want != want {
 		t.Errorf("flags = %#x, want %#x in them", req.Uint16(), want)
 	}
-	f.Close()
-	if _, err := netlink.LinkByName("tap0"); err == nil {
-		t.Error("the tap is there after its descriptor is closed")
+	for i, f := range files {
+		if _, err := netlink.LinkByName("tap0"); err != nil {
+			t.Errorf("the tap is gone with %d of its descriptors open: %v", len(files)-i, err)
+		}
+		f.Close()
 	}
-	if _, err := OpenTap("tap1", "none"); err == nil {
+	if _, err := netlink.LinkByName("tap0"); err == nil {
+		t.Error("the tap is there after its descriptors are closed")
+	}
+	if _, err := OpenTap("tap1", "none", 1); err == nil {
 		t.Error("OpenTap on a bridge that is not there: no error")
 	}
 }

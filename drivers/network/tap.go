@@ -8,12 +8,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenTap makes the tap name, with virtio-net headers and one queue, as a port
-// of bridge, up. The tap lives as long as its descriptor is open somewhere.
-func OpenTap(name, bridge string) (*os.File, error) {
+// OpenTap makes the tap name, with virtio-net headers, as a port of bridge, up. It
+// returns a descriptor for each of its queues, at least 1. The tap lives as long
+// as one of them is open somewhere.
+func OpenTap(name, bridge string, queues int) ([]*os.File, error) {
 	master, err := netlink.LinkByName(bridge)
 	if err != nil {
 		return nil, fmt.Errorf("open tap %s: bridge %s: %w", name, bridge, err)
+	}
+	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if queues > 1 {
+		flags |= unix.IFF_MULTI_QUEUE
+	}
+	first, err := openQueue(name, flags|unix.IFF_TUN_EXCL)
+	if err != nil {
+		return nil, fmt.Errorf("open tap %s: %w", name, err)
+	}
+	files := []*os.File{first}
+	err = setUpTap(name, master)
+	for err == nil && len(files) < queues {
+		var f *os.File
+		if f, err = openQueue(name, flags); err == nil {
+			files = append(files, f)
+		}
+	}
+	if err != nil {
+		for _, f := range files {
+			f.Close()
+		}
+		return nil, fmt.Errorf("open tap %s: %w", name, err)
+	}
+	return files, nil
+}
+
+// openQueue makes the tap name, or another queue of it.
+func openQueue(name string, flags uint16) (*os.File, error) {
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return nil, err
 	}
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -21,22 +53,15 @@ func OpenTap(name, bridge string) (*os.File, error) {
 	}
 	// Blocking or not is the user's: the file is handed on, never read here.
 	f := os.NewFile(uintptr(fd), name)
-	if err := setUpTap(fd, name, master); err != nil {
+	req.SetUint16(flags)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("open tap %s: %w", name, err)
+		return nil, fmt.Errorf("create: %w", err)
 	}
 	return f, nil
 }
 
-func setUpTap(fd int, name string, master netlink.Link) error {
-	req, err := unix.NewIfreq(name)
-	if err != nil {
-		return err
-	}
-	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_TUN_EXCL)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
-		return fmt.Errorf("create: %w", err)
-	}
+func setUpTap(name string, master netlink.Link) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
 		return err

@@ -18,11 +18,12 @@ func boot(ctx context.Context, kernel, initrd string, cmdline ...string) (string
 		mu   sync.Mutex
 		text strings.Builder
 	)
-	args := []string{"-nodefaults", "-serial", "stdio", "-display", "none", "-smp", "2", "-m", "2G"}
+	args := []string{"-nodefaults", "-serial", "stdio", "-display", "none", "-m", "2G"}
 	if lab.Hardware() {
-		args = append(args, "-M", "q35", "-accel", "kvm", "-cpu", "host")
+		args = append(args, "-M", "q35", "-accel", "kvm", "-cpu", "host", "-smp", "2")
 	} else {
-		args = append(args, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt,phys-bits=36")
+		// One CPU: see lab.Config.
+		args = append(args, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt,phys-bits=36", "-smp", "1")
 	}
 	o, err := qemu.OptionsFor(qemu.ArchAMD64,
 		qemu.WithQEMUCommand("qemu-system-x86_64"),

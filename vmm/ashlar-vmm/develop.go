@@ -105,7 +105,7 @@ func parse(args []string, add func(*os.File, error) (protocol.File, error)) (*pr
 	})
 	fs.Func("tap", "network device on this tap interface", func(v string) error {
 		f, err := openTap(v)
-		s.NICs = append(s.NICs, protocol.NIC{Tap: open(f, err), MAC: fmt.Sprintf("52:54:00:12:34:%02x", len(s.NICs)+1)})
+		s.NICs = append(s.NICs, protocol.NIC{Pairs: []protocol.Pair{{Tap: open(f, err)}}, MAC: fmt.Sprintf("52:54:00:12:34:%02x", len(s.NICs)+1)})
 		return err
 	})
 	if err := fs.Parse(args); err != nil {

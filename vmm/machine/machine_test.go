@@ -362,7 +362,7 @@ func TestFromSpecRefuses(t *testing.T) {
 		}, "disks[0].serial", protocol.InvalidArgument},
 		{"MAC", func(s *spec) { s.NICs = []protocol.NIC{{MAC: "x"}} }, "nics[0].mac", protocol.InvalidArgument},
 		{"tap", func(s *spec) {
-			s.NICs = []protocol.NIC{{MAC: "52:54:00:00:00:01", Tap: s.add(os.Open(os.DevNull))}}
+			s.NICs = []protocol.NIC{{MAC: "52:54:00:00:00:01", Pairs: []protocol.Pair{{Tap: s.add(os.Open(os.DevNull))}}}}
 		}, "nics[0]", protocol.InvalidArgument},
 		{"many disks", func(s *spec) { s.Disks = make([]protocol.Disk, 30) }, "disks", protocol.InvalidArgument},
 	} {

@@ -225,21 +225,32 @@ func (g *Guest) addNIC(i int, nic protocol.NIC, d *descriptors) *protocol.Error 
 	if err != nil {
 		return invalid(field+".mac", "MAC address %q: %v", nic.MAC, err)
 	}
-	tap, perr := d.take(field+".tap", nic.Tap)
-	if perr != nil {
-		return perr
-	}
-	vhost, perr := d.takeOptional(field+".vhost", nic.Vhost)
-	if perr != nil {
-		tap.Close()
-		return perr
-	}
-	dev, err := vnet.New(vnet.Config{Tap: tap, Vhost: vhost, MAC: mac, MTU: nic.MTU})
-	if err != nil {
-		tap.Close()
-		if vhost != nil {
-			vhost.Close()
+	c := vnet.Config{MAC: mac, MTU: nic.MTU}
+	release := func() {
+		for _, p := range c.Pairs {
+			for _, f := range []*os.File{p.Tap, p.Vhost} {
+				if f != nil {
+					f.Close()
+				}
+			}
 		}
+	}
+	for j, want := range nic.Pairs {
+		place := fmt.Sprintf("%s.pairs[%d]", field, j)
+		var p vnet.Pair
+		var perr *protocol.Error
+		if p.Tap, perr = d.take(place+".tap", want.Tap); perr == nil {
+			p.Vhost, perr = d.takeOptional(place+".vhost", want.Vhost)
+		}
+		c.Pairs = append(c.Pairs, p)
+		if perr != nil {
+			release()
+			return perr
+		}
+	}
+	dev, err := vnet.New(c)
+	if err != nil {
+		release()
 		return invalid(field, "%v", err)
 	}
 	return g.plug(fmt.Sprintf("nic%d", i), dev)

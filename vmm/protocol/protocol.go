@@ -179,14 +179,26 @@ type Disk struct {
 	Serial   string `json:"serial,omitempty"` // at most 20 bytes
 }
 
-// A NIC is a virtio-net device on a tap (opened with IFF_VNET_HDR) and, where
-// there is one, a vhost-net descriptor.
+// A NIC is a virtio-net device on a tap.
 type NIC struct {
-	Tap   File   `json:"tap"`
-	Vhost *File  `json:"vhost,omitempty"`
+	// Pairs are the queues of the tap, 1 to 16: the guest has a pair of queues for each.
+	Pairs []Pair `json:"pairs"`
 	MAC   string `json:"mac"`
 	MTU   uint16 `json:"mtu,omitempty"`
 }
+
+// A Pair is a queue of a tap (opened with IFF_VNET_HDR, and with IFF_MULTI_QUEUE
+// where there are several) and a vhost-net descriptor, which a NIC with one pair
+// can do without.
+type Pair struct {
+	Tap   File  `json:"tap"`
+	Vhost *File `json:"vhost,omitempty"`
+}
+
+// Pairs is how many pairs of queues each of the nics network devices of a guest has
+// where nothing else is asked for: one per vCPU, unless those of many devices would be
+// too many threads and descriptors.
+func Pairs(vcpus, nics int) int { return max(1, min(vcpus, 8, 16/max(1, nics))) }
 
 // Jail says what the VMM becomes before it reads anything of the guest's.
 type Jail struct {

@@ -27,7 +27,7 @@ func largest() Request {
 		s.Disks = append(s.Disks, Disk{File: File(6 + i), Serial: "12345678901234567890", ReadOnly: true})
 	}
 	for range 8 {
-		s.NICs = append(s.NICs, NIC{Tap: 22, Vhost: &vhost, MAC: "02:00:00:00:00:01", MTU: 1500})
+		s.NICs = append(s.NICs, NIC{Pairs: []Pair{{22, &vhost}, {23, &vhost}}, MAC: "02:00:00:00:00:01", MTU: 1500})
 	}
 	return Request{ID: 1<<64 - 1, Method: Configure, Spec: s}
 }
@@ -87,7 +87,7 @@ func TestGolden(t *testing.T) {
 	for name, v := range map[string]any{
 		"configure": Request{ID: 1, Method: Configure, Spec: &Spec{Name: "vm", UUID: "u", VCPUs: 1, MemoryBytes: 1 << 27, Memory: 2,
 			KVM: 3, Boot: Boot{Initramfs: &initramfs, Cmdline: "quiet"}, Log: 4, Entropy: 5, Disks: []Disk{{File: 6, Serial: "s"}},
-			NICs: []NIC{{Tap: 7, MAC: "02:00:00:00:00:01"}}, Jail: Jail{UID: 100000, GID: 100000}}},
+			NICs: []NIC{{Pairs: []Pair{{Tap: 7}}, MAC: "02:00:00:00:00:01"}}, Jail: Jail{UID: 100000, GID: 100000}}},
 		"configure-cpu": Request{ID: 1, Method: Configure, Spec: &Spec{VCPUs: 8,
 			CPU: &CPU{Model: "x86-64-v3", Sockets: 2, Cores: 2, Threads: 2, HyperV: true, HaltPollNs: &poll}}},
 		"status": Response{ID: 1, Status: &Status{State: Stopped, Reason: Failed, Message: "m"}},

@@ -121,23 +121,40 @@ func useOf(spec *protocol.Spec, l *fileList) (use diskUse, err error) {
 	return use, nil
 }
 
-func (m *Manager) gatherNICs(r *run, _ *hostcall.Guest, spec *protocol.Spec, l *fileList) error {
+func (m *Manager) gatherNICs(r *run, g *hostcall.Guest, spec *protocol.Spec, l *fileList) error {
 	for i, n := range r.rec.NICs {
-		tap, err := m.c.Networks.OpenTap(r.rec.tap(i), n.Network)
+		nic := protocol.NIC{MAC: n.MAC}
+		vhosts := m.openVhost(r, protocol.Pairs(g.VCPUs, len(r.rec.NICs)))
+		taps, err := m.c.Networks.OpenTap(r.rec.tap(i), n.Network, max(1, len(vhosts)))
 		if err != nil {
+			seqpacket.CloseAll(vhosts)
 			return err
 		}
-		nic := protocol.NIC{Tap: l.add(tap), MAC: n.MAC}
-		vhost, err := openDevice("/dev/vhost-net", unix.O_RDWR)
-		if err != nil {
-			m.c.Log.Warn("network data path goes through the VMM", "guest", r.rec.Name, "error", err)
-		} else {
-			place := l.add(vhost)
-			nic.Vhost = &place
+		for j, tap := range taps {
+			pair := protocol.Pair{Tap: l.add(tap)}
+			if j < len(vhosts) {
+				place := l.add(vhosts[j])
+				pair.Vhost = &place
+			}
+			nic.Pairs = append(nic.Pairs, pair)
 		}
 		spec.NICs = append(spec.NICs, nic)
 	}
 	return nil
+}
+
+// openVhost opens vhost-net n times: less often, or not at all, where the kernel
+// has not enough of it.
+func (m *Manager) openVhost(r *run, n int) (files []*os.File) {
+	for range n {
+		f, err := openDevice("/dev/vhost-net", unix.O_RDWR)
+		if err != nil {
+			m.c.Log.Warn("network data path goes through fewer kernel threads, or the VMM", "guest", r.rec.Name, "have", len(files), "want", n, "error", err)
+			break
+		}
+		files = append(files, f)
+	}
+	return files
 }
 
 // openDevice opens a device without letting the Go runtime touch its flags.

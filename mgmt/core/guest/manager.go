@@ -44,7 +44,7 @@ type Networks interface {
 	Activate(nics []folder.Interface) error
 	Deactivate(nics []folder.Interface)
 	Release(id string)
-	OpenTap(name, network string) (*os.File, error)
+	OpenTap(name, network string, queues int) ([]*os.File, error)
 	RemoveTap(name string) error
 	// TapCounters are those of a tap, as its guest sees them.
 	TapCounters(name string) (map[string]uint64, error)

@@ -186,13 +186,13 @@ func (s *Set) byName(name string) (int, bool) {
 	return 0, false
 }
 
-// OpenTap makes the tap name on a network.
-func (s *Set) OpenTap(name, network string) (*os.File, error) {
+// OpenTap makes the tap name on a network, with so many queues.
+func (s *Set) OpenTap(name, network string, queues int) ([]*os.File, error) {
 	i, ok := s.byName(network)
 	if !ok {
 		return nil, fmt.Errorf("open tap %s: there is no network %q", name, network)
 	}
-	return driver.OpenTap(name, s.networks[i].Bridge)
+	return driver.OpenTap(name, s.networks[i].Bridge, queues)
 }
 
 // RemoveTap removes a tap, where its owner's end has not done so.

@@ -199,7 +199,7 @@ func (b *bench) protocolSpec(sp spec) (*protocol.Spec, []*os.File, error) {
 		}
 		vhost := protocol.File(6)
 		files = append(files, tap)
-		p.NICs = []protocol.NIC{{Tap: 7, Vhost: &vhost, MAC: guestMAC}}
+		p.NICs = []protocol.NIC{{Pairs: []protocol.Pair{{Tap: 7, Vhost: &vhost}}, MAC: guestMAC}}
 	}
 	if sp.disk != "" {
 		d, err := os.OpenFile(b.scratchFile(sp.disk), os.O_RDWR|unix.O_DIRECT, 0)

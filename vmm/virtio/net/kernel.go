@@ -19,6 +19,7 @@ var errVhost = errors.New("vhost-net found a queue malformed")
 type kernelPath struct {
 	d     *Device
 	v     *vhost.Device
+	tap   *os.File
 	kicks [pair]*os.File
 	errs  *os.File // signalled by vhost, or by stop
 
@@ -29,8 +30,8 @@ type kernelPath struct {
 	watching chan struct{} // closed at the end of watch
 }
 
-func newKernelPath(d *Device, v *vhost.Device) (*kernelPath, error) {
-	p := &kernelPath{d: d, v: v}
+func newKernelPath(d *Device, v *vhost.Device, tap *os.File) (*kernelPath, error) {
+	p := &kernelPath{d: d, v: v, tap: tap}
 	var err error
 	if p.errs, err = eventfd.New("vhost-error", false); err != nil {
 		return nil, err
@@ -92,7 +93,7 @@ func (p *kernelPath) begin(a virtio.Activation) error {
 			}
 		})
 		p.live[i] = q
-		if err := p.v.SetBackend(index, p.d.c.Tap); err != nil {
+		if err := p.v.SetBackend(index, p.tap); err != nil {
 			return err
 		}
 		// What was made available before has kicked already, or never will.

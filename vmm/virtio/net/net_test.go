@@ -90,14 +90,17 @@ type rig struct {
 
 func newRig(t testing.TB, w *wire, want virtio.Features) *rig {
 	t.Helper()
-	c := Config{Tap: w.tap, Vhost: w.vhost, MAC: guestMAC, MTU: 1400}
+	c := Config{Pairs: []Pair{{w.tap, w.vhost}}, MAC: guestMAC, MTU: 1400}
 	var d *Device
 	var err error
 	if w.isTap {
 		d, err = New(c)
 	} else {
 		d = &Device{c: c, offload: func(virtio.Features) error { return nil }}
-		d.path, err = newUserPath(d)
+		var p dataPath
+		p, err = newUserPath(d, w.tap)
+		d.paths = []dataPath{p}
+		d.attached = 1
 	}
 	must(t, err)
 	r := &rig{w: w, Driver: virtiotest.NewMachine(t).Plug(d)}
@@ -249,15 +252,17 @@ func TestNewRefuses(t *testing.T) {
 	defer null.Close()
 	for _, c := range []Config{
 		{MAC: guestMAC},
-		{Tap: null, MAC: guestMAC[:5]},
-		{Tap: null, MAC: net.HardwareAddr{1, 0, 0, 0, 0, 0}},
-		{Tap: null, MAC: guestMAC, MTU: 67},
+		{Pairs: []Pair{{}}, MAC: guestMAC},
+		{Pairs: []Pair{{Tap: null}}, MAC: guestMAC[:5]},
+		{Pairs: []Pair{{Tap: null}}, MAC: net.HardwareAddr{1, 0, 0, 0, 0, 0}},
+		{Pairs: []Pair{{Tap: null}}, MAC: guestMAC, MTU: 67},
+		{Pairs: make([]Pair, MaxPairs+1), MAC: guestMAC},
 	} {
 		if _, err := New(c); !errors.Is(err, ErrConfig) {
 			t.Errorf("New(%+v) = %v, want ErrConfig", c, err)
 		}
 	}
-	if _, err := New(Config{Tap: null, MAC: guestMAC}); err == nil {
+	if _, err := New(Config{Pairs: []Pair{{Tap: null}}, MAC: guestMAC}); err == nil {
 		t.Error("New took /dev/null for a tap")
 	}
 }

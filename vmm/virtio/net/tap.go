@@ -14,8 +14,9 @@ import (
 // Rules are the system calls that a Device needs after New, besides reading and
 // writing.
 func Rules() []jail.Rule {
-	return append(vhost.Rules(), jail.Allow(unix.SYS_IOCTL,
-		"offloads that the guest's network driver took", jail.Masked(1, 1<<32-1, unix.TUNSETOFFLOAD)))
+	return append(vhost.Rules(),
+		jail.Allow(unix.SYS_IOCTL, "offloads that the guest's network driver took", jail.Masked(1, 1<<32-1, unix.TUNSETOFFLOAD)),
+		jail.Allow(unix.SYS_IOCTL, "how many queues the guest's network driver uses", jail.Masked(1, 1<<32-1, unix.TUNSETQUEUE)))
 }
 
 // Offloads of a tap (linux/if_tun.h).
@@ -30,6 +31,22 @@ const (
 func prepareTap(f *os.File) error {
 	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.TUNSETVNETHDRSZ, headerSize); err != nil {
 		return fmt.Errorf("TUNSETVNETHDRSZ: %w (is %s a tap with IFF_VNET_HDR?)", err, f.Name())
+	}
+	return nil
+}
+
+// attachQueue has the interface give packets to the queue that f is, or not.
+func attachQueue(f *os.File, on bool) error {
+	req, err := unix.NewIfreq("")
+	if err != nil {
+		return err
+	}
+	req.SetUint16(unix.IFF_DETACH_QUEUE)
+	if on {
+		req.SetUint16(unix.IFF_ATTACH_QUEUE)
+	}
+	if err := unix.IoctlIfreq(int(f.Fd()), unix.TUNSETQUEUE, req); err != nil {
+		return fmt.Errorf("TUNSETQUEUE: %w", err)
 	}
 	return nil
 }

@@ -19,8 +19,8 @@ type userPath struct {
 	rx, tx *worker.Worker
 }
 
-func newUserPath(d *Device) (*userPath, error) {
-	fd, err := unix.FcntlInt(d.c.Tap.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+func newUserPath(d *Device, tap *os.File) (*userPath, error) {
+	fd, err := unix.FcntlInt(tap.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("duplicate tap: %w", err)
 	}

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -46,6 +47,7 @@ func main() {
 		{"disk", disk}, {"disk queues", diskQueues}, {"disk ranges", diskRanges},
 		{"disk driver again", diskAgain}, {"read-only disk", readOnlyDisk},
 		{"entropy", entropy}, {"console", console}, {"network", network}, {"network driver again", networkAgain},
+		{"network queues", networkQueues},
 		{"hostile driver", hostile}, {"entropy after that", entropy},
 	} {
 		if err := c.f(); err != nil {
@@ -329,6 +331,11 @@ func network() error {
 	if err := up(); err != nil {
 		return err
 	}
+	return talk()
+}
+
+// talk sends the peer what it sends back.
+func talk() error {
 	c, err := net.DialTimeout("tcp", argument("peer"), 20*time.Second)
 	if err != nil {
 		return err
@@ -349,6 +356,26 @@ func network() error {
 		return fmt.Errorf("echo of %d bytes, want %d of the same", len(got), len(want))
 	}
 	return nil
+}
+
+// networkQueues has all pairs of queues at work.
+func networkQueues() error {
+	q, err := filepath.Glob("/sys/class/net/eth0/queues/[rt]x-*")
+	if err != nil {
+		return err
+	}
+	pairs, err := strconv.Atoi(argument("pairs"))
+	if err != nil || len(q) != 2*pairs {
+		return fmt.Errorf("%d queues, want %s pairs: %v", len(q), argument("pairs"), q)
+	}
+	results := make(chan error)
+	for range 4 * pairs {
+		go func() { results <- talk() }()
+	}
+	for range 4 * pairs {
+		err = errors.Join(err, <-results)
+	}
+	return err
 }
 
 func networkAgain() error {

@@ -70,15 +70,22 @@ func (b *builder) disk(text string, flags int) string {
 	return name
 }
 
-// tap makes a tap interface with the address 10.99.n.1.
-func tap(t *testing.T, n byte) (*os.File, net.IP) {
+// tap makes a tap interface with the address 10.99.n.1 and so many queues.
+func tap(t *testing.T, n byte, queues int) ([]*os.File, net.IP) {
 	t.Helper()
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	must(t, err)
 	r, err := unix.NewIfreq(fmt.Sprintf("guest%d", n))
 	must(t, err)
-	r.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	must(t, unix.IoctlIfreq(fd, unix.TUNSETIFF, r))
+	var files []*os.File
+	for range queues {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		must(t, err)
+		r.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		if queues > 1 {
+			r.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE)
+		}
+		must(t, unix.IoctlIfreq(fd, unix.TUNSETIFF, r))
+		files = append(files, os.NewFile(uintptr(fd), "tap"))
+	}
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	must(t, err)
 	defer unix.Close(s)
@@ -89,7 +96,7 @@ func tap(t *testing.T, n byte) (*os.File, net.IP) {
 	must(t, unix.IoctlIfreq(s, unix.SIOCSIFNETMASK, r))
 	r.SetUint16(unix.IFF_UP)
 	must(t, unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, r))
-	return os.NewFile(uintptr(fd), "tap"), ip
+	return files, ip
 }
 
 // echo answers on ip for the time of the test.
@@ -126,16 +133,21 @@ func TestGuest(t *testing.T) {
 		cpus  int
 		flags int // of the disk
 	}{
-		{"vhost-net, 2 CPUs", true, 2, os.O_RDWR},
+		{"vhost-net, 2 CPUs, 2 pairs", true, 2, os.O_RDWR},
+		{"vhost-net, 1 CPU", true, 1, os.O_RDWR},
 		{"user space, 1 CPU, O_DIRECT", false, 1, os.O_RDWR | unix.O_DIRECT},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := &builder{t: t, spec: protocol.Spec{Name: "virtio", VCPUs: tt.cpus, MemoryBytes: memorySize}}
-			f, ip := tap(t, byte(i))
-			nic := protocol.NIC{Tap: b.add(f, nil), MAC: "02:00:00:00:00:01", MTU: 1500}
-			if tt.vhost {
-				v := b.add(os.OpenFile("/dev/vhost-net", os.O_RDWR, 0))
-				nic.Vhost = &v
+			taps, ip := tap(t, byte(i), tt.cpus)
+			nic := protocol.NIC{MAC: "02:00:00:00:00:01", MTU: 1500}
+			for _, f := range taps {
+				pair := protocol.Pair{Tap: b.add(f, nil)}
+				if tt.vhost {
+					v := b.add(os.OpenFile("/dev/vhost-net", os.O_RDWR, 0))
+					pair.Vhost = &v
+				}
+				nic.Pairs = append(nic.Pairs, pair)
 			}
 			b.spec.NICs = []protocol.NIC{nic}
 			written := b.disk("", tt.flags)
@@ -143,7 +155,7 @@ func TestGuest(t *testing.T) {
 			i := b.add(os.Open(initramfs))
 			b.spec.Boot = protocol.Boot{
 				Kernel: b.add(os.Open(kernel)), Initramfs: &i,
-				Cmdline: fmt.Sprintf("console=ttyS0 quiet panic=-1 disk=disk0 peer=%s", echo(t, ip)),
+				Cmdline: fmt.Sprintf("console=ttyS0 quiet panic=-1 disk=disk0 peer=%s pairs=%d", echo(t, ip), tt.cpus),
 			}
 			b.run()
 			checkDisk(t, written)
