@@ -99,6 +99,10 @@ func TestSixteenProcessors(t *testing.T) {
 	if got := c.ask("topology"); got != arranged(2, 4, 2) {
 		t.Errorf("topology = %s, want 2 sockets of 4 cores of 2 threads", got)
 	}
+	// One pair of queues per processor, at most 8.
+	if got := c.ask("read /proc/interrupts"); !strings.Contains(got, "-input.7 ") || !strings.Contains(got, "-output.7 ") || strings.Contains(got, "-input.8 ") {
+		t.Errorf("interrupts, want those of 8 pairs of queues:\n%s", got)
+	}
 	t.Logf("memory of the VMM and its guest:\n%s", h.shell(t, "grep kernel /sys/fs/cgroup/guests/*/memory.stat"))
 }
 
