@@ -41,7 +41,8 @@ type Config struct {
 	KVM         *os.File // /dev/kvm; the Machine owns it, also after an error
 	Memory      *os.File // of MemoryBytes; stays the caller's
 	MemoryBytes uint64
-	VCPUs       int // 1 to MaxVCPUs
+	Backing     *protocol.Backing // what Memory is made of
+	VCPUs       int               // 1 to MaxVCPUs
 	CPU         CPU
 	UUID        string // for SMBIOS
 	Console     *console.Hub
@@ -109,7 +110,7 @@ func (m *Machine) build() error {
 	if m.sys, err = kvm.Open(m.c.KVM); err != nil {
 		return err
 	}
-	if m.mem, err = memory.Map(m.c.Memory, m.c.MemoryBytes); err != nil {
+	if err := m.mapMemory(); err != nil {
 		return err
 	}
 	if err := m.createVM(); err != nil {
@@ -131,6 +132,28 @@ func (m *Machine) build() error {
 	m.mmio64 = pci.Window{Base: base, Size: size}
 	m.bus = pci.NewBus(pci.Window{Base: arch.MMIO32Base, Size: arch.MMIO32Size}, m.mmio64)
 	return m.addBoard()
+}
+
+// mapMemory maps the memory, and allocates it where that was asked for: before
+// KVM would have to be told of each page.
+func (m *Machine) mapMemory() error {
+	var err error
+	if m.mem, err = memory.Map(m.c.Memory, m.c.MemoryBytes); err != nil {
+		return err
+	}
+	pages := m.c.Backing.Kind()
+	if want := max(pages.PoolSize(), memory.PageSize); m.mem.PageSize() != want {
+		return fmt.Errorf("the memory file has pages of %d bytes, want %d: %w", m.mem.PageSize(), want, memory.ErrSize)
+	}
+	if pages == protocol.TransparentPages {
+		if err := m.mem.AdviseHuge(); err != nil {
+			return err
+		}
+	}
+	if m.c.Backing.Populated() {
+		return m.mem.Populate()
+	}
+	return nil
 }
 
 // createVM makes the VM with its memory and interrupt controllers.

@@ -105,6 +105,9 @@ func check(s *protocol.Spec) *protocol.Error {
 	case len(s.Disks)+len(s.NICs) > maxDisksAndNICs:
 		return invalid("disks", "%d disks and %d network devices: there is room for %d", len(s.Disks), len(s.NICs), maxDisksAndNICs)
 	}
+	if err := s.Backing.Check(s.MemoryBytes); err != nil {
+		return err
+	}
 	if _, err := smbios.Tables(smbios.System{UUID: s.UUID}, 0); err != nil {
 		return invalid("uuid", "%v", err)
 	}
@@ -151,7 +154,7 @@ func (g *Guest) assemble(s *protocol.Spec, d *descriptors) *protocol.Error {
 		return err
 	}
 	m, merr := New(Config{
-		KVM: dev, Memory: mem, MemoryBytes: s.MemoryBytes, VCPUs: s.VCPUs, CPU: cpu, UUID: s.UUID, Console: g.Hub,
+		KVM: dev, Memory: mem, MemoryBytes: s.MemoryBytes, Backing: s.Backing, VCPUs: s.VCPUs, CPU: cpu, UUID: s.UUID, Console: g.Hub,
 	})
 	if merr != nil {
 		return newError(merr)
@@ -172,6 +175,10 @@ func newError(err error) *protocol.Error {
 		e.Field = "cpu.model"
 	case errors.As(err, &missing) && missing.Capability == kvm.CapSysHyperVCPUID:
 		e.Field = "cpu.hyperv"
+	case errors.Is(err, memory.ErrExhausted):
+		e.Code, e.Field = protocol.ResourceExhausted, "memoryBytes"
+	case errors.Is(err, memory.ErrHuge):
+		e.Field = "backing.pages"
 	case errors.Is(err, memory.ErrSize):
 		e.Code, e.Field = protocol.InvalidArgument, "memory"
 	case errors.As(err, &missing):

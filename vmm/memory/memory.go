@@ -29,6 +29,11 @@ const (
 	HighBase = 4 << 30
 	// PageSize is the unit of sizes and of host mappings in bytes.
 	PageSize = 4096
+	// hugeSize is what the mapping is aligned to: the pages of the second level of
+	// page tables, in the host's and in the guest's, hold as many bytes.
+	hugeSize = 2 << 20
+	// maxPageSize is the largest page that amd64 has.
+	maxPageSize = 1 << 30
 	// MaxSize bounds a guest's memory in bytes (16 TiB): no sum of an address
 	// and a length in guest memory can overflow.
 	MaxSize = 16 << 40
@@ -56,11 +61,12 @@ type Region struct {
 // Memory is a guest's physical memory. Its methods may be called by several
 // goroutines at once, except Close.
 type Memory struct {
-	base    hostPointer // to the file's first byte
-	size    uint64
-	low     uint64 // bytes from address 0
-	high    uint64 // bytes from HighBase
-	regions []Region
+	base     hostPointer // to the file's first byte
+	size     uint64
+	pageSize uint64
+	low      uint64 // bytes from address 0
+	high     uint64 // bytes from HighBase
+	regions  []Region
 }
 
 // Create makes an unlinked memory file of size bytes, as Map wants it. Its
@@ -99,11 +105,15 @@ func Map(f *os.File, size uint64) (*Memory, error) {
 	if uint64(fi.Size()) != size {
 		return nil, fmt.Errorf("map guest memory: file has %d bytes, want %d: %w", fi.Size(), size, ErrSize)
 	}
-	base, err := mapFile(f, size)
+	page, err := pageSize(f)
+	if err != nil {
+		return nil, fmt.Errorf("map guest memory: %w", err)
+	}
+	base, err := mapFile(f, size, max(page, hugeSize))
 	if err != nil {
 		return nil, fmt.Errorf("map %d bytes of guest memory: %w", size, err)
 	}
-	m := &Memory{base: base, size: size, low: min(size, LowTop)}
+	m := &Memory{base: base, size: size, pageSize: page, low: min(size, LowTop)}
 	m.high = size - m.low
 	m.regions = append(m.regions, Region{Size: m.low, HostAddr: uintptr(base)})
 	if m.high > 0 {
@@ -112,6 +122,22 @@ func Map(f *os.File, size uint64) (*Memory, error) {
 		})
 	}
 	return m, nil
+}
+
+// pageSize is the size of the pages of f: that of a pool where f is a file of
+// hugetlbfs (Documentation/admin-guide/mm/hugetlbpage.rst), else PageSize.
+func pageSize(f *os.File) (uint64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+		return 0, fmt.Errorf("look up file system: %w", err)
+	}
+	if fs.Type != unix.HUGETLBFS_MAGIC {
+		return PageSize, nil
+	}
+	if n := fs.Bsize; n >= PageSize && n <= maxPageSize && n&(n-1) == 0 {
+		return uint64(n), nil
+	}
+	return 0, fmt.Errorf("pages of %d bytes: %w", fs.Bsize, ErrSize)
 }
 
 func checkSize(size uint64) error {
@@ -133,6 +159,11 @@ func (m *Memory) Close() error {
 
 // Size is the sum of all regions in bytes.
 func (m *Memory) Size() uint64 { return m.size }
+
+// PageSize is the size in bytes of the pages that the host has set aside for
+// this memory, PageSize where it has not. Those of a pool are promised to the
+// guest: a hole punched into them would give the promise away.
+func (m *Memory) PageSize() uint64 { return m.pageSize }
 
 // Regions are the one or two pieces of the memory, lowest first. The slice is
 // shared: do not write to it.

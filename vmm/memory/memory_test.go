@@ -7,7 +7,10 @@ import (
 	"math"
 	"os"
 	"sync"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func newMemory(t testing.TB, size uint64) *Memory {
@@ -229,6 +232,68 @@ func TestMapRefuses(t *testing.T) {
 	defer null.Close()
 	if _, err := Map(null, PageSize); err == nil {
 		t.Error("Map(/dev/null) succeeded")
+	}
+}
+
+// The mapping is aligned as huge pages need it.
+func TestAligned(t *testing.T) {
+	for _, size := range []uint64{PageSize, hugeSize, LowTop + hugeSize} {
+		if base := newMemory(t, size).Regions()[0].HostAddr; base%hugeSize != 0 {
+			t.Errorf("%d bytes lie at %#x, want a multiple of 2 MiB", size, base)
+		}
+	}
+}
+
+func TestPopulate(t *testing.T) {
+	for _, size := range []uint64{PageSize, 3*populateUnit - PageSize} {
+		f, err := Create("test", size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		m, err := Map(f, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		if m.PageSize() != PageSize {
+			t.Errorf("PageSize() = %d", m.PageSize())
+		}
+		if err := errors.Join(m.AdviseHuge(), m.Populate()); err != nil {
+			t.Fatal(err)
+		}
+		info, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := info.Sys().(*syscall.Stat_t).Blocks * 512; n != int64(size) {
+			t.Errorf("%d bytes are allocated of %d", n, size)
+		}
+	}
+}
+
+// Where there is no page for a place, Populate says so, and nobody dies.
+func TestPopulateExhausted(t *testing.T) {
+	fd, err := unix.MemfdCreate("test", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "test")
+	defer f.Close()
+	const size = 8 * populateUnit
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	m, err := Map(f, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if err := f.Truncate(PageSize); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Populate(); !errors.Is(err, ErrExhausted) {
+		t.Errorf("Populate() = %v, want ErrExhausted", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"errors"
 	"os"
 	"sync/atomic"
 	"unsafe"
@@ -16,19 +17,37 @@ import (
 // A hostPointer points into the mapping.
 type hostPointer = unsafe.Pointer
 
-// mapFile maps size bytes of f, shared. Pages are left out of core dumps.
-func mapFile(f *os.File, size uint64) (unsafe.Pointer, error) {
-	p, err := unix.MmapPtr(int(f.Fd()), 0, nil, uintptr(size),
-		unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE)
+// mapFile maps size bytes of f, shared, at a multiple of align, a power of two.
+// Pages are left out of core dumps.
+func mapFile(f *os.File, size, align uint64) (unsafe.Pointer, error) {
+	// Address space alone, with room to move the mapping in.
+	room, err := unix.MmapPtr(-1, 0, nil, uintptr(size+align), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Madvise(unsafe.Slice((*byte)(p), size), unix.MADV_DONTDUMP); err != nil {
-		_ = unix.MunmapPtr(p, uintptr(size)) // the first error counts
+	before := -uint64(uintptr(room)) % align
+	p := unsafe.Add(room, before)
+	_, err = unix.MmapPtr(int(f.Fd()), 0, p, uintptr(size),
+		unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE|unix.MAP_FIXED)
+	if err == nil {
+		err = advise(p, size, unix.MADV_DONTDUMP)
+	}
+	if err != nil {
+		_ = unix.MunmapPtr(room, uintptr(size+align)) // the first error counts
 		return nil, err
 	}
-	return p, nil
+	if before > 0 {
+		err = unix.MunmapPtr(room, uintptr(before))
+	}
+	return p, errors.Join(err, unix.MunmapPtr(unsafe.Add(p, size), uintptr(align-before)))
 }
+
+// advise is madvise(2), which changes no byte by any advice given here.
+func advise(p unsafe.Pointer, n uint64, advice int) error {
+	return unix.Madvise(unsafe.Slice((*byte)(p), n), advice)
+}
+
+func (m *Memory) advise(off, n uint64, advice int) error { return advise(m.at(off), n, advice) }
 
 func unmap(p unsafe.Pointer, size uint64) error {
 	return unix.MunmapPtr(p, uintptr(size))

@@ -86,8 +86,10 @@ const (
 	InvalidArgument ErrorCode = "invalid-argument"
 	// FailedPrecondition: not in this state.
 	FailedPrecondition ErrorCode = "failed-precondition"
-	// Unavailable: the host lacks something (KVM, memory).
+	// Unavailable: the host lacks something (KVM, a feature of its kernel).
 	Unavailable ErrorCode = "unavailable"
+	// ResourceExhausted: the host has not enough memory left.
+	ResourceExhausted ErrorCode = "resource-exhausted"
 	// Internal: a bug.
 	Internal ErrorCode = "internal"
 )
@@ -120,6 +122,8 @@ type Spec struct {
 	// just that size.
 	MemoryBytes uint64 `json:"memoryBytes"`
 	Memory      File   `json:"memory"`
+	// Backing says what the memory is made of; without it, of what the host gives.
+	Backing *Backing `json:"backing,omitempty"`
 	// KVM is /dev/kvm.
 	KVM  File `json:"kvm"`
 	Boot Boot `json:"boot"`

@@ -20,8 +20,9 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func largest() Request {
 	initramfs, vhost, poll := File(1), File(20), uint64(HaltPollLimit)
 	s := &Spec{Name: "vm", UUID: "00000000-0000-0000-0000-000000000001", VCPUs: 128, MemoryBytes: 1 << 40,
-		CPU:    &CPU{Model: "x86-64-v4", Sockets: 8, Cores: 8, Threads: 2, HyperV: true, HaltPollNs: &poll},
-		Memory: 2, KVM: 3, Log: 4, Entropy: 5, Jail: Jail{UID: 100000, GID: 100000},
+		CPU:     &CPU{Model: "x86-64-v4", Sockets: 8, Cores: 8, Threads: 2, HyperV: true, HaltPollNs: &poll},
+		Backing: &Backing{Pages: TransparentPages, Populate: true},
+		Memory:  2, KVM: 3, Log: 4, Entropy: 5, Jail: Jail{UID: 100000, GID: 100000},
 		Boot: Boot{Kernel: 0, Initramfs: &initramfs, Cmdline: string(make([]byte, 2047))}}
 	for i := range 16 {
 		s.Disks = append(s.Disks, Disk{File: File(6 + i), Serial: "12345678901234567890", ReadOnly: true})

@@ -1,0 +1,73 @@
+package protocol
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A Backing says what of the host's a guest's memory is made of.
+type Backing struct {
+	Pages Pages `json:"pages,omitempty"`
+	// Populate: all of the memory is allocated before the guest starts, or it does
+	// not start.
+	Populate bool `json:"populate,omitempty"`
+}
+
+// Pages is the kind of pages that the host makes memory of.
+type Pages string
+
+// Kinds of pages.
+const (
+	// DefaultPages are what the host gives; "" stands for them, too.
+	DefaultPages Pages = "default"
+	// TransparentPages: huge pages as far as the host has some at hand.
+	TransparentPages Pages = "transparent"
+	// Pages2MiB and Pages1GiB are from the host's pool of just that size, all of them.
+	Pages2MiB Pages = "2MiB"
+	Pages1GiB Pages = "1GiB"
+)
+
+// AllPages are the names of the kinds of pages, the usual one first.
+func AllPages() []string {
+	return []string{string(DefaultPages), string(TransparentPages), string(Pages2MiB), string(Pages1GiB)}
+}
+
+// PoolSize is the size in bytes of the pages of a pool, 0 for pages of none.
+func (p Pages) PoolSize() uint64 {
+	switch p {
+	case Pages2MiB:
+		return 2 << 20
+	case Pages1GiB:
+		return 1 << 30
+	}
+	return 0
+}
+
+// Check says what is wrong with b for a guest of that much memory. Without a
+// Backing nothing is.
+func (b *Backing) Check(memoryBytes uint64) *Error {
+	if b == nil || b.Pages == "" {
+		return nil
+	}
+	if !slices.Contains(AllPages(), string(b.Pages)) {
+		return &Error{Code: InvalidArgument, Field: "backing.pages",
+			Message: fmt.Sprintf("there are no pages %q: choose from %s", b.Pages, strings.Join(AllPages(), ", "))}
+	}
+	if n := b.Pages.PoolSize(); n > 0 && memoryBytes%n != 0 {
+		return &Error{Code: InvalidArgument, Field: "memoryBytes",
+			Message: fmt.Sprintf("%d bytes of memory: on pages of %s it is a multiple of %d", memoryBytes, b.Pages, n)}
+	}
+	return nil
+}
+
+// Kind is what pages b asks for; DefaultPages where it asks for none.
+func (b *Backing) Kind() Pages {
+	if b == nil || b.Pages == "" {
+		return DefaultPages
+	}
+	return b.Pages
+}
+
+// Populated says whether b asks for that.
+func (b *Backing) Populated() bool { return b != nil && b.Populate }
