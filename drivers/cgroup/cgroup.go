@@ -21,12 +21,17 @@ type Limits struct {
 	MemoryMax int64 // bytes; no swap besides, and all die together at the limit
 	PIDsMax   int64 // processes and threads
 	CPUWeight int64 // 1 to 10000, 100 is everybody's
+	// Hugetlb is how many bytes of the host's pools the group's processes may
+	// allocate, by the size of the pages; sizes that are missing are 0. None may be
+	// promised to them besides. Where the kernel has no hugetlb controller it sets
+	// nothing, as nil does.
+	Hugetlb map[uint64]int64
 }
 
 // controllers are those that Limits needs.
 var controllers = []string{"cpu", "memory", "pids"}
 
-// Enable makes the controllers for Limits available to the groups below each
+// Enable makes the controllers for Limits, hugetlb where the kernel has it, available to the groups below each
 // of dirs, which lie one in the other, outermost first. Folders that are
 // missing are made.
 func Enable(dirs ...string) error {
@@ -34,6 +39,8 @@ func Enable(dirs ...string) error {
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("enable controllers: %w", err)
 		}
+		// Optional: a kernel without it has no pools either, or cannot bound them.
+		_ = write(dir, "cgroup.subtree_control", "+hugetlb")
 		for _, c := range controllers {
 			if err := write(dir, "cgroup.subtree_control", "+"+c); err != nil {
 				return fmt.Errorf("enable controller %s in %s (CONFIG_MEMCG, CONFIG_CGROUP_PIDS, CONFIG_CGROUP_SCHED): %w", c, dir, err)
@@ -77,7 +84,30 @@ func (g *Group) limit(l Limits) error {
 		}
 	}
 	if l.CPUWeight > 0 {
-		return write(g.dir, "cpu.weight", strconv.FormatInt(l.CPUWeight, 10))
+		if err := write(g.dir, "cpu.weight", strconv.FormatInt(l.CPUWeight, 10)); err != nil {
+			return err
+		}
+	}
+	if l.Hugetlb != nil {
+		return g.limitHugetlb(l.Hugetlb)
+	}
+	return nil
+}
+
+// hugetlbSizes are the names of the sizes of huge pages in files of the controller.
+var hugetlbSizes = map[string]uint64{"2MB": 2 << 20, "1GB": 1 << 30}
+
+// limitHugetlb bounds what the processes allocate of each pool, and what they have
+// set aside for themselves (rsvd).
+func (g *Group) limitHugetlb(most map[uint64]int64) error {
+	for name, size := range hugetlbSizes {
+		for file, n := range map[string]int64{".max": most[size], ".rsvd.max": 0} {
+			err := write(g.dir, "hugetlb."+name+file, strconv.FormatInt(n, 10))
+			// Missing: the controller, or pages of that size.
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -97,6 +127,21 @@ func (g *Group) MemoryCurrent() (int64, error) {
 		return 0, fmt.Errorf("read memory use of %s: %w", g.dir, err)
 	}
 	return n, nil
+}
+
+// Starved reports whether a process in the group was killed for want of memory, the
+// group's or the host's.
+func (g *Group) Starved() bool {
+	b, err := os.ReadFile(filepath.Join(g.dir, "memory.events"))
+	if err != nil {
+		return false // the group is gone, or never was
+	}
+	for line := range strings.Lines(string(b)) {
+		if n, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			return strings.TrimSpace(n) != "0"
+		}
+	}
+	return false
 }
 
 // Populated reports whether a process is in the group.

@@ -28,6 +28,11 @@ var Sysctls = []Setting{
 	{"net/ipv6/conf/all/accept_redirects", "0"},
 }
 
+// Memory are the settings below /sys: memory shared with a guest is made of huge pages
+// where its VMM asks for them, as the kernel's own configuration has it for all other
+// memory.
+var Memory = []Setting{{"kernel/mm/transparent_hugepage/shmem_enabled", "advise"}}
+
 // Quiet keeps the kernel's own messages below "error" off the consoles.
 var Quiet = []Setting{{"kernel/printk", "4 4 1 4"}}
 

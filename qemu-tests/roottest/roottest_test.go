@@ -25,6 +25,7 @@ func TestAll(t *testing.T) {
 		Kernel: filepath.Join(out, "bzImage"),
 		Packages: []string{
 			module + "vmm/jail",
+			module + "vmm/memory",
 			module + "initramfs/room",
 			module + "initramfs/uevent",
 			module + "vmm/vhost",

@@ -20,6 +20,26 @@ func newMemory(t testing.TB, size uint64) *Memory {
 		t.Fatal(err)
 	}
 	defer f.Close()
+	return mapped(t, f, size)
+}
+
+// memfd is a file of so many bytes that is not sealed, and mapped.
+func memfd(t testing.TB, flags int, size uint64) (*os.File, *Memory) {
+	t.Helper()
+	fd, err := unix.MemfdCreate("test", unix.MFD_CLOEXEC|flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "test")
+	t.Cleanup(func() { f.Close() })
+	if err := f.Truncate(int64(size)); err != nil {
+		t.Fatal(err)
+	}
+	return f, mapped(t, f, size)
+}
+
+func mapped(t testing.TB, f *os.File, size uint64) *Memory {
+	t.Helper()
 	m, err := Map(f, size)
 	if err != nil {
 		t.Fatal(err)
@@ -246,16 +266,7 @@ func TestAligned(t *testing.T) {
 
 func TestPopulate(t *testing.T) {
 	for _, size := range []uint64{PageSize, 3*populateUnit - PageSize} {
-		f, err := Create("test", size)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		m, err := Map(f, size)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer m.Close()
+		f, m := memfd(t, 0, size)
 		if m.PageSize() != PageSize {
 			t.Errorf("PageSize() = %d", m.PageSize())
 		}
@@ -274,21 +285,7 @@ func TestPopulate(t *testing.T) {
 
 // Where there is no page for a place, Populate says so, and nobody dies.
 func TestPopulateExhausted(t *testing.T) {
-	fd, err := unix.MemfdCreate("test", unix.MFD_CLOEXEC)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := os.NewFile(uintptr(fd), "test")
-	defer f.Close()
-	const size = 8 * populateUnit
-	if err := f.Truncate(size); err != nil {
-		t.Fatal(err)
-	}
-	m, err := Map(f, size)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
+	f, m := memfd(t, 0, 8*populateUnit)
 	if err := f.Truncate(PageSize); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A Backing says what of the host's a guest's memory is made of.
@@ -71,3 +72,15 @@ func (b *Backing) Kind() Pages {
 
 // Populated says whether b asks for that.
 func (b *Backing) Populated() bool { return b != nil && b.Populate }
+
+// populateRate is how many bytes a second are populated at the very least.
+const populateRate = 64 << 20
+
+// PopulateTime is how long a VMM may take to populate that much memory; 0 where it is
+// not asked to.
+func (b *Backing) PopulateTime(memoryBytes uint64) time.Duration {
+	if !b.Populated() {
+		return 0
+	}
+	return time.Duration(memoryBytes/populateRate) * time.Second
+}

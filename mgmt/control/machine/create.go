@@ -220,6 +220,7 @@ var (
 		"guest.cpu": "processor", "guest.cpu.model": "processor.model", "guest.cpu.haltPollNs": "processor.halt_poll",
 		"cpu": "processor", "cpu.model": "processor.model", "cpu.hyperv": "processor.hyperv", "cpu.haltPollNs": "processor.halt_poll",
 		"boot.kernel": "boot.kernel", "boot.initramfs": "boot.initramfs", "boot.cmdline": "boot.cmdline",
+		"guest.backing.pages": "memory_backing.pages", "backing.pages": "memory_backing.pages",
 		"vcpus": "cpus", "memoryBytes": "memory_bytes",
 	}
 	leaf = map[string]string{"image": ".image", "size": ".size_bytes", "network": ".network", "mac": ".mac_address"}

@@ -196,7 +196,7 @@ func TestStartField(t *testing.T) {
 	for in, want := range map[string]string{
 		"guest.kernel": "boot.kernel", "boot.kernel": "boot.kernel", "guest.memoryBytes": "memory_bytes",
 		"disks[3].size": "disks[3].size_bytes", "disks[0].file": "", "disks[1]": "disks[1]",
-		"guest.cpu.model": "processor.model", "cpu": "processor", "cpu.haltPollNs": "processor.halt_poll",
+		"guest.backing.pages": "memory_backing.pages", "guest.cpu.model": "processor.model", "cpu": "processor", "cpu.haltPollNs": "processor.halt_poll",
 		"guest.nics[2].network": "network_interfaces[2].network", "nics[0].tap": "", "": "", "id": "",
 	} {
 		if got := startField(in); got != want {
@@ -267,20 +267,22 @@ func TestValidateAsCore(t *testing.T) {
 	g := manager(t)
 	host := &hostcall.HostStatus{MemoryTotal: 4 << 40}
 	for field, change := range map[string]func(*ashlarv1.VirtualMachine){
-		"":                 func(*ashlarv1.VirtualMachine) {},
-		".boot.cmdline":    func(vm *ashlarv1.VirtualMachine) { vm.Boot.Cmdline = "hostname=caf\u00e9" },
-		".memory_bytes":    func(vm *ashlarv1.VirtualMachine) { vm.MemoryBytes = 2 << 40 },
-		".processor":       func(vm *ashlarv1.VirtualMachine) { vm.Processor.Cores = 3 },
-		".processor.model": func(vm *ashlarv1.VirtualMachine) { vm.Processor.Model = "486" },
+		"":                      func(*ashlarv1.VirtualMachine) {},
+		".boot.cmdline":         func(vm *ashlarv1.VirtualMachine) { vm.Boot.Cmdline = "hostname=caf\u00e9" },
+		".memory_bytes":         func(vm *ashlarv1.VirtualMachine) { vm.MemoryBytes = 2 << 40 },
+		".memory_backing.pages": func(vm *ashlarv1.VirtualMachine) { vm.MemoryBacking.Pages = 9 },
+		".processor":            func(vm *ashlarv1.VirtualMachine) { vm.Processor.Cores = 3 },
+		".processor.model":      func(vm *ashlarv1.VirtualMachine) { vm.Processor.Model = "486" },
 		".processor.halt_poll": func(vm *ashlarv1.VirtualMachine) {
 			vm.Processor.HaltPoll = durationpb.New(11 * time.Millisecond)
 		},
 	} {
-		vm := &ashlarv1.VirtualMachine{Cpus: 8, MemoryBytes: 1 << 40, Processor: &ashlarv1.Processor{Model: "x86-64-v2", Threads: 2}, Boot: &ashlarv1.Boot{Kernel: "images/k", Cmdline: "console=ttyS0 a=~"}}
+		vm := &ashlarv1.VirtualMachine{Cpus: 8, MemoryBytes: 1 << 40,
+			MemoryBacking: &ashlarv1.MemoryBacking{Pages: ashlarv1.MemoryBacking_PAGES_1GIB, Populate: true}, Processor: &ashlarv1.Processor{Model: "x86-64-v2", Threads: 2}, Boot: &ashlarv1.Boot{Kernel: "images/k", Cmdline: "console=ttyS0 a=~"}}
 		change(vm)
 		_, err := g.validate(&ashlarv1.CreateVirtualMachineRequest{VirtualMachineId: "demo", VirtualMachine: vm}, host)
 		got := refuse.Sentence(err) // of the kernel, which does not exist, too
-		for _, f := range []string{".boot.cmdline", ".memory_bytes", ".processor", ".processor.model", ".processor.halt_poll"} {
+		for _, f := range []string{".boot.cmdline", ".memory_bytes", ".memory_backing.pages", ".processor", ".processor.model", ".processor.halt_poll"} {
 			if want := f == field; strings.Contains(got, "virtual_machine"+f+": ") != want {
 				t.Errorf("with a wrong %q: %s", field, got)
 			}
@@ -326,12 +328,29 @@ func TestAgainTardy(t *testing.T) {
 	}
 }
 
-// What is asked of the processors is shown, and told to core, as it was asked.
-func TestProcessorIsKept(t *testing.T) {
+// Memory on pages of a pool is a whole number of them.
+func TestWholePages(t *testing.T) {
+	for kind, faults := range map[ashlarv1.MemoryBacking_Pages]int{
+		ashlarv1.MemoryBacking_PAGES_UNSPECIFIED: 0, ashlarv1.MemoryBacking_PAGES_TRANSPARENT: 0,
+		ashlarv1.MemoryBacking_PAGES_2MIB: 0, ashlarv1.MemoryBacking_PAGES_1GIB: 1,
+	} {
+		c := &checker{}
+		var rec store.VM
+		c.backing(&ashlarv1.VirtualMachine{MemoryBytes: 1<<30 + 2<<20, MemoryBacking: &ashlarv1.MemoryBacking{Pages: kind}}, &rec)
+		if len(c.wrong) != faults || rec.Backing.Pages != pages[kind] {
+			t.Errorf("%v: %v, %+v", kind, c.wrong, rec.Backing)
+		}
+	}
+}
+
+// What is asked of processors and memory is shown, and told to core, as it was asked.
+func TestOptionsAreKept(t *testing.T) {
 	g := managerWith(t, []store.Image{{ID: "k", UID: strings.Repeat("b", 32), Complete: true}})
 	asked := &ashlarv1.Processor{Model: "x86-64-v3", Sockets: 2, Cores: 3, Threads: 2, Hyperv: true, HaltPoll: durationpb.New(50 * time.Microsecond)}
+	backing := &ashlarv1.MemoryBacking{Pages: ashlarv1.MemoryBacking_PAGES_2MIB, Populate: true}
 	rec, err := g.validate(&ashlarv1.CreateVirtualMachineRequest{VirtualMachineId: "demo", VirtualMachine: &ashlarv1.VirtualMachine{
-		Cpus: 12, MemoryBytes: 1 << 30, Boot: &ashlarv1.Boot{Kernel: "images/k"}, Processor: asked}}, nil)
+		Cpus: 12, MemoryBytes: 1 << 30, Boot: &ashlarv1.Boot{Kernel: "images/k"}, Processor: asked,
+		MemoryBacking: backing}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,6 +365,9 @@ func TestProcessorIsKept(t *testing.T) {
 	if got := describe(rec).Processor; !proto.Equal(got, asked) {
 		t.Errorf("processor = %v, want %v", got, asked)
 	}
+	if got := describe(rec).MemoryBacking; !proto.Equal(got, backing) {
+		t.Errorf("memory_backing = %v, want %v", got, backing)
+	}
 	call, err := (&Machine{g: g, rec: rec}).startCall()
 	if err != nil {
 		t.Fatal(err)
@@ -354,5 +376,8 @@ func TestProcessorIsKept(t *testing.T) {
 	want := &protocol.CPU{Model: "x86-64-v3", Sockets: 2, Cores: 3, Threads: 2, HyperV: true, HaltPollNs: &ns}
 	if !reflect.DeepEqual(call.Guest.CPU, want) {
 		t.Errorf("core is told %+v, want %+v", call.Guest.CPU, want)
+	}
+	if want := (protocol.Backing{Pages: protocol.Pages2MiB, Populate: true}); call.Guest.Backing == nil || *call.Guest.Backing != want {
+		t.Errorf("core is told %+v, want %+v", call.Guest.Backing, want)
 	}
 }

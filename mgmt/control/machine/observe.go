@@ -255,6 +255,14 @@ func describe(rec store.VM) *ashlarv1.VirtualMachine {
 	if rec.Initramfs != "" {
 		p.Boot.Initramfs = image.Prefix + rec.Initramfs
 	}
+	if b := rec.Backing; b != nil {
+		p.MemoryBacking = &ashlarv1.MemoryBacking{Populate: b.Populate}
+		for name, kind := range pages {
+			if kind == b.Pages {
+				p.MemoryBacking.Pages = name
+			}
+		}
+	}
 	if c := rec.CPU; c != nil {
 		p.Processor = &ashlarv1.Processor{
 			Model: c.Model, Sockets: int32(c.Sockets), Cores: int32(c.Cores), Threads: int32(c.Threads), Hyperv: c.HyperV,

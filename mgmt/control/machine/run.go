@@ -160,7 +160,11 @@ func (m *Machine) settle() time.Duration {
 // insist makes a call of core, again where core went away. Nothing but the end of
 // control or patience ends it early.
 func (m *Machine) insist(ctx context.Context, c hostcall.Call, needed func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	var populating time.Duration
+	if g := c.Guest; g != nil {
+		populating = g.Backing.PopulateTime(g.MemoryBytes)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience+populating)
 	defer cancel()
 	for {
 		if err := m.g.core.WaitUp(ctx); err != nil {
@@ -169,7 +173,7 @@ func (m *Machine) insist(ctx context.Context, c hostcall.Call, needed func() boo
 		if !needed() {
 			return nil
 		}
-		callCtx, cancel := context.WithTimeout(ctx, callTimeout)
+		callCtx, cancel := context.WithTimeout(ctx, callTimeout+populating)
 		_, err := m.g.core.Do(callCtx, c)
 		cancel()
 		if !errors.Is(err, link.ErrDown) {
@@ -270,7 +274,7 @@ func (m *Machine) startCall() (hostcall.Call, error) {
 	m.mu.Lock()
 	rec := m.rec
 	m.mu.Unlock()
-	guest := &hostcall.Guest{Name: rec.ID, VCPUs: int(rec.CPUs), CPU: rec.CPU, MemoryBytes: uint64(rec.MemoryBytes), Cmdline: rec.Cmdline}
+	guest := &hostcall.Guest{Name: rec.ID, VCPUs: int(rec.CPUs), CPU: rec.CPU, MemoryBytes: uint64(rec.MemoryBytes), Backing: rec.Backing, Cmdline: rec.Cmdline}
 	var err error
 	if guest.Kernel, err = m.imageUID("boot.kernel", rec.Kernel); err != nil {
 		return hostcall.Call{}, err

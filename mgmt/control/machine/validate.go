@@ -60,6 +60,7 @@ func (g *Manager) validate(req *ashlarv1.CreateVirtualMachineRequest, host *host
 		CPUs: vm.Cpus, MemoryBytes: vm.MemoryBytes,
 	}
 	c.size(vm, host)
+	c.backing(vm, &rec)
 	c.processor(vm, &rec)
 	c.boot(vm.Boot, &rec)
 	c.disks(vm.Disks, &rec)
@@ -80,6 +81,32 @@ func (c *checker) size(vm *ashlarv1.VirtualMachine, host *hostcall.HostStatus) {
 		c.bad(".memory_bytes", "is %d: a multiple of %d (2 MiB)", n, pageSize)
 	case host != nil && host.MemoryTotal > 0 && n > host.MemoryTotal:
 		c.bad(".memory_bytes", "is %d: the host has %d", n, host.MemoryTotal)
+	}
+}
+
+// pages are the kinds of pages by their names in the API.
+var pages = map[ashlarv1.MemoryBacking_Pages]protocol.Pages{
+	ashlarv1.MemoryBacking_PAGES_UNSPECIFIED: "",
+	ashlarv1.MemoryBacking_PAGES_TRANSPARENT: protocol.TransparentPages,
+	ashlarv1.MemoryBacking_PAGES_2MIB:        protocol.Pages2MiB,
+	ashlarv1.MemoryBacking_PAGES_1GIB:        protocol.Pages1GiB,
+}
+
+// backing checks what the memory is to be made of.
+func (c *checker) backing(vm *ashlarv1.VirtualMachine, rec *store.VM) {
+	b := vm.MemoryBacking
+	if b == nil {
+		return
+	}
+	kind, ok := pages[b.Pages]
+	if !ok {
+		c.bad(".memory_backing.pages", "is %d, which the host does not know: choose from %s", b.Pages, strings.Join(protocol.AllPages(), ", "))
+		return
+	}
+	rec.Backing = &protocol.Backing{Pages: kind, Populate: b.Populate}
+	// What is no multiple of 2 MiB has been said already.
+	if n := int64(kind.PoolSize()); n > pageSize && vm.MemoryBytes%pageSize == 0 && vm.MemoryBytes%n != 0 {
+		c.bad(".memory_bytes", "is %d: on pages of %s a multiple of %d", vm.MemoryBytes, kind, n)
 	}
 }
 

@@ -38,12 +38,14 @@ type VM struct {
 	// CPU says what they are like; nil where nothing was asked for.
 	CPU         *protocol.CPU `json:"cpu,omitempty"`
 	MemoryBytes int64         `json:"memoryBytes"`
-	Kernel      string        `json:"kernel"`
-	Initramfs   string        `json:"initramfs,omitempty"`
-	Cmdline     string        `json:"cmdline,omitempty"`
-	Disks       []Disk        `json:"disks,omitempty"`
-	NICs        []NIC         `json:"nics,omitempty"`
-	CreateTime  time.Time     `json:"createTime"`
+	// Backing says what the memory is made of; nil where nothing was asked for.
+	Backing    *protocol.Backing `json:"backing,omitempty"`
+	Kernel     string            `json:"kernel"`
+	Initramfs  string            `json:"initramfs,omitempty"`
+	Cmdline    string            `json:"cmdline,omitempty"`
+	Disks      []Disk            `json:"disks,omitempty"`
+	NICs       []NIC             `json:"nics,omitempty"`
+	CreateTime time.Time         `json:"createTime"`
 	// DesiredRunning is whether the host is to keep it running.
 	DesiredRunning bool `json:"desiredRunning,omitempty"`
 	// StopNote is what control has to say about why it does not run, where core

@@ -26,7 +26,7 @@ func (l *fileList) close() { seqpacket.CloseAll(l.files) }
 func (m *Manager) gather(r *run, g *hostcall.Guest) (*protocol.Spec, *fileList, error) {
 	l := new(fileList)
 	spec := &protocol.Spec{
-		Name: g.Name, UUID: uuid(r.rec.ID), VCPUs: g.VCPUs, CPU: g.CPU, MemoryBytes: g.MemoryBytes,
+		Name: g.Name, UUID: uuid(r.rec.ID), VCPUs: g.VCPUs, CPU: g.CPU, MemoryBytes: g.MemoryBytes, Backing: g.Backing,
 		Boot: protocol.Boot{Cmdline: g.Cmdline},
 		Jail: protocol.Jail{UID: r.rec.uid(), GID: r.rec.uid()},
 	}
@@ -65,7 +65,7 @@ func (m *Manager) gatherHost(r *run, g *hostcall.Guest, spec *protocol.Spec, l *
 			Message: fmt.Sprintf("The host cannot run guests: %v. Enable hardware virtualization (VT-x or AMD-V) in the firmware's set-up.", err)}
 	}
 	spec.KVM = l.add(kvm)
-	memory, err := guestMemory(g.MemoryBytes)
+	memory, err := guestMemory(g.MemoryBytes, r.rec.Pages)
 	if err != nil {
 		return err
 	}
@@ -164,25 +164,6 @@ func openDevice(path string, flags int) (*os.File, error) {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	return os.NewFile(uintptr(fd), path), nil
-}
-
-// guestMemory makes the memory of a guest: its size cannot be changed, and
-// nothing in it can be executed by the host.
-func guestMemory(size uint64) (*os.File, error) {
-	fd, err := unix.MemfdCreate("ashlar-guest", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL)
-	if err != nil {
-		return nil, fmt.Errorf("make guest memory (CONFIG_MEMFD_CREATE, Linux 6.3): %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "guest-memory")
-	if err := f.Truncate(int64(size)); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("make guest memory: %w", err)
-	}
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("seal guest memory: %w", err)
-	}
-	return f, nil
 }
 
 // uuid writes an identifier as a UUID.

@@ -26,7 +26,8 @@ import (
 )
 
 const (
-	// configureTimeout is how long a VMM may take to load a guest.
+	// configureTimeout is how long a VMM may take to load a guest, besides
+	// populating its memory.
 	configureTimeout = 60 * time.Second
 	callTimeout      = 10 * time.Second
 	// pauseTimeout is how long a VMM may take until all that its disks were asked for
@@ -260,29 +261,6 @@ func (m *Manager) slot() (int, error) {
 		}
 	}
 	return 0, &hostcall.Error{Code: hostcall.ResourceExhausted, Message: fmt.Sprintf("%d guests run: stop one first.", layout.GuestUIDCount)}
-}
-
-// admit checks that the memory for one more guest of so many vCPUs can be had. The caller holds m.mu.
-func (m *Manager) admit(need uint64, vcpus int) error {
-	available, err := m.c.Memory()
-	if err != nil {
-		return err
-	}
-	for _, r := range m.running {
-		// What a guest has not touched yet still counts as available.
-		promised := int64(r.rec.MemoryBytes) + overhead(r.rec.MemoryBytes, r.rec.VCPUs)
-		if used, err := r.group.MemoryCurrent(); err == nil {
-			promised -= used
-		}
-		available -= max(promised, 0)
-	}
-	free := (available - memoryReserve - overhead(0, vcpus)) / (overheadShare + 1) * overheadShare / memoryUnit * memoryUnit
-	if need > uint64(max(free, 0)) {
-		return &hostcall.Error{Code: hostcall.ResourceExhausted, Field: "guest.memoryBytes",
-			Message: fmt.Sprintf("The host has %d MiB free for guests, %d MiB are asked for: stop another guest, or ask for less.",
-				max(free, 0)>>20, need>>20)}
-	}
-	return nil
 }
 
 func (m *Manager) groupOf(id string) *cgroup.Group { return cgroup.Open(m.c.Cgroup + "/" + id) }

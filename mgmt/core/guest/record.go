@@ -42,10 +42,12 @@ type record struct {
 	PID       int    `json:"pid,omitempty"`
 	StartTime uint64 `json:"startTime,omitempty"`
 	// Slot gives the VMM's user and its taps' names.
-	Slot        int                `json:"slot"`
-	MemoryBytes uint64             `json:"memoryBytes"`
-	VCPUs       int                `json:"vcpus"`
-	NICs        []folder.Interface `json:"nics,omitempty"`
+	Slot        int    `json:"slot"`
+	MemoryBytes uint64 `json:"memoryBytes"`
+	// Pages are what the memory is made of.
+	Pages protocol.Pages     `json:"pages,omitempty"`
+	VCPUs int                `json:"vcpus"`
+	NICs  []folder.Interface `json:"nics,omitempty"`
 	// Leased are the addresses that the guest has taken, in order of NICs.
 	Leased  []string  `json:"leased,omitempty"`
 	Started time.Time `json:"started"`

@@ -117,7 +117,7 @@ func TestRefusal(t *testing.T) {
 }
 
 func TestGuestMemory(t *testing.T) {
-	f, err := guestMemory(64 << 20)
+	f, err := guestMemory(64<<20, protocol.DefaultPages)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestUseOf(t *testing.T) {
 	defer l.close()
 	l.add(nil) // other files come first
 	for _, size := range []uint64{3 << 20, 1 << 20} {
-		f, err := guestMemory(size) // in a tmpfs of the kernel's own
+		f, err := guestMemory(size, protocol.DefaultPages) // in a tmpfs of the kernel's own
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,19 +153,31 @@ func TestUseOf(t *testing.T) {
 // and that what admit calls free is free with them.
 func TestOverhead(t *testing.T) {
 	for _, size := range []uint64{memoryMin, 512 << 20, 64 << 30, memoryMax} {
-		tables := int64(size / 4096 * (8 + 8 + 576/64)) // two page tables, and nodes of 576 bytes for 64 pages
-		if got := overhead(size, 1); got < tables+32<<20 {
-			t.Errorf("overhead(%d MiB) = %d MiB, its tables alone have %d", size>>20, got>>20, tables>>20)
-		}
-		need := int64(size) + overhead(size, 16) + memoryReserve
-		m := &Manager{}
-		for _, tt := range []struct {
-			available int64
-			ok        bool
-		}{{need + 2*memoryUnit, true}, {need - 1, false}} {
-			m.c.Memory = func() (int64, error) { return tt.available, nil }
-			if err := m.admit(size, 16); (err == nil) != tt.ok {
-				t.Errorf("admit(%d MiB) with %d bytes of %d: %v", size>>20, tt.available, need, err)
+		for _, pages := range protocol.AllPages() {
+			r := &record{MemoryBytes: size, Pages: protocol.Pages(pages), VCPUs: 16}
+			tables := int64(size / 4096 * (8 + 8 + 576/64)) // two page tables, and nodes of 576 bytes for 64 pages
+			need := int64(size)
+			if r.Pages.PoolSize() > 0 {
+				tables, need = int64(size/4096*8), 0 // the guest's, in the worst case
+			}
+			got := overhead(size, r.Pages, 1)
+			if got < tables+32<<20 {
+				t.Errorf("overhead(%d MiB, %s) = %d MiB, its tables alone have %d", size>>20, pages, got>>20, tables>>20)
+			}
+			need += overhead(size, r.Pages, 16)
+			if got := r.promised(); got != need {
+				t.Errorf("%d MiB on pages %s: promised() = %d, want %d", size>>20, pages, got, need)
+			}
+			need += memoryReserve
+			m := &Manager{}
+			for _, tt := range []struct {
+				available int64
+				ok        bool
+			}{{need + 2*memoryUnit, true}, {need - 1, false}} {
+				m.c.Memory = func() (int64, error) { return tt.available, nil }
+				if err := m.admit(r); (err == nil) != tt.ok || err != nil && code(err) != hostcall.ResourceExhausted {
+					t.Errorf("admit(%d MiB on pages %s) with %d bytes of %d: %v", size>>20, pages, tt.available, need, err)
+				}
 			}
 		}
 	}

@@ -25,6 +25,7 @@ type run struct {
 	noted   bool                 // its end is kept; guarded by Manager.mu
 	killed  atomic.Bool          // core has ended it
 	reset   atomic.Bool          // and is to start again
+	starved bool                 // the kernel has ended it for want of memory; set with end
 	end     hostcall.GuestStatus // how the process ended; set before its end is told
 	gone    chan struct{}        // closed when it has ended and is cleaned up
 }
@@ -97,6 +98,9 @@ func (m *Manager) endOf(r *run) hostcall.GuestStatus {
 	default:
 		end.Reason = hostcall.Lost
 		end.Message = clean("The VMM ended without a word. " + r.how())
+		if r.starved = r.group.Starved(); r.starved {
+			end.Message = "The VMM was killed: the host had no memory left for it."
+		}
 	}
 	return end
 }
@@ -126,7 +130,7 @@ func (m *Manager) retire(r *run) {
 
 // fields maps the parts of protocol.Spec to those of hostcall.Guest.
 var fields = strings.NewReplacer("boot.kernel", "guest.kernel", "boot.initramfs", "guest.initramfs",
-	"boot.cmdline", "guest.cmdline", "memoryBytes", "guest.memoryBytes", "vcpus", "guest.vcpus",
+	"boot.cmdline", "guest.cmdline", "memoryBytes", "guest.memoryBytes", "vcpus", "guest.vcpus", "backing.", "guest.backing.",
 	"name", "guest.name", "nics[", "guest.nics[")
 
 // refusal makes a hostcall.Error of what a VMM says.
@@ -143,6 +147,8 @@ func refusal(err error) error {
 		out.Code = hostcall.FailedPrecondition
 	case protocol.Unavailable:
 		out.Code = hostcall.Unavailable
+	case protocol.ResourceExhausted:
+		out.Code = hostcall.ResourceExhausted
 	}
 	if e.Field != "" {
 		out.Field = clean(fields.Replace(e.Field))

@@ -17,34 +17,14 @@ import (
 )
 
 const (
-	memoryUnit    = 2 << 20  // guests have a multiple of this
-	memoryMin     = 32 << 20 // and at least this
-	memoryMax     = 1 << 40
-	memoryReserve = 64 << 20 // stays free for the host
-	// overheadBase is what a VMM may use besides the guest's memory, whatever the
-	// size of that: its own heap, its messages.
-	overheadBase = 64 << 20
-	// overheadShare is the part of the guest's memory that the kernel may need to
-	// keep track of it, all charged to the VMM: 8 of 4096 bytes in the host's page
-	// tables, as many in the guest's, some more in the index of the memory's pages.
-	overheadShare = 128
-	// overheadVCPU is what a vCPU adds: its state in KVM, the stacks of two threads,
-	// the VMM's heap.
-	overheadVCPU = 512 << 10
-	endTimeout   = 2 * time.Second // from the end of the connection to that of the VMM
-	maxVCPUs     = 128
-	maxCmdline   = 2047 // bytes, as the x86 boot protocol has it
-	maxName      = 63   // bytes
+	endTimeout = 2 * time.Second // from the end of the connection to that of the VMM
+	maxVCPUs   = 128
+	maxCmdline = 2047 // bytes, as the x86 boot protocol has it
+	maxName    = 63   // bytes
 	// fileMin is the least that a VMM may make its files grow to: its console
 	// log is halved when it has protocol.LogLimit bytes.
 	fileMin = 2 * protocol.LogLimit
 )
-
-// overhead is what the VMM of a guest with that much memory and so many vCPUs may
-// use besides that memory.
-func overhead(memory uint64, vcpus int) int64 {
-	return overheadBase + int64(memory/overheadShare) + int64(vcpus)*overheadVCPU
-}
 
 // check validates a guest as far as core can see.
 func (m *Manager) check(g *hostcall.Guest) error {
@@ -69,6 +49,9 @@ func (m *Manager) check(g *hostcall.Guest) error {
 		return invalid("disks", "A guest has at most %d disks, not %d.", folder.MaxDisks, len(g.Disks))
 	case len(g.Cmdline) > maxCmdline || !printable(g.Cmdline):
 		return invalid("cmdline", "A kernel command line has at most %d printable characters.", maxCmdline)
+	}
+	if err := g.Backing.Check(g.MemoryBytes); err != nil {
+		return refusal(err)
 	}
 	if c := g.CPU; c != nil {
 		if _, err := processor.NewTopology(g.VCPUs, processor.Topology{Sockets: c.Sockets, Cores: c.Cores, Threads: c.Threads}); err != nil {
@@ -110,15 +93,16 @@ func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
 	if m.closed {
 		return nil, &hostcall.Error{Code: hostcall.Unavailable, Message: "The host is shutting down."}
 	}
-	if err := m.admit(g.MemoryBytes, g.VCPUs); err != nil {
+	rec := record{ID: id, Name: g.Name, MemoryBytes: g.MemoryBytes, Pages: g.Backing.Kind(), VCPUs: g.VCPUs, Started: time.Now().UTC()}
+	if err := m.admit(&rec); err != nil {
 		return nil, err
 	}
-	slot, err := m.slot()
-	if err != nil {
+	var err error
+	if rec.Slot, err = m.slot(); err != nil {
 		return nil, err
 	}
 	r := &run{
-		rec:    record{ID: id, Name: g.Name, Slot: slot, MemoryBytes: g.MemoryBytes, VCPUs: g.VCPUs, Started: time.Now().UTC()},
+		rec:    rec,
 		state:  hostcall.Starting,
 		client: newClient(m.runPath(id, socketName)),
 		group:  m.groupOf(id),
@@ -143,7 +127,7 @@ func (m *Manager) bring(ctx context.Context, r *run, g *hostcall.Guest) error {
 	if err != nil {
 		return err
 	}
-	if err := m.spawn(r, g, use); err != nil {
+	if err := m.spawn(r, use); err != nil {
 		return err
 	}
 	ended := make(chan struct{})
@@ -178,13 +162,13 @@ func (m *Manager) prepare(r *run, g *hostcall.Guest) error {
 }
 
 // spawn starts the VMM process in its cgroup.
-func (m *Manager) spawn(r *run, g *hostcall.Guest, use diskUse) error {
+func (m *Manager) spawn(r *run, use diskUse) error {
 	id := r.rec.ID
 	if err := r.group.Remove(killTimeout); err != nil { // of an earlier life, if any
 		return err
 	}
 	_, err := cgroup.Create(m.c.Cgroup+"/"+id, cgroup.Limits{
-		MemoryMax: int64(g.MemoryBytes) + overhead(g.MemoryBytes, g.VCPUs) + use.memory, PIDsMax: int64(protocol.Threads(g.VCPUs)), CPUWeight: 100})
+		MemoryMax: r.rec.promised() + use.memory, Hugetlb: r.rec.pooled(), PIDsMax: int64(protocol.Threads(r.rec.VCPUs)), CPUWeight: 100})
 	if err != nil {
 		return err
 	}
@@ -232,7 +216,7 @@ func (m *Manager) noteProcess(r *run, limit int64) error {
 
 // configure hands the VMM everything and waits until the guest runs.
 func (m *Manager) configure(ctx context.Context, r *run, spec *protocol.Spec, files *fileList, ended <-chan struct{}) error {
-	ctx, cancel := context.WithTimeout(ctx, configureTimeout)
+	ctx, cancel := context.WithTimeout(ctx, configureTimeout+spec.Backing.PopulateTime(spec.MemoryBytes))
 	defer cancel()
 	_, extra, err := r.client.call(ctx, protocol.Configure, spec, files.files)
 	for _, f := range extra {
@@ -269,7 +253,11 @@ func (m *Manager) whyNot(r *run, err error, ended <-chan struct{}) error {
 	// The connection ends a moment before the process does.
 	select {
 	case <-ended:
-		return &hostcall.Error{Code: hostcall.Internal, Message: strings.TrimSpace("The VMM could not start the guest. " + r.end.Message)}
+		out := &hostcall.Error{Code: hostcall.Internal, Message: strings.TrimSpace("The VMM could not start the guest. " + r.end.Message)}
+		if r.starved {
+			out.Code, out.Field = hostcall.ResourceExhausted, "guest.memoryBytes"
+		}
+		return out
 	case <-time.After(endTimeout):
 		return refusal(err)
 	}

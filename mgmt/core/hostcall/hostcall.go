@@ -132,9 +132,11 @@ type Guest struct {
 	// CPU says what they are like; optional.
 	CPU         *protocol.CPU `json:"cpu,omitempty"`
 	MemoryBytes uint64        `json:"memoryBytes"`
-	Kernel      string        `json:"kernel"`              // image
-	Initramfs   string        `json:"initramfs,omitempty"` // image
-	Cmdline     string        `json:"cmdline,omitempty"`
+	// Backing says what the memory is made of; optional.
+	Backing   *protocol.Backing `json:"backing,omitempty"`
+	Kernel    string            `json:"kernel"`              // image
+	Initramfs string            `json:"initramfs,omitempty"` // image
+	Cmdline   string            `json:"cmdline,omitempty"`
 	// Disks is how many bytes each disk that GuestCreate made has at least: a
 	// guest with fewer or smaller ones is not started.
 	Disks []int64 `json:"disks,omitempty"`

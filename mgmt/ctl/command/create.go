@@ -11,7 +11,6 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/client"
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/fault"
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/render"
-	"github.com/ashlar-hv/ashlar/mgmt/ctl/size"
 	"github.com/ashlar-hv/ashlar/vmm/processor"
 )
 
@@ -20,6 +19,7 @@ var createFields = fieldTable{
 	"virtualMachineId":    "NAME",
 	"cpus":                "--cpus",
 	"memoryBytes":         "--memory",
+	"memoryBacking.pages": "--memory",
 	"processor":           "--cpu",
 	"processor.model":     "--cpu",
 	"processor.haltPoll":  "--cpu",
@@ -50,6 +50,11 @@ initramfs and a command line where they are given.
 is given; --disk size=SIZE is an empty disk. --network NAME[,mac=ADDRESS] attaches
 the virtual machine to a network of the host. Both can be given several times.
 
+--memory SIZE[,pages=KIND][,populate=on] says how much memory it has and what of the
+host's that is made of: what the host gives (pages=default), huge pages as far as
+there are some at hand (transparent), or pages of just 2MiB or 1GiB from the host's
+pool of them; and whether all of it is allocated before the guest starts.
+
 --cpu MODEL[,sockets=N][,cores=N][,threads=N][,hyperv=on][,poll=TIME] says what
 its processors are like: all that the host has (host), or a baseline that is the
 same on all hosts of a maker (x86-64-v1 to x86-64-v4); how they are arranged;
@@ -63,7 +68,8 @@ func (a *app) vmCreate() *cobra.Command {
 		Long: createLong,
 		Example: `  ashlarctl vm create demo --cpus 2 --memory 512MiB --kernel vmlinuz --initramfs initrd \
     --cmdline "console=ttyS0 root=/dev/vda" --disk debian,size=4GiB --network default --start
-  ashlarctl vm create fast --cpus 8 --cpu x86-64-v3,sockets=2,threads=2,poll=50us --kernel vmlinuz --disk debian
+  ashlarctl vm create fast --cpus 8 --cpu x86-64-v3,sockets=2,threads=2,poll=50us \
+    --memory 16GiB,pages=1GiB,populate=on --kernel vmlinuz --disk debian
   ashlarctl vm create scratch --memory 256MiB --kernel vmlinuz --disk size=1GiB --validate-only`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -77,7 +83,7 @@ func (a *app) vmCreate() *cobra.Command {
 	f := cmd.Flags()
 	f.Int32Var(&fl.cpus, "cpus", 1, "number of processors, 1 to 128")
 	f.StringVar(&fl.cpu, "cpu", "", "what they are like: MODEL[,sockets=N][,cores=N][,threads=N][,hyperv=on][,poll=TIME]")
-	f.StringVar(&fl.memory, "memory", "512MiB", "size of the memory, a multiple of 2MiB")
+	f.StringVar(&fl.memory, "memory", "512MiB", "size of the memory, a multiple of 2MiB: SIZE[,pages=KIND][,populate=on]")
 	f.StringVar(&fl.kernel, "kernel", "", "image of the kernel (required)")
 	f.StringVar(&fl.initrd, "initramfs", "", "image of the initramfs")
 	f.StringVar(&fl.cmdline, "cmdline", "", "command line of the kernel")
@@ -98,12 +104,12 @@ func (a *app) vmCreate() *cobra.Command {
 
 // machine is the virtual machine that the flags describe.
 func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
-	memory, err := size.Parse(fl.memory)
+	memory, backing, err := ParseMemory(fl.memory)
 	if err != nil {
 		return nil, fmt.Errorf("--memory: %w", err)
 	}
 	vm := &ashlarv1.VirtualMachine{
-		Cpus: fl.cpus, MemoryBytes: memory,
+		Cpus: fl.cpus, MemoryBytes: memory, MemoryBacking: backing,
 		Boot: &ashlarv1.Boot{Kernel: resource(images, fl.kernel), Cmdline: fl.cmdline},
 	}
 	if fl.cpu != "" {

@@ -13,6 +13,7 @@ import (
 
 	ashlarv1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/size"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
 
 // ParseDisk reads the value of --disk: IMAGE[,size=SIZE], or size=SIZE for an
@@ -57,6 +58,53 @@ func ParseNetwork(s string) (*ashlarv1.NetworkInterface, error) {
 	return n, nil
 }
 
+// memoryPages are the kinds of pages of --memory.
+var memoryPages = map[string]ashlarv1.MemoryBacking_Pages{
+	"":                                ashlarv1.MemoryBacking_PAGES_UNSPECIFIED,
+	string(protocol.DefaultPages):     ashlarv1.MemoryBacking_PAGES_UNSPECIFIED,
+	string(protocol.TransparentPages): ashlarv1.MemoryBacking_PAGES_TRANSPARENT,
+	string(protocol.Pages2MiB):        ashlarv1.MemoryBacking_PAGES_2MIB,
+	string(protocol.Pages1GiB):        ashlarv1.MemoryBacking_PAGES_1GIB,
+}
+
+// ParseMemory reads the value of --memory:
+// SIZE[,pages=default|transparent|2MiB|1GiB][,populate=on|off]. The backing is nil
+// where nothing is said of it.
+func ParseMemory(s string) (int64, *ashlarv1.MemoryBacking, error) {
+	first, values, err := options(s, "size", "pages", "populate")
+	if err != nil {
+		return 0, nil, fmt.Errorf("memory %q: %w", s, err)
+	}
+	n, err := size.Parse(first)
+	if err != nil {
+		return 0, nil, err
+	}
+	if len(values) == 1 {
+		return n, nil, nil
+	}
+	pages, ok := memoryPages[values["pages"]]
+	if !ok {
+		return 0, nil, fmt.Errorf("memory %q: pages %q: want %s", s, values["pages"], strings.Join(protocol.AllPages(), ", "))
+	}
+	b := &ashlarv1.MemoryBacking{Pages: pages}
+	if b.Populate, err = onOff(values, "populate"); err != nil {
+		return 0, nil, fmt.Errorf("memory %q: %w", s, err)
+	}
+	return n, b, nil
+}
+
+// onOff reads an option that is on or off; off where it is missing.
+func onOff(values map[string]string, key string) (bool, error) {
+	switch v := values[key]; v {
+	case "on":
+		return true, nil
+	case "", "off":
+		return false, nil
+	default:
+		return false, fmt.Errorf("%s %q: want on or off", key, v)
+	}
+}
+
 // ParseProcessor reads the value of --cpu:
 // MODEL[,sockets=N][,cores=N][,threads=N][,hyperv=on|off][,poll=DURATION].
 func ParseProcessor(s string) (*ashlarv1.Processor, error) {
@@ -77,12 +125,8 @@ func ParseProcessor(s string) (*ashlarv1.Processor, error) {
 			*field = int32(n)
 		}
 	}
-	switch v := values["hyperv"]; v {
-	case "on":
-		p.Hyperv = true
-	case "", "off":
-	default:
-		return nil, fmt.Errorf("cpu %q: hyperv %q: want on or off", s, v)
+	if p.Hyperv, err = onOff(values, "hyperv"); err != nil {
+		return nil, fmt.Errorf("cpu %q: %w", s, err)
 	}
 	if v, ok := values["poll"]; ok {
 		d, err := time.ParseDuration(v)

@@ -66,6 +66,50 @@ func TestParseNetwork(t *testing.T) {
 	}
 }
 
+func TestParseMemory(t *testing.T) {
+	for in, want := range map[string]*ashlarv1.VirtualMachine{
+		"64MiB":                          {MemoryBytes: 64 << 20},
+		"size=1GiB":                      {MemoryBytes: 1 << 30},
+		"1GiB,pages=default":             {MemoryBytes: 1 << 30, MemoryBacking: &ashlarv1.MemoryBacking{}},
+		"1GiB,pages=transparent":         {MemoryBytes: 1 << 30, MemoryBacking: &ashlarv1.MemoryBacking{Pages: ashlarv1.MemoryBacking_PAGES_TRANSPARENT}},
+		"1GiB,pages=2MiB,populate=on":    {MemoryBytes: 1 << 30, MemoryBacking: &ashlarv1.MemoryBacking{Pages: ashlarv1.MemoryBacking_PAGES_2MIB, Populate: true}},
+		"2GiB,populate=off,pages=1GiB":   {MemoryBytes: 2 << 30, MemoryBacking: &ashlarv1.MemoryBacking{Pages: ashlarv1.MemoryBacking_PAGES_1GIB}},
+		"1GiB,populate=on":               {MemoryBytes: 1 << 30, MemoryBacking: &ashlarv1.MemoryBacking{Populate: true}},
+		"1GiB,populate=yes":              nil,
+		"1GiB,populate":                  nil,
+		"1GiB,pages=4KiB":                nil,
+		"1GiB,pages=":                    nil,
+		"pages=2MiB":                     nil,
+		"":                               nil,
+		"1GiB,node=0":                    nil,
+		"1GiB,pages=2MiB,pages=1GiB":     nil,
+		"a lot,pages=2MiB":               nil,
+		"1GiB,size=2GiB,populate=on,x=y": nil,
+	} {
+		n, b, err := ParseMemory(in)
+		if want == nil {
+			if err == nil || n != 0 || b != nil {
+				t.Errorf("ParseMemory(%q) = %d, %v, %v, want an error", in, n, b, err)
+			}
+			continue
+		}
+		if d := cmp.Diff(want, &ashlarv1.VirtualMachine{MemoryBytes: n, MemoryBacking: b}, protocmp.Transform()); d != "" || err != nil {
+			t.Errorf("ParseMemory(%q): %v (-want +got):\n%s", in, err, d)
+		}
+	}
+}
+
+func FuzzParseMemory(f *testing.F) {
+	for _, s := range []string{"1GiB", "1GiB,pages=2MiB,populate=on", ",", "pages=2MiB", "0,populate=off"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if n, b, err := ParseMemory(s); n < 0 || err != nil && (n != 0 || b != nil) {
+			t.Errorf("ParseMemory(%q) = %d, %v, %v", s, n, b, err)
+		}
+	})
+}
+
 func TestParseProcessor(t *testing.T) {
 	for in, want := range map[string]*ashlarv1.Processor{
 		"x86-64-v3":                             {Model: "x86-64-v3"},

@@ -75,6 +75,16 @@ func TestStates(t *testing.T) {
 	if got := OperationState(&ashlarv1.Operation{ProgressPercent: 7}); got != "7%" {
 		t.Errorf("OperationState() = %q", got)
 	}
+	for want, b := range map[string]*ashlarv1.MemoryBacking{
+		"": nil, "allocated before the start": {Populate: true},
+		"transparent huge pages":                                   {Pages: ashlarv1.MemoryBacking_PAGES_TRANSPARENT},
+		"pages of 2 MiB from the pool":                             {Pages: ashlarv1.MemoryBacking_PAGES_2MIB},
+		"pages of 1 GiB from the pool, allocated before the start": {Pages: ashlarv1.MemoryBacking_PAGES_1GIB, Populate: true},
+	} {
+		if got := backing(b); got != want {
+			t.Errorf("backing(%v) = %q, want %q", b, got, want)
+		}
+	}
 	// Nothing that a newer host may send makes a table fail.
 	for _, r := range []*Rows{Host(nil), VirtualMachine(nil), Counters(nil, true), Image(nil), Operation(nil), VirtualMachines([]*ashlarv1.VirtualMachine{nil}), Images([]*ashlarv1.Image{nil, {State: 99}}), Operations([]*ashlarv1.Operation{nil})} {
 		if err := r.Write(&bytes.Buffer{}); err != nil {

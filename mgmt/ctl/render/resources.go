@@ -70,7 +70,7 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 	}
 	r.Add("To be running:", yesNo(vm.GetDesiredRunning()))
 	r.Add("CPUs:", strings.Join(nonEmpty(strconv.Itoa(int(vm.GetCpus())), processor(vm.GetProcessor())), ", "))
-	r.Add("Memory:", size.Format(vm.GetMemoryBytes()))
+	r.Add("Memory:", strings.Join(nonEmpty(size.Format(vm.GetMemoryBytes()), backing(vm.GetMemoryBacking())), ", "))
 	r.Add("Kernel:", ID(vm.GetBoot().GetKernel()))
 	if vm.GetBoot().GetInitramfs() != "" {
 		r.Add("Initramfs:", ID(vm.GetBoot().GetInitramfs()))
@@ -88,6 +88,20 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 	}
 	r.Add("UID:", vm.GetUid())
 	return r
+}
+
+// backing is what has been asked of the memory, "" where nothing has.
+func backing(b *ashlarv1.MemoryBacking) string {
+	pages := map[ashlarv1.MemoryBacking_Pages]string{
+		ashlarv1.MemoryBacking_PAGES_TRANSPARENT: "transparent huge pages",
+		ashlarv1.MemoryBacking_PAGES_2MIB:        "pages of 2 MiB from the pool",
+		ashlarv1.MemoryBacking_PAGES_1GIB:        "pages of 1 GiB from the pool",
+	}
+	populated := ""
+	if b.GetPopulate() {
+		populated = "allocated before the start"
+	}
+	return strings.Join(nonEmpty(pages[b.GetPages()], populated), ", ")
 }
 
 // processor is what has been asked of the processors, "" where nothing has.

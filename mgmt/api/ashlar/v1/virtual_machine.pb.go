@@ -162,6 +162,65 @@ func (VirtualMachine_StopReason) EnumDescriptor() ([]byte, []int) {
 	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{0, 1}
 }
 
+// Pages is the kind of the host's pages.
+type MemoryBacking_Pages int32
+
+const (
+	// What the host gives: pages of 4 KiB.
+	MemoryBacking_PAGES_UNSPECIFIED MemoryBacking_Pages = 0
+	// Pages of 2 MiB as far as the host has some at hand, else of 4 KiB.
+	MemoryBacking_PAGES_TRANSPARENT MemoryBacking_Pages = 1
+	// All of 2 MiB, from the host's pool of them, set aside when the virtual machine
+	// is started. Where the pool has not enough, it does not start:
+	// RESOURCE_EXHAUSTED says how many there are.
+	MemoryBacking_PAGES_2MIB MemoryBacking_Pages = 2
+	// The same with pages of 1 GiB; memory_bytes is a multiple of 1 GiB.
+	MemoryBacking_PAGES_1GIB MemoryBacking_Pages = 3
+)
+
+// Enum value maps for MemoryBacking_Pages.
+var (
+	MemoryBacking_Pages_name = map[int32]string{
+		0: "PAGES_UNSPECIFIED",
+		1: "PAGES_TRANSPARENT",
+		2: "PAGES_2MIB",
+		3: "PAGES_1GIB",
+	}
+	MemoryBacking_Pages_value = map[string]int32{
+		"PAGES_UNSPECIFIED": 0,
+		"PAGES_TRANSPARENT": 1,
+		"PAGES_2MIB":        2,
+		"PAGES_1GIB":        3,
+	}
+)
+
+func (x MemoryBacking_Pages) Enum() *MemoryBacking_Pages {
+	p := new(MemoryBacking_Pages)
+	*p = x
+	return p
+}
+
+func (x MemoryBacking_Pages) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MemoryBacking_Pages) Descriptor() protoreflect.EnumDescriptor {
+	return file_ashlar_v1_virtual_machine_proto_enumTypes[2].Descriptor()
+}
+
+func (MemoryBacking_Pages) Type() protoreflect.EnumType {
+	return &file_ashlar_v1_virtual_machine_proto_enumTypes[2]
+}
+
+func (x MemoryBacking_Pages) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MemoryBacking_Pages.Descriptor instead.
+func (MemoryBacking_Pages) EnumDescriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{3, 0}
+}
+
 // VirtualMachine is a guest.
 type VirtualMachine struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -191,7 +250,10 @@ type VirtualMachine struct {
 	Etag           string                 `protobuf:"bytes,14,opt,name=etag,proto3" json:"etag,omitempty"`
 	// What the processors are like; without it they are cores of one socket with all
 	// that KVM supports on the host.
-	Processor     *Processor `protobuf:"bytes,15,opt,name=processor,proto3" json:"processor,omitempty"`
+	Processor *Processor `protobuf:"bytes,15,opt,name=processor,proto3" json:"processor,omitempty"`
+	// What of the host's the memory is made of; without it, of pages that the host takes
+	// when the guest first touches them.
+	MemoryBacking *MemoryBacking `protobuf:"bytes,16,opt,name=memory_backing,json=memoryBacking,proto3" json:"memory_backing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -327,6 +389,13 @@ func (x *VirtualMachine) GetEtag() string {
 func (x *VirtualMachine) GetProcessor() *Processor {
 	if x != nil {
 		return x.Processor
+	}
+	return nil
+}
+
+func (x *VirtualMachine) GetMemoryBacking() *MemoryBacking {
+	if x != nil {
+		return x.MemoryBacking
 	}
 	return nil
 }
@@ -491,6 +560,61 @@ func (x *Processor) GetHaltPoll() *durationpb.Duration {
 	return nil
 }
 
+// MemoryBacking says what of the host's the memory of a virtual machine is made of.
+type MemoryBacking struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Pages MemoryBacking_Pages    `protobuf:"varint,1,opt,name=pages,proto3,enum=ashlar.v1.MemoryBacking_Pages" json:"pages,omitempty"`
+	// Allocate all of the memory before the guest starts, so that it never waits for
+	// the host to find and clear a page. Where the host has not enough, it does not start.
+	Populate      bool `protobuf:"varint,2,opt,name=populate,proto3" json:"populate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemoryBacking) Reset() {
+	*x = MemoryBacking{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemoryBacking) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemoryBacking) ProtoMessage() {}
+
+func (x *MemoryBacking) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemoryBacking.ProtoReflect.Descriptor instead.
+func (*MemoryBacking) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *MemoryBacking) GetPages() MemoryBacking_Pages {
+	if x != nil {
+		return x.Pages
+	}
+	return MemoryBacking_PAGES_UNSPECIFIED
+}
+
+func (x *MemoryBacking) GetPopulate() bool {
+	if x != nil {
+		return x.Populate
+	}
+	return false
+}
+
 // Disk is a virtio block device.
 type Disk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -504,7 +628,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[3]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +640,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[3]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +653,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{3}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Disk) GetImage() string {
@@ -561,7 +685,7 @@ type NetworkInterface struct {
 
 func (x *NetworkInterface) Reset() {
 	*x = NetworkInterface{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[4]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +697,7 @@ func (x *NetworkInterface) String() string {
 func (*NetworkInterface) ProtoMessage() {}
 
 func (x *NetworkInterface) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[4]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +710,7 @@ func (x *NetworkInterface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkInterface.ProtoReflect.Descriptor instead.
 func (*NetworkInterface) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{4}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *NetworkInterface) GetNetwork() string {
@@ -625,7 +749,7 @@ type CreateVirtualMachineRequest struct {
 
 func (x *CreateVirtualMachineRequest) Reset() {
 	*x = CreateVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[5]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +761,7 @@ func (x *CreateVirtualMachineRequest) String() string {
 func (*CreateVirtualMachineRequest) ProtoMessage() {}
 
 func (x *CreateVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[5]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +774,7 @@ func (x *CreateVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*CreateVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{5}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateVirtualMachineRequest) GetVirtualMachineId() string {
@@ -691,7 +815,7 @@ type GetVirtualMachineRequest struct {
 
 func (x *GetVirtualMachineRequest) Reset() {
 	*x = GetVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[6]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -703,7 +827,7 @@ func (x *GetVirtualMachineRequest) String() string {
 func (*GetVirtualMachineRequest) ProtoMessage() {}
 
 func (x *GetVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[6]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -716,7 +840,7 @@ func (x *GetVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*GetVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{6}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetVirtualMachineRequest) GetName() string {
@@ -738,7 +862,7 @@ type ListVirtualMachinesRequest struct {
 
 func (x *ListVirtualMachinesRequest) Reset() {
 	*x = ListVirtualMachinesRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[7]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +874,7 @@ func (x *ListVirtualMachinesRequest) String() string {
 func (*ListVirtualMachinesRequest) ProtoMessage() {}
 
 func (x *ListVirtualMachinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[7]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +887,7 @@ func (x *ListVirtualMachinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVirtualMachinesRequest.ProtoReflect.Descriptor instead.
 func (*ListVirtualMachinesRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{7}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListVirtualMachinesRequest) GetPageSize() int32 {
@@ -791,7 +915,7 @@ type ListVirtualMachinesResponse struct {
 
 func (x *ListVirtualMachinesResponse) Reset() {
 	*x = ListVirtualMachinesResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[8]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +927,7 @@ func (x *ListVirtualMachinesResponse) String() string {
 func (*ListVirtualMachinesResponse) ProtoMessage() {}
 
 func (x *ListVirtualMachinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[8]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +940,7 @@ func (x *ListVirtualMachinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVirtualMachinesResponse.ProtoReflect.Descriptor instead.
 func (*ListVirtualMachinesResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{8}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListVirtualMachinesResponse) GetVirtualMachines() []*VirtualMachine {
@@ -847,7 +971,7 @@ type DeleteVirtualMachineRequest struct {
 
 func (x *DeleteVirtualMachineRequest) Reset() {
 	*x = DeleteVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[9]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +983,7 @@ func (x *DeleteVirtualMachineRequest) String() string {
 func (*DeleteVirtualMachineRequest) ProtoMessage() {}
 
 func (x *DeleteVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[9]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +996,7 @@ func (x *DeleteVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{9}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteVirtualMachineRequest) GetName() string {
@@ -915,7 +1039,7 @@ type StartVirtualMachineRequest struct {
 
 func (x *StartVirtualMachineRequest) Reset() {
 	*x = StartVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[10]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1051,7 @@ func (x *StartVirtualMachineRequest) String() string {
 func (*StartVirtualMachineRequest) ProtoMessage() {}
 
 func (x *StartVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[10]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1064,7 @@ func (x *StartVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*StartVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{10}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StartVirtualMachineRequest) GetName() string {
@@ -980,7 +1104,7 @@ type StopVirtualMachineRequest struct {
 
 func (x *StopVirtualMachineRequest) Reset() {
 	*x = StopVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[11]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1116,7 @@ func (x *StopVirtualMachineRequest) String() string {
 func (*StopVirtualMachineRequest) ProtoMessage() {}
 
 func (x *StopVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[11]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1129,7 @@ func (x *StopVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*StopVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{11}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StopVirtualMachineRequest) GetName() string {
@@ -1055,7 +1179,7 @@ type PauseVirtualMachineRequest struct {
 
 func (x *PauseVirtualMachineRequest) Reset() {
 	*x = PauseVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[12]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1191,7 @@ func (x *PauseVirtualMachineRequest) String() string {
 func (*PauseVirtualMachineRequest) ProtoMessage() {}
 
 func (x *PauseVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[12]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1080,7 +1204,7 @@ func (x *PauseVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*PauseVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{12}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PauseVirtualMachineRequest) GetName() string {
@@ -1116,7 +1240,7 @@ type ResumeVirtualMachineRequest struct {
 
 func (x *ResumeVirtualMachineRequest) Reset() {
 	*x = ResumeVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[13]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1252,7 @@ func (x *ResumeVirtualMachineRequest) String() string {
 func (*ResumeVirtualMachineRequest) ProtoMessage() {}
 
 func (x *ResumeVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[13]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1265,7 @@ func (x *ResumeVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*ResumeVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{13}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResumeVirtualMachineRequest) GetName() string {
@@ -1177,7 +1301,7 @@ type ResetVirtualMachineRequest struct {
 
 func (x *ResetVirtualMachineRequest) Reset() {
 	*x = ResetVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[14]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +1313,7 @@ func (x *ResetVirtualMachineRequest) String() string {
 func (*ResetVirtualMachineRequest) ProtoMessage() {}
 
 func (x *ResetVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[14]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1202,7 +1326,7 @@ func (x *ResetVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*ResetVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{14}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ResetVirtualMachineRequest) GetName() string {
@@ -1239,7 +1363,7 @@ type SendVirtualMachineNmiRequest struct {
 
 func (x *SendVirtualMachineNmiRequest) Reset() {
 	*x = SendVirtualMachineNmiRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[15]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1375,7 @@ func (x *SendVirtualMachineNmiRequest) String() string {
 func (*SendVirtualMachineNmiRequest) ProtoMessage() {}
 
 func (x *SendVirtualMachineNmiRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[15]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1388,7 @@ func (x *SendVirtualMachineNmiRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVirtualMachineNmiRequest.ProtoReflect.Descriptor instead.
 func (*SendVirtualMachineNmiRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{15}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SendVirtualMachineNmiRequest) GetName() string {
@@ -1297,7 +1421,7 @@ type SendVirtualMachineNmiResponse struct {
 
 func (x *SendVirtualMachineNmiResponse) Reset() {
 	*x = SendVirtualMachineNmiResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[16]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1309,7 +1433,7 @@ func (x *SendVirtualMachineNmiResponse) String() string {
 func (*SendVirtualMachineNmiResponse) ProtoMessage() {}
 
 func (x *SendVirtualMachineNmiResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[16]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1322,7 +1446,7 @@ func (x *SendVirtualMachineNmiResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVirtualMachineNmiResponse.ProtoReflect.Descriptor instead.
 func (*SendVirtualMachineNmiResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{16}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{17}
 }
 
 // GetVirtualMachineCountersRequest names one.
@@ -1335,7 +1459,7 @@ type GetVirtualMachineCountersRequest struct {
 
 func (x *GetVirtualMachineCountersRequest) Reset() {
 	*x = GetVirtualMachineCountersRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[17]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1347,7 +1471,7 @@ func (x *GetVirtualMachineCountersRequest) String() string {
 func (*GetVirtualMachineCountersRequest) ProtoMessage() {}
 
 func (x *GetVirtualMachineCountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[17]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1360,7 +1484,7 @@ func (x *GetVirtualMachineCountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVirtualMachineCountersRequest.ProtoReflect.Descriptor instead.
 func (*GetVirtualMachineCountersRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{17}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetVirtualMachineCountersRequest) GetName() string {
@@ -1408,7 +1532,7 @@ type VirtualMachineCounters struct {
 
 func (x *VirtualMachineCounters) Reset() {
 	*x = VirtualMachineCounters{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[18]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1544,7 @@ func (x *VirtualMachineCounters) String() string {
 func (*VirtualMachineCounters) ProtoMessage() {}
 
 func (x *VirtualMachineCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[18]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1557,7 @@ func (x *VirtualMachineCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualMachineCounters.ProtoReflect.Descriptor instead.
 func (*VirtualMachineCounters) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{18}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *VirtualMachineCounters) GetName() string {
@@ -1491,7 +1615,7 @@ type VirtualCpuCounters struct {
 
 func (x *VirtualCpuCounters) Reset() {
 	*x = VirtualCpuCounters{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1503,7 +1627,7 @@ func (x *VirtualCpuCounters) String() string {
 func (*VirtualCpuCounters) ProtoMessage() {}
 
 func (x *VirtualCpuCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1516,7 +1640,7 @@ func (x *VirtualCpuCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualCpuCounters.ProtoReflect.Descriptor instead.
 func (*VirtualCpuCounters) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{19}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *VirtualCpuCounters) GetCounters() map[string]int64 {
@@ -1543,7 +1667,7 @@ type ConsoleRequest struct {
 
 func (x *ConsoleRequest) Reset() {
 	*x = ConsoleRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1679,7 @@ func (x *ConsoleRequest) String() string {
 func (*ConsoleRequest) ProtoMessage() {}
 
 func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1692,7 @@ func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{20}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ConsoleRequest) GetName() string {
@@ -1611,7 +1735,7 @@ type ConsoleResponse struct {
 
 func (x *ConsoleResponse) Reset() {
 	*x = ConsoleResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1623,7 +1747,7 @@ func (x *ConsoleResponse) String() string {
 func (*ConsoleResponse) ProtoMessage() {}
 
 func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,7 +1760,7 @@ func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{21}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ConsoleResponse) GetOutput() []byte {
@@ -1663,7 +1787,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +1799,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +1812,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{22}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReadLogRequest) GetName() string {
@@ -1708,7 +1832,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1844,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +1857,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{23}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReadLogResponse) GetData() []byte {
@@ -1747,7 +1871,7 @@ var File_ashlar_v1_virtual_machine_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\b\n" +
+	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\b\n" +
 	"\x0eVirtualMachine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -1767,7 +1891,8 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
 	"start_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12\x12\n" +
 	"\x04etag\x18\x0e \x01(\tR\x04etag\x122\n" +
-	"\tprocessor\x18\x0f \x01(\v2\x14.ashlar.v1.ProcessorR\tprocessor\"\x92\x01\n" +
+	"\tprocessor\x18\x0f \x01(\v2\x14.ashlar.v1.ProcessorR\tprocessor\x12?\n" +
+	"\x0ememory_backing\x18\x10 \x01(\v2\x18.ashlar.v1.MemoryBackingR\rmemoryBacking\"\x92\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_STOPPED\x10\x01\x12\x12\n" +
@@ -1797,7 +1922,17 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x05cores\x18\x03 \x01(\x05R\x05cores\x12\x18\n" +
 	"\athreads\x18\x04 \x01(\x05R\athreads\x12\x16\n" +
 	"\x06hyperv\x18\x05 \x01(\bR\x06hyperv\x126\n" +
-	"\thalt_poll\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bhaltPoll\";\n" +
+	"\thalt_poll\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bhaltPoll\"\xb8\x01\n" +
+	"\rMemoryBacking\x124\n" +
+	"\x05pages\x18\x01 \x01(\x0e2\x1e.ashlar.v1.MemoryBacking.PagesR\x05pages\x12\x1a\n" +
+	"\bpopulate\x18\x02 \x01(\bR\bpopulate\"U\n" +
+	"\x05Pages\x12\x15\n" +
+	"\x11PAGES_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11PAGES_TRANSPARENT\x10\x01\x12\x0e\n" +
+	"\n" +
+	"PAGES_2MIB\x10\x02\x12\x0e\n" +
+	"\n" +
+	"PAGES_1GIB\x10\x03\";\n" +
 	"\x04Disk\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x1d\n" +
 	"\n" +
@@ -1918,91 +2053,95 @@ func file_ashlar_v1_virtual_machine_proto_rawDescGZIP() []byte {
 	return file_ashlar_v1_virtual_machine_proto_rawDescData
 }
 
-var file_ashlar_v1_virtual_machine_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_ashlar_v1_virtual_machine_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
 	(VirtualMachine_State)(0),                // 0: ashlar.v1.VirtualMachine.State
 	(VirtualMachine_StopReason)(0),           // 1: ashlar.v1.VirtualMachine.StopReason
-	(*VirtualMachine)(nil),                   // 2: ashlar.v1.VirtualMachine
-	(*Boot)(nil),                             // 3: ashlar.v1.Boot
-	(*Processor)(nil),                        // 4: ashlar.v1.Processor
-	(*Disk)(nil),                             // 5: ashlar.v1.Disk
-	(*NetworkInterface)(nil),                 // 6: ashlar.v1.NetworkInterface
-	(*CreateVirtualMachineRequest)(nil),      // 7: ashlar.v1.CreateVirtualMachineRequest
-	(*GetVirtualMachineRequest)(nil),         // 8: ashlar.v1.GetVirtualMachineRequest
-	(*ListVirtualMachinesRequest)(nil),       // 9: ashlar.v1.ListVirtualMachinesRequest
-	(*ListVirtualMachinesResponse)(nil),      // 10: ashlar.v1.ListVirtualMachinesResponse
-	(*DeleteVirtualMachineRequest)(nil),      // 11: ashlar.v1.DeleteVirtualMachineRequest
-	(*StartVirtualMachineRequest)(nil),       // 12: ashlar.v1.StartVirtualMachineRequest
-	(*StopVirtualMachineRequest)(nil),        // 13: ashlar.v1.StopVirtualMachineRequest
-	(*PauseVirtualMachineRequest)(nil),       // 14: ashlar.v1.PauseVirtualMachineRequest
-	(*ResumeVirtualMachineRequest)(nil),      // 15: ashlar.v1.ResumeVirtualMachineRequest
-	(*ResetVirtualMachineRequest)(nil),       // 16: ashlar.v1.ResetVirtualMachineRequest
-	(*SendVirtualMachineNmiRequest)(nil),     // 17: ashlar.v1.SendVirtualMachineNmiRequest
-	(*SendVirtualMachineNmiResponse)(nil),    // 18: ashlar.v1.SendVirtualMachineNmiResponse
-	(*GetVirtualMachineCountersRequest)(nil), // 19: ashlar.v1.GetVirtualMachineCountersRequest
-	(*VirtualMachineCounters)(nil),           // 20: ashlar.v1.VirtualMachineCounters
-	(*VirtualCpuCounters)(nil),               // 21: ashlar.v1.VirtualCpuCounters
-	(*ConsoleRequest)(nil),                   // 22: ashlar.v1.ConsoleRequest
-	(*ConsoleResponse)(nil),                  // 23: ashlar.v1.ConsoleResponse
-	(*ReadLogRequest)(nil),                   // 24: ashlar.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),                  // 25: ashlar.v1.ReadLogResponse
-	nil,                                      // 26: ashlar.v1.VirtualMachineCounters.DevicesEntry
-	nil,                                      // 27: ashlar.v1.VirtualCpuCounters.CountersEntry
-	(*timestamppb.Timestamp)(nil),            // 28: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),              // 29: google.protobuf.Duration
-	(*Operation)(nil),                        // 30: ashlar.v1.Operation
+	(MemoryBacking_Pages)(0),                 // 2: ashlar.v1.MemoryBacking.Pages
+	(*VirtualMachine)(nil),                   // 3: ashlar.v1.VirtualMachine
+	(*Boot)(nil),                             // 4: ashlar.v1.Boot
+	(*Processor)(nil),                        // 5: ashlar.v1.Processor
+	(*MemoryBacking)(nil),                    // 6: ashlar.v1.MemoryBacking
+	(*Disk)(nil),                             // 7: ashlar.v1.Disk
+	(*NetworkInterface)(nil),                 // 8: ashlar.v1.NetworkInterface
+	(*CreateVirtualMachineRequest)(nil),      // 9: ashlar.v1.CreateVirtualMachineRequest
+	(*GetVirtualMachineRequest)(nil),         // 10: ashlar.v1.GetVirtualMachineRequest
+	(*ListVirtualMachinesRequest)(nil),       // 11: ashlar.v1.ListVirtualMachinesRequest
+	(*ListVirtualMachinesResponse)(nil),      // 12: ashlar.v1.ListVirtualMachinesResponse
+	(*DeleteVirtualMachineRequest)(nil),      // 13: ashlar.v1.DeleteVirtualMachineRequest
+	(*StartVirtualMachineRequest)(nil),       // 14: ashlar.v1.StartVirtualMachineRequest
+	(*StopVirtualMachineRequest)(nil),        // 15: ashlar.v1.StopVirtualMachineRequest
+	(*PauseVirtualMachineRequest)(nil),       // 16: ashlar.v1.PauseVirtualMachineRequest
+	(*ResumeVirtualMachineRequest)(nil),      // 17: ashlar.v1.ResumeVirtualMachineRequest
+	(*ResetVirtualMachineRequest)(nil),       // 18: ashlar.v1.ResetVirtualMachineRequest
+	(*SendVirtualMachineNmiRequest)(nil),     // 19: ashlar.v1.SendVirtualMachineNmiRequest
+	(*SendVirtualMachineNmiResponse)(nil),    // 20: ashlar.v1.SendVirtualMachineNmiResponse
+	(*GetVirtualMachineCountersRequest)(nil), // 21: ashlar.v1.GetVirtualMachineCountersRequest
+	(*VirtualMachineCounters)(nil),           // 22: ashlar.v1.VirtualMachineCounters
+	(*VirtualCpuCounters)(nil),               // 23: ashlar.v1.VirtualCpuCounters
+	(*ConsoleRequest)(nil),                   // 24: ashlar.v1.ConsoleRequest
+	(*ConsoleResponse)(nil),                  // 25: ashlar.v1.ConsoleResponse
+	(*ReadLogRequest)(nil),                   // 26: ashlar.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),                  // 27: ashlar.v1.ReadLogResponse
+	nil,                                      // 28: ashlar.v1.VirtualMachineCounters.DevicesEntry
+	nil,                                      // 29: ashlar.v1.VirtualCpuCounters.CountersEntry
+	(*timestamppb.Timestamp)(nil),            // 30: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),              // 31: google.protobuf.Duration
+	(*Operation)(nil),                        // 32: ashlar.v1.Operation
 }
 var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
-	3,  // 0: ashlar.v1.VirtualMachine.boot:type_name -> ashlar.v1.Boot
-	5,  // 1: ashlar.v1.VirtualMachine.disks:type_name -> ashlar.v1.Disk
-	6,  // 2: ashlar.v1.VirtualMachine.network_interfaces:type_name -> ashlar.v1.NetworkInterface
+	4,  // 0: ashlar.v1.VirtualMachine.boot:type_name -> ashlar.v1.Boot
+	7,  // 1: ashlar.v1.VirtualMachine.disks:type_name -> ashlar.v1.Disk
+	8,  // 2: ashlar.v1.VirtualMachine.network_interfaces:type_name -> ashlar.v1.NetworkInterface
 	0,  // 3: ashlar.v1.VirtualMachine.state:type_name -> ashlar.v1.VirtualMachine.State
 	1,  // 4: ashlar.v1.VirtualMachine.stop_reason:type_name -> ashlar.v1.VirtualMachine.StopReason
-	28, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
-	28, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
-	4,  // 7: ashlar.v1.VirtualMachine.processor:type_name -> ashlar.v1.Processor
-	29, // 8: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
-	2,  // 9: ashlar.v1.CreateVirtualMachineRequest.virtual_machine:type_name -> ashlar.v1.VirtualMachine
-	2,  // 10: ashlar.v1.ListVirtualMachinesResponse.virtual_machines:type_name -> ashlar.v1.VirtualMachine
-	29, // 11: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
-	28, // 12: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
-	28, // 13: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
-	26, // 14: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
-	21, // 15: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
-	27, // 16: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
-	2,  // 17: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
-	7,  // 18: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
-	8,  // 19: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
-	9,  // 20: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
-	11, // 21: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
-	12, // 22: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
-	13, // 23: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
-	14, // 24: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
-	15, // 25: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
-	16, // 26: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
-	17, // 27: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
-	19, // 28: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
-	22, // 29: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
-	24, // 30: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
-	2,  // 31: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	2,  // 32: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	10, // 33: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
-	30, // 34: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
-	30, // 35: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
-	30, // 36: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
-	30, // 37: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
-	30, // 38: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
-	30, // 39: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
-	18, // 40: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
-	20, // 41: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
-	23, // 42: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
-	25, // 43: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
-	31, // [31:44] is the sub-list for method output_type
-	18, // [18:31] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	30, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
+	30, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
+	5,  // 7: ashlar.v1.VirtualMachine.processor:type_name -> ashlar.v1.Processor
+	6,  // 8: ashlar.v1.VirtualMachine.memory_backing:type_name -> ashlar.v1.MemoryBacking
+	31, // 9: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
+	2,  // 10: ashlar.v1.MemoryBacking.pages:type_name -> ashlar.v1.MemoryBacking.Pages
+	3,  // 11: ashlar.v1.CreateVirtualMachineRequest.virtual_machine:type_name -> ashlar.v1.VirtualMachine
+	3,  // 12: ashlar.v1.ListVirtualMachinesResponse.virtual_machines:type_name -> ashlar.v1.VirtualMachine
+	31, // 13: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	30, // 14: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
+	30, // 15: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
+	28, // 16: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
+	23, // 17: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
+	29, // 18: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
+	3,  // 19: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
+	9,  // 20: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
+	10, // 21: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
+	11, // 22: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
+	13, // 23: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
+	14, // 24: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
+	15, // 25: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
+	16, // 26: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
+	17, // 27: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
+	18, // 28: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
+	19, // 29: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
+	21, // 30: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
+	24, // 31: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
+	26, // 32: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
+	3,  // 33: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	3,  // 34: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	12, // 35: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
+	32, // 36: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
+	32, // 37: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
+	32, // 38: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
+	32, // 39: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
+	32, // 40: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
+	32, // 41: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
+	20, // 42: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
+	22, // 43: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
+	25, // 44: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
+	27, // 45: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
+	33, // [33:46] is the sub-list for method output_type
+	20, // [20:33] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_ashlar_v1_virtual_machine_proto_init() }
@@ -2016,8 +2155,8 @@ func file_ashlar_v1_virtual_machine_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ashlar_v1_virtual_machine_proto_rawDesc), len(file_ashlar_v1_virtual_machine_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   26,
+			NumEnums:      3,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
