@@ -94,8 +94,8 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 func backing(b *ashlarv1.MemoryBacking) string {
 	pages := map[ashlarv1.MemoryBacking_Pages]string{
 		ashlarv1.MemoryBacking_PAGES_TRANSPARENT: "transparent huge pages",
-		ashlarv1.MemoryBacking_PAGES_2MIB:        "pages of 2 MiB from the pool",
-		ashlarv1.MemoryBacking_PAGES_1GIB:        "pages of 1 GiB from the pool",
+		ashlarv1.MemoryBacking_PAGES_2MIB:        "pages of 2MiB from the pool",
+		ashlarv1.MemoryBacking_PAGES_1GIB:        "pages of 1GiB from the pool",
 	}
 	populated := ""
 	if b.GetPopulate() {
