@@ -239,6 +239,15 @@ func TestRequests(t *testing.T) {
 	if st := v.ask(protocol.Resume).Status; st.State != protocol.Running {
 		t.Errorf("status after resume = %+v", st)
 	}
+	if resp, _ := v.call(protocol.Request{Method: protocol.SetBalloon, BalloonBytes: 1}); resp.Error == nil || resp.Error.Field != "balloonBytes" {
+		t.Errorf("balloon of a byte = %+v", resp)
+	}
+	if resp, _ := v.call(protocol.Request{Method: protocol.SetBalloon, BalloonBytes: 1 << 20}); resp.Error != nil {
+		t.Errorf("balloon of 1 MiB = %+v", resp.Error)
+	}
+	if b := v.ask(protocol.BalloonMethod).Balloon; b == nil || b.TargetBytes != 1<<20 || b.ActualBytes != 0 {
+		t.Errorf("balloon = %+v", b)
+	}
 	v.ask(protocol.PowerButton)
 	if n := v.ask(protocol.CountersMethod).Counters; n == nil || n.VCPUs["exits"][0] == 0 {
 		t.Errorf("counters = %v", n)

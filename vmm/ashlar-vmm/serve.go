@@ -212,6 +212,13 @@ func (s *server) handle(req protocol.Request) (resp protocol.Response, f *os.Fil
 		err = s.guest.Pause()
 	case protocol.Resume:
 		err = s.guest.Resume()
+	case protocol.SetBalloon:
+		if err := s.guest.SetBalloon(req.BalloonBytes); err != nil {
+			resp.Error = &protocol.Error{Code: protocol.InvalidArgument, Field: "balloonBytes", Message: "balloon of " + err.Error()}
+		}
+	case protocol.BalloonMethod:
+		b := s.guest.Balloon()
+		resp.Balloon = &b
 	case protocol.Console:
 		f, err = s.guest.Hub.Attach()
 	case protocol.CountersMethod:

@@ -344,6 +344,8 @@ func TestFromSpecRefuses(t *testing.T) {
 		{"little memory", func(s *spec) { s.MemoryBytes = 16 << 20 }, "memoryBytes", protocol.InvalidArgument},
 		{"odd memory", func(s *spec) { s.MemoryBytes++ }, "memoryBytes", protocol.InvalidArgument},
 		{"other memory", func(s *spec) { s.MemoryBytes *= 2 }, "memory", protocol.InvalidArgument},
+		{"balloon of all memory", func(s *spec) { s.BalloonBytes = testMemory }, "balloonBytes", protocol.InvalidArgument},
+		{"balloon of half a page", func(s *spec) { s.BalloonBytes = 2048 }, "balloonBytes", protocol.InvalidArgument},
 		{"UUID", func(s *spec) { s.UUID = "7" }, "uuid", protocol.InvalidArgument},
 		{"no KVM", func(s *spec) {
 			s.files[s.KVM].Close()

@@ -17,6 +17,7 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/smbios"
 	"github.com/ashlar-hv/ashlar/vmm/virtio"
+	"github.com/ashlar-hv/ashlar/vmm/virtio/balloon"
 	"github.com/ashlar-hv/ashlar/vmm/virtio/blk"
 	vconsole "github.com/ashlar-hv/ashlar/vmm/virtio/console"
 	vnet "github.com/ashlar-hv/ashlar/vmm/virtio/net"
@@ -29,7 +30,7 @@ const (
 	memoryMultiple  = 2 << 20
 	typedAhead      = 16 // messages of input that wait for a virtio console
 	devicesOnBus    = 31 // slots 1 to 31
-	fixedDevices    = 2  // entropy and console
+	fixedDevices    = 3  // entropy, console and balloon
 	maxDisksAndNICs = devicesOnBus - fixedDevices
 	maxDiskQueues   = 64 // of all disks: each has a thread, and up to two of the kernel
 )
@@ -93,6 +94,8 @@ type Guest struct {
 	Hub *console.Hub
 	log *os.File // or nil
 	src boot.Load
+
+	balloon *balloon.Device
 }
 
 // check checks what a Spec says by itself.
@@ -199,7 +202,10 @@ func (g *Guest) addDevices(s *protocol.Spec, d *descriptors) *protocol.Error {
 			return err
 		}
 	}
-	return g.addEntropyAndConsole(s, d)
+	if err := g.addEntropyAndConsole(s, d); err != nil {
+		return err
+	}
+	return g.addBalloon(s)
 }
 
 // diskQueues is how many queues each disk has: one per vCPU, unless those of
@@ -282,6 +288,18 @@ func (g *Guest) addEntropyAndConsole(s *protocol.Spec, d *descriptors) *protocol
 		return &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
 	}
 	return g.plug("console", con)
+}
+
+func (g *Guest) addBalloon(s *protocol.Spec) *protocol.Error {
+	dev, err := balloon.New(balloon.Config{Max: s.MemoryBytes - protocol.BalloonLeaves, Target: s.BalloonBytes})
+	if errors.Is(err, balloon.ErrTarget) {
+		return invalid("balloonBytes", "balloon of %v", err)
+	}
+	if err != nil {
+		return &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
+	}
+	g.balloon = dev
+	return g.plug("balloon", dev)
 }
 
 // channelInput is a console that takes input by a channel.

@@ -219,6 +219,26 @@ func (m *Memory) Zero(gpa, n uint64) error {
 	return nil
 }
 
+// Remove gives the whole pages among the n bytes at gpa back to the host; they read as
+// zeros from then on, until somebody writes to them. Memory made of larger pages
+// gives back what is a whole page of those, and clears the rest.
+func (m *Memory) Remove(gpa, n uint64) error {
+	off, ok := m.offset(gpa, n)
+	if !ok {
+		return outOfRange("remove", gpa, n)
+	}
+	// Regions begin and end with a page, in the guest as in the file.
+	end := (off + n) &^ (PageSize - 1)
+	off = (off + PageSize - 1) &^ (PageSize - 1)
+	if off >= end {
+		return nil
+	}
+	if err := m.remove(off, end-off); err != nil {
+		return fmt.Errorf("remove %d bytes at %#x: %w", n, gpa, err)
+	}
+	return nil
+}
+
 // ReadFile fills the n bytes at gpa with those at off of f, without a copy in
 // between. A file that ends before is io.ErrUnexpectedEOF.
 func (m *Memory) ReadFile(f *os.File, off int64, gpa, n uint64) error {

@@ -15,12 +15,20 @@ import (
 
 func newMemory(t testing.TB, size uint64) *Memory {
 	t.Helper()
+	m, f := newMemoryAndFile(t, size)
+	f.Close()
+	return m
+}
+
+// newMemoryAndFile is newMemory with the file, for the time of the test.
+func newMemoryAndFile(t testing.TB, size uint64) (*Memory, *os.File) {
+	t.Helper()
 	f, err := Create("test", size)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	return mapped(t, f, size)
+	t.Cleanup(func() { f.Close() })
+	return mapped(t, f, size), f
 }
 
 // memfd is a file of so many bytes that is not sealed, and mapped.
@@ -347,5 +355,55 @@ func BenchmarkStore16(b *testing.B) {
 	m := newMemory(b, 1<<20)
 	for b.Loop() {
 		m.Store16(4098, 1)
+	}
+}
+
+// What is removed is the host's: it counts the blocks of the file behind it.
+func TestRemove(t *testing.T) {
+	const size = 4 << 20
+	m, f := newMemoryAndFile(t, size)
+	if err := m.WriteAt(0, bytes.Repeat([]byte{1}, size)); err != nil {
+		t.Fatal(err)
+	}
+	blocks := func() int64 {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Blocks * 512
+	}
+	before := blocks()
+	if err := m.Remove(1<<20-1, 1<<20+2); err != nil { // a byte of a page is no page
+		t.Fatal(err)
+	}
+	if got := before - blocks(); got != 1<<20 {
+		t.Errorf("the host got %d bytes, want %d", got, 1<<20)
+	}
+	if err := m.Remove(size-PageSize, 2*PageSize); !errors.Is(err, ErrOutOfRange) {
+		t.Errorf("Remove past the end = %v", err)
+	}
+}
+
+// Memory of huge pages can be asked for, and a small page of it refuses nothing.
+func TestRemoveFromHugePages(t *testing.T) {
+	const size = 4 << 20
+	fd, err := unix.MemfdCreate("huge", unix.MFD_CLOEXEC|unix.MFD_HUGETLB|unix.MFD_HUGE_2MB)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "huge")
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	m, err := Map(f, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	for _, r := range [][2]uint64{{0, PageSize}, {PageSize, 2 << 20}, {2 << 20, 2 << 20}} {
+		if err := m.Remove(r[0], r[1]); err != nil {
+			t.Errorf("Remove(%#x, %#x) = %v", r[0], r[1], err)
+		}
 	}
 }

@@ -67,6 +67,17 @@ func (m *Memory) clear(off, n uint64) {
 	clear(unsafe.Slice((*byte)(m.at(off)), n))
 }
 
+// remove punches a hole into the file behind the mapping (madvise(2)): the mapping
+// stays, and a page that is touched again is a new one.
+func (m *Memory) remove(off, n uint64) error {
+	for {
+		err := unix.Madvise(unsafe.Slice((*byte)(m.at(off)), n), unix.MADV_REMOVE)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
 // pread lets the kernel write to guest memory directly.
 func (m *Memory) pread(f *os.File, off int64, dst, n uint64) (int, error) {
 	return unix.Pread(int(f.Fd()), unsafe.Slice((*byte)(m.at(dst)), n), off)

@@ -12,6 +12,8 @@
 // and runs the guest. Every Request has one Response with the same ID.
 package protocol
 
+import "time"
+
 // Descriptors that a VMM process finds open when it starts, besides 0 to 2.
 const (
 	ListenFD = 3
@@ -41,6 +43,12 @@ const (
 	// NMI sends a non-maskable interrupt to every processor that takes it at its
 	// second local interrupt pin, as a PC's NMI button does. The guest is running.
 	NMI Method = "nmi"
+	// SetBalloon asks the guest to give BalloonBytes of its memory back, or to take
+	// back what it has given beyond that: now, or when it can.
+	SetBalloon Method = "set-balloon"
+	// BalloonMethod asks for the Balloon. The guest is asked for statistics, unless it was
+	// within a second; where it does not answer at once, the last ones are told.
+	BalloonMethod Method = "balloon"
 	// Console asks for a connected stream socket to the serial console. The
 	// Response brings it. It carries first the last output (up to
 	// ConsoleReplay bytes), then what follows; bytes written to it are typed
@@ -58,6 +66,9 @@ type Request struct {
 	ID     uint64 `json:"id"`
 	Method Method `json:"method"`
 	Spec   *Spec  `json:"spec,omitempty"` // Configure only
+	// BalloonBytes is SetBalloon's: a multiple of 4096, at least BalloonLeaves below the
+	// guest's memory.
+	BalloonBytes uint64 `json:"balloonBytes,omitempty"`
 }
 
 // A Response answers the Request with the same ID.
@@ -66,6 +77,21 @@ type Response struct {
 	Error    *Error    `json:"error,omitempty"`
 	Status   *Status   `json:"status,omitempty"`   // all but CountersMethod
 	Counters *Counters `json:"counters,omitempty"` // CountersMethod
+	Balloon  *Balloon  `json:"balloon,omitempty"`  // BalloonMethod
+}
+
+// BalloonLeaves is how many bytes of its memory a guest is never asked to give back.
+const BalloonLeaves = 32 << 20
+
+// A Balloon is memory that a guest gives back to the host for the time being.
+type Balloon struct {
+	// TargetBytes is what it was asked for, ActualBytes what it says it has given.
+	TargetBytes uint64 `json:"targetBytes"`
+	ActualBytes uint64 `json:"actualBytes"`
+	// Statistics are what the guest says of its memory, by name, and StatisticsTime
+	// when it said so, zero where it has not.
+	Statistics     map[string]uint64 `json:"statistics,omitempty"`
+	StatisticsTime time.Time         `json:"statisticsTime,omitzero"`
 }
 
 // Counters are what a guest has done since it was started. They only grow.
@@ -124,6 +150,8 @@ type Spec struct {
 	Memory      File   `json:"memory"`
 	// Backing says what the memory is made of; without it, of what the host gives.
 	Backing *Backing `json:"backing,omitempty"`
+	// BalloonBytes is what the guest is asked to give back of it, as SetBalloon takes it.
+	BalloonBytes uint64 `json:"balloonBytes,omitempty"`
 	// KVM is /dev/kvm.
 	KVM  File `json:"kvm"`
 	Boot Boot `json:"boot"`

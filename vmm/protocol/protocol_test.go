@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -94,8 +95,11 @@ func TestGolden(t *testing.T) {
 		"status": Response{ID: 1, Status: &Status{State: Stopped, Reason: Failed, Message: "m"}},
 		"error":  Response{ID: 1, Error: &Error{Code: InvalidArgument, Field: "boot.kernel", Message: "m"}},
 		"result": Result{Reason: PoweredOff},
-		"nmi":    Request{ID: 2, Method: NMI},
-		"reset":  Request{ID: 3, Method: ResetMethod},
+		"balloon": Response{ID: 5, Balloon: &Balloon{TargetBytes: 64 << 20, ActualBytes: 32 << 20,
+			Statistics: map[string]uint64{"free_bytes": 7}, StatisticsTime: time.Unix(1e9, 0).UTC()}},
+		"set-balloon": Request{ID: 6, Method: SetBalloon, BalloonBytes: 64 << 20},
+		"nmi":         Request{ID: 2, Method: NMI},
+		"reset":       Request{ID: 3, Method: ResetMethod},
 		"counters": Response{ID: 4, Counters: &Counters{Devices: map[string]uint64{"disk0.reads": 7},
 			VCPUs: map[string][]uint64{"exits": {1, 2}}}},
 	} {
@@ -144,6 +148,7 @@ func FuzzResponse(f *testing.F) {
 		}
 		f.Add(b)
 	}
+	f.Add([]byte(`{"id":5,"balloon":{"targetBytes":1,"statistics":{"free_bytes":7},"statisticsTime":"2001-09-09T01:46:40Z"}}`))
 	f.Add([]byte(`{"id":18446744073709551616,"counters":{"devices":{"x":-1},"vcpus":null}}`))
 	f.Fuzz(roundTrip[Response])
 }

@@ -56,6 +56,12 @@ type Device interface {
 	Close() error
 }
 
+// A Resetter is a Device that is told of the driver's resets, of which Activate and
+// Deactivate know nothing: a pause deactivates, too. The device is not active.
+type Resetter interface {
+	Reset()
+}
+
 // An Activation is what a device works with from DRIVER_OK until a reset.
 type Activation struct {
 	// Features are the negotiated ones.

@@ -36,6 +36,7 @@ const (
 	IDBlock   ID = 2
 	IDConsole ID = 3
 	IDEntropy ID = 4
+	IDBalloon ID = 5
 )
 
 // NoVector in a vector register means no interrupt (section 4.1.4.3).

@@ -65,6 +65,9 @@ func (t *Transport) deactivate() {
 func (t *Transport) reset() {
 	t.deactivate()
 	t.resetRegisters()
+	if r, ok := t.dev.(virtio.Resetter); ok {
+		r.Reset()
+	}
 }
 
 func (t *Transport) resetRegisters() {
