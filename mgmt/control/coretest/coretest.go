@@ -54,6 +54,7 @@ type guest struct {
 	typed   []byte
 	stopped chan struct{}
 	nmis    uint64
+	balloon protocol.Balloon
 }
 
 // New makes a Core that does not serve yet.
@@ -301,6 +302,13 @@ func (c *Core) do(k *conn, call hostcall.Call) (hostcall.Message, *os.File, erro
 			Devices: map[string]uint64{"disk0.reads": 7, "disk0.read_bytes": 1 << 63},
 			VCPUs:   map[string][]uint64{"exits": {1, 2}, "nmi_injections": {g.nmis, 0}},
 		}
+	case hostcall.GuestBalloon:
+		g := c.guests[call.ID]
+		if g == nil || g.stopped == nil {
+			return msg, nil, refusal(hostcall.FailedPrecondition, "does not run")
+		}
+		b := g.balloon
+		msg.Balloon = &b
 	case hostcall.GuestList:
 		for _, g := range c.guests {
 			msg.Guests = append(msg.Guests, g.status)
@@ -361,6 +369,7 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 			return nil, refusal(hostcall.FailedPrecondition, "runs already")
 		}
 		g.spec, g.output, g.typed, g.stopped, g.nmis = *call.Guest, nil, nil, make(chan struct{}), 0
+		g.balloon = protocol.Balloon{TargetBytes: call.Guest.BalloonBytes}
 		c.change(g, hostcall.GuestStatus{ID: call.ID, State: hostcall.Running, PID: 4711, Started: time.Now(), Addresses: make([]string, len(call.Guest.NICs))})
 	case hostcall.GuestPowerButton:
 		if !runs || paused {
@@ -388,6 +397,11 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")
 		}
 		return nil, c.turn(g, call.Method)
+	case hostcall.GuestSetBalloon:
+		if !runs {
+			return nil, refusal(hostcall.FailedPrecondition, "does not run")
+		}
+		g.balloon.TargetBytes = uint64(call.Size)
 	case hostcall.GuestLog:
 		return c.log(call.ID, g)
 	default:

@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -87,6 +88,15 @@ func (c *Core) Address(id, address string) {
 		st := g.status
 		st.Addresses = []string{address}
 		c.change(g, st)
+	}
+}
+
+// Give says how much memory the guest has given back, and what it says of the rest.
+func (c *Core) Give(id string, actual uint64, statistics map[string]uint64, when time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if g := c.guests[id]; g != nil {
+		g.balloon.ActualBytes, g.balloon.Statistics, g.balloon.StatisticsTime = actual, statistics, when
 	}
 }
 

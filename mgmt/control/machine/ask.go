@@ -87,17 +87,27 @@ func (g *Manager) Counters(ctx context.Context, name string) (*ashlarv1.VirtualM
 	if err != nil {
 		return nil, err
 	}
-	if err := m.askable("", false); err != nil {
+	msg, err := m.askFor(ctx, hostcall.GuestCounters, func(msg hostcall.Message) bool { return msg.Counters != nil })
+	if err != nil {
 		return nil, err
 	}
-	msg, err := g.ask(ctx, hostcall.Call{Method: hostcall.GuestCounters, ID: m.uid})
-	if err == nil && msg.Counters == nil {
-		err = &hostcall.Error{Code: hostcall.Internal, Message: "core answered without counters"}
+	return countersProto(m.Name(), msg.Counters), nil
+}
+
+// askFor asks core for something of a guest that runs or is paused; there says whether
+// it is in the answer.
+func (m *Machine) askFor(ctx context.Context, method hostcall.Method, there func(hostcall.Message) bool) (hostcall.Message, error) {
+	if err := m.askable("", false); err != nil {
+		return hostcall.Message{}, err
+	}
+	msg, err := m.g.ask(ctx, hostcall.Call{Method: method, ID: m.uid})
+	if err == nil && !there(msg) {
+		err = &hostcall.Error{Code: hostcall.Internal, Message: "core answered without what it was asked for"}
 	}
 	if err != nil {
-		return nil, refuse.Core(err, m.Name(), nil)
+		return hostcall.Message{}, refuse.Core(err, m.Name(), nil)
 	}
-	return countersProto(m.Name(), msg.Counters), nil
+	return msg, nil
 }
 
 // countersProto turns counters by name into counters by processor.

@@ -222,6 +222,7 @@ var (
 		"boot.kernel": "boot.kernel", "boot.initramfs": "boot.initramfs", "boot.cmdline": "boot.cmdline",
 		"guest.backing.pages": "memory_backing.pages", "backing.pages": "memory_backing.pages",
 		"vcpus": "cpus", "memoryBytes": "memory_bytes",
+		"guest.balloonBytes": "balloon_bytes", "balloonBytes": "balloon_bytes",
 	}
 	leaf = map[string]string{"image": ".image", "size": ".size_bytes", "network": ".network", "mac": ".mac_address"}
 )

@@ -71,7 +71,7 @@ type Manager struct {
 	creating map[string]*Machine // by request key
 }
 
-// A Machine is one virtual machine. Lock order: nmi, deciding, Manager.mu, mu. Nothing slow
+// A Machine is one virtual machine. Lock order: nmi, ballooning, deciding, Manager.mu, mu. Nothing slow
 // is done under mu: what core tells does not wait for the disk.
 type Machine struct {
 	g       *Manager
@@ -84,6 +84,9 @@ type Machine struct {
 	deciding sync.Mutex
 	// nmi is held while an NMI is sent: a request that is repeated waits for the first.
 	nmi sync.Mutex
+	// ballooning is held while a balloon's size is stored and told: core hears of them
+	// in the order of the store.
+	ballooning sync.Mutex
 
 	mu      sync.Mutex
 	rec     store.VM
@@ -285,6 +288,11 @@ func (m *Machine) tell() {
 func (m *Machine) save(f func(*store.VM)) error {
 	m.deciding.Lock()
 	defer m.deciding.Unlock()
+	return m.put(f)
+}
+
+// put is save with deciding held.
+func (m *Machine) put(f func(*store.VM)) error {
 	m.mu.Lock()
 	rec := m.rec
 	m.mu.Unlock()

@@ -194,7 +194,7 @@ func TestAssignMACs(t *testing.T) {
 
 func TestStartField(t *testing.T) {
 	for in, want := range map[string]string{
-		"guest.kernel": "boot.kernel", "boot.kernel": "boot.kernel", "guest.memoryBytes": "memory_bytes",
+		"guest.kernel": "boot.kernel", "boot.kernel": "boot.kernel", "guest.memoryBytes": "memory_bytes", "balloonBytes": "balloon_bytes",
 		"disks[3].size": "disks[3].size_bytes", "disks[0].file": "", "disks[1]": "disks[1]",
 		"guest.backing.pages": "memory_backing.pages", "guest.cpu.model": "processor.model", "cpu": "processor", "cpu.haltPollNs": "processor.halt_poll",
 		"guest.nics[2].network": "network_interfaces[2].network", "nics[0].tap": "", "": "", "id": "",
@@ -273,6 +273,7 @@ func TestValidateAsCore(t *testing.T) {
 		".memory_backing.pages": func(vm *ashlarv1.VirtualMachine) { vm.MemoryBacking.Pages = 9 },
 		".processor":            func(vm *ashlarv1.VirtualMachine) { vm.Processor.Cores = 3 },
 		".processor.model":      func(vm *ashlarv1.VirtualMachine) { vm.Processor.Model = "486" },
+		".balloon_bytes":        func(vm *ashlarv1.VirtualMachine) { vm.BalloonBytes = 1 << 40 },
 		".processor.halt_poll": func(vm *ashlarv1.VirtualMachine) {
 			vm.Processor.HaltPoll = durationpb.New(11 * time.Millisecond)
 		},
@@ -282,7 +283,7 @@ func TestValidateAsCore(t *testing.T) {
 		change(vm)
 		_, err := g.validate(&ashlarv1.CreateVirtualMachineRequest{VirtualMachineId: "demo", VirtualMachine: vm}, host)
 		got := refuse.Sentence(err) // of the kernel, which does not exist, too
-		for _, f := range []string{".boot.cmdline", ".memory_bytes", ".memory_backing.pages", ".processor", ".processor.model", ".processor.halt_poll"} {
+		for _, f := range []string{".boot.cmdline", ".memory_bytes", ".memory_backing.pages", ".balloon_bytes", ".processor", ".processor.model", ".processor.halt_poll"} {
 			if want := f == field; strings.Contains(got, "virtual_machine"+f+": ") != want {
 				t.Errorf("with a wrong %q: %s", field, got)
 			}

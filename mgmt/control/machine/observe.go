@@ -248,7 +248,7 @@ func (m *Machine) proto() *ashlarv1.VirtualMachine {
 // describe is the recorded part of a machine.
 func describe(rec store.VM) *ashlarv1.VirtualMachine {
 	p := &ashlarv1.VirtualMachine{
-		Name: Prefix + rec.ID, Uid: rec.UID, Cpus: rec.CPUs, MemoryBytes: rec.MemoryBytes,
+		Name: Prefix + rec.ID, Uid: rec.UID, Cpus: rec.CPUs, MemoryBytes: rec.MemoryBytes, BalloonBytes: rec.BalloonBytes,
 		Boot:       &ashlarv1.Boot{Kernel: image.Prefix + rec.Kernel, Cmdline: rec.Cmdline},
 		CreateTime: timestamppb.New(rec.CreateTime),
 	}

@@ -246,8 +246,12 @@ func (m *Machine) boot(ctx context.Context) error {
 			failed = !m.alive() && !other.IsZero() && !m.seen.Started.Equal(other)
 			return m.seen.State != hostcall.Starting
 		})
-		if err != nil || !failed {
+		if err != nil {
 			return err
+		}
+		if !failed {
+			m.balloonAnew(int64(call.Guest.BalloonBytes))
+			return nil
 		}
 		// Whoever asked for that start has been told why it failed: ask again to hear it.
 	}
@@ -274,7 +278,7 @@ func (m *Machine) startCall() (hostcall.Call, error) {
 	m.mu.Lock()
 	rec := m.rec
 	m.mu.Unlock()
-	guest := &hostcall.Guest{Name: rec.ID, VCPUs: int(rec.CPUs), CPU: rec.CPU, MemoryBytes: uint64(rec.MemoryBytes), Backing: rec.Backing, Cmdline: rec.Cmdline}
+	guest := &hostcall.Guest{Name: rec.ID, VCPUs: int(rec.CPUs), CPU: rec.CPU, MemoryBytes: uint64(rec.MemoryBytes), Backing: rec.Backing, BalloonBytes: uint64(rec.BalloonBytes), Cmdline: rec.Cmdline}
 	var err error
 	if guest.Kernel, err = m.imageUID("boot.kernel", rec.Kernel); err != nil {
 		return hostcall.Call{}, err

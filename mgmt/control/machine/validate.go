@@ -57,10 +57,11 @@ func (g *Manager) validate(req *ashlarv1.CreateVirtualMachineRequest, host *host
 	}
 	rec := store.VM{
 		ID: req.VirtualMachineId, UID: newUID(), Phase: store.Creating, CreateTime: time.Now(),
-		CPUs: vm.Cpus, MemoryBytes: vm.MemoryBytes,
+		CPUs: vm.Cpus, MemoryBytes: vm.MemoryBytes, BalloonBytes: vm.BalloonBytes,
 	}
 	c.size(vm, host)
 	c.backing(vm, &rec)
+	c.balloon(vm)
 	c.processor(vm, &rec)
 	c.boot(vm.Boot, &rec)
 	c.disks(vm.Disks, &rec)
@@ -108,6 +109,29 @@ func (c *checker) backing(vm *ashlarv1.VirtualMachine, rec *store.VM) {
 	if n := int64(kind.PoolSize()); n > pageSize && vm.MemoryBytes%pageSize == 0 && vm.MemoryBytes%n != 0 {
 		c.bad(".memory_bytes", "is %d: on pages of %s a multiple of %d", vm.MemoryBytes, kind, n)
 	}
+}
+
+// balloon checks how much memory is asked for, where the memory itself is right.
+func (c *checker) balloon(vm *ashlarv1.VirtualMachine) {
+	if vm.MemoryBytes < minMemory {
+		return
+	}
+	if wrong := balloonWrong(vm.BalloonBytes, vm.MemoryBytes); wrong != "" {
+		c.bad(".balloon_bytes", "%s", wrong)
+	}
+}
+
+// balloonWrong says what is wrong with a balloon for a machine with that much memory.
+func balloonWrong(balloon, memory int64) string {
+	const unit = 4096
+	most := memory - protocol.BalloonLeaves
+	switch {
+	case balloon < 0 || balloon > most:
+		return fmt.Sprintf("is %d: 0 to %d (memory_bytes less 32 MiB)", balloon, most)
+	case balloon%unit != 0:
+		return fmt.Sprintf("is %d: a multiple of %d", balloon, unit)
+	}
+	return ""
 }
 
 // processor checks what is asked of the processors.

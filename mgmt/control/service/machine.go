@@ -130,6 +130,16 @@ func (s machineService) GetVirtualMachineCounters(ctx context.Context, req *conn
 	return response(s.Machines.Counters(ctx, req.Msg.Name))
 }
 
+// SetVirtualMachineBalloon implements VirtualMachineService.
+func (s machineService) SetVirtualMachineBalloon(ctx context.Context, req *connect.Request[ashlarv1.SetVirtualMachineBalloonRequest]) (*connect.Response[ashlarv1.VirtualMachine], error) {
+	return response(s.Machines.SetBalloon(ctx, machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag}, req.Msg.BalloonBytes))
+}
+
+// GetVirtualMachineBalloon implements VirtualMachineService.
+func (s machineService) GetVirtualMachineBalloon(ctx context.Context, req *connect.Request[ashlarv1.GetVirtualMachineBalloonRequest]) (*connect.Response[ashlarv1.VirtualMachineBalloon], error) {
+	return response(s.Machines.Balloon(ctx, req.Msg.Name))
+}
+
 func begun(op *operation.Op, err error) (*connect.Response[ashlarv1.Operation], error) {
 	if err != nil {
 		return nil, err

@@ -39,13 +39,15 @@ type VM struct {
 	CPU         *protocol.CPU `json:"cpu,omitempty"`
 	MemoryBytes int64         `json:"memoryBytes"`
 	// Backing says what the memory is made of; nil where nothing was asked for.
-	Backing    *protocol.Backing `json:"backing,omitempty"`
-	Kernel     string            `json:"kernel"`
-	Initramfs  string            `json:"initramfs,omitempty"`
-	Cmdline    string            `json:"cmdline,omitempty"`
-	Disks      []Disk            `json:"disks,omitempty"`
-	NICs       []NIC             `json:"nics,omitempty"`
-	CreateTime time.Time         `json:"createTime"`
+	Backing *protocol.Backing `json:"backing,omitempty"`
+	// BalloonBytes is how much of that it is asked to give back.
+	BalloonBytes int64     `json:"balloonBytes,omitempty"`
+	Kernel       string    `json:"kernel"`
+	Initramfs    string    `json:"initramfs,omitempty"`
+	Cmdline      string    `json:"cmdline,omitempty"`
+	Disks        []Disk    `json:"disks,omitempty"`
+	NICs         []NIC     `json:"nics,omitempty"`
+	CreateTime   time.Time `json:"createTime"`
 	// DesiredRunning is whether the host is to keep it running.
 	DesiredRunning bool `json:"desiredRunning,omitempty"`
 	// StopNote is what control has to say about why it does not run, where core

@@ -41,6 +41,12 @@ func newClient(path string) *client {
 // call makes one request, with files beside it, and waits for its answer. What
 // an answer brings is the caller's; only that to Console brings anything.
 func (c *client) call(ctx context.Context, method protocol.Method, spec *protocol.Spec, files []*os.File) (protocol.Response, []*os.File, error) {
+	return c.request(ctx, protocol.Request{Method: method, Spec: spec}, files)
+}
+
+// request is call with all of a request but its ID.
+func (c *client) request(ctx context.Context, r protocol.Request, files []*os.File) (protocol.Response, []*os.File, error) {
+	method := r.Method
 	got := make(chan answer, 1)
 	conn, id, err := c.register(got)
 	if err != nil {
@@ -48,7 +54,8 @@ func (c *client) call(ctx context.Context, method protocol.Method, spec *protoco
 	}
 	// A VMM that does not read would keep Send waiting: end the connection then.
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	err = conn.Send(protocol.Request{ID: id, Method: method, Spec: spec}, files...)
+	r.ID = id
+	err = conn.Send(r, files...)
 	stop()
 	if err != nil {
 		c.forget(id)

@@ -63,6 +63,15 @@ func TestPause(t *testing.T) {
 	if _, err := b.Counters(t.Context(), guest); err != nil {
 		t.Errorf("Counters of a paused guest: %v", err)
 	}
+	if err := b.SetBalloon(t.Context(), guest, -4096); code(err) != hostcall.InvalidArgument {
+		t.Errorf("SetBalloon to less than nothing: %v", err)
+	}
+	if err := b.SetBalloon(t.Context(), guest, 1<<20); err != nil {
+		t.Errorf("SetBalloon of a paused guest: %v", err)
+	}
+	if got, err := b.Balloon(t.Context(), guest); err != nil || got.TargetBytes != 1<<20 {
+		t.Errorf("Balloon = %+v, %v", got, err)
+	}
 	b.letGo(t, guest)
 	if s := b.status(t, guest); s.State != hostcall.Paused {
 		t.Errorf("adopted as %+v, want paused", s)

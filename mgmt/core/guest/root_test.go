@@ -52,7 +52,7 @@ func peer() int {
 		return 1
 	}
 	result := os.NewFile(protocol.ResultFD, "result")
-	name, paused := "", false
+	name, paused, balloon := "", false, protocol.Balloon{}
 	for {
 		u, err := l.(*net.UnixListener).AcceptUnix()
 		if err != nil {
@@ -98,6 +98,10 @@ func peer() int {
 				}
 			case protocol.NMI:
 				fmt.Fprintln(os.Stderr, "NMI")
+			case protocol.SetBalloon:
+				balloon.TargetBytes = r.BalloonBytes
+			case protocol.BalloonMethod:
+				out.Balloon = &balloon
 			case protocol.CountersMethod:
 				out.Counters = counters(name)
 			case protocol.ResetMethod:

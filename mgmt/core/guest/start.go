@@ -45,6 +45,8 @@ func (m *Manager) check(g *hostcall.Guest) error {
 		return invalid("cpu.haltPollNs", "The host polls for at most %d ns, not %d.", protocol.HaltPollLimit, *g.CPU.HaltPollNs)
 	case g.MemoryBytes < memoryMin || g.MemoryBytes > memoryMax || g.MemoryBytes%memoryUnit != 0:
 		return invalid("memoryBytes", "A guest has a multiple of 2 MiB of memory, 32 MiB to 1 TiB, not %d bytes.", g.MemoryBytes)
+	case !balloonFits(g.BalloonBytes, g.MemoryBytes):
+		return invalid("balloonBytes", "%s", balloonRule(g.MemoryBytes))
 	case len(g.Disks) > folder.MaxDisks:
 		return invalid("disks", "A guest has at most %d disks, not %d.", folder.MaxDisks, len(g.Disks))
 	case len(g.Cmdline) > maxCmdline || !printable(g.Cmdline):

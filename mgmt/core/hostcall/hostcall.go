@@ -56,6 +56,11 @@ const (
 	GuestNMI Method = "guest-nmi"
 	// GuestCounters reads ID and fills Counters, of a guest that runs or is paused.
 	GuestCounters Method = "guest-counters"
+	// GuestSetBalloon reads ID and Size: asks a guest that runs or is paused to give back
+	// so many bytes of its memory. It answers before the guest does.
+	GuestSetBalloon Method = "guest-set-balloon"
+	// GuestBalloon reads ID and fills Balloon, of a guest that runs or is paused.
+	GuestBalloon Method = "guest-balloon"
 	// GuestKill reads ID: ends the VMM; answers when it is gone and cleaned up.
 	GuestKill Method = "guest-kill"
 	// GuestDelete reads ID: removes folder and disks of a guest that does not run.
@@ -91,6 +96,8 @@ type Message struct {
 	Event  *Event        `json:"event,omitempty"`
 	// Counters answers GuestCounters.
 	Counters *Counters `json:"counters,omitempty"`
+	// Balloon answers GuestBalloon.
+	Balloon *protocol.Balloon `json:"balloon,omitempty"`
 }
 
 // A Code says what kind of Error it is; the names are gRPC's.
@@ -133,10 +140,13 @@ type Guest struct {
 	CPU         *protocol.CPU `json:"cpu,omitempty"`
 	MemoryBytes uint64        `json:"memoryBytes"`
 	// Backing says what the memory is made of; optional.
-	Backing   *protocol.Backing `json:"backing,omitempty"`
-	Kernel    string            `json:"kernel"`              // image
-	Initramfs string            `json:"initramfs,omitempty"` // image
-	Cmdline   string            `json:"cmdline,omitempty"`
+	Backing *protocol.Backing `json:"backing,omitempty"`
+	// BalloonBytes is what it is asked to give back of that: a multiple of 4096, at
+	// least protocol.BalloonLeaves less.
+	BalloonBytes uint64 `json:"balloonBytes,omitempty"`
+	Kernel       string `json:"kernel"`              // image
+	Initramfs    string `json:"initramfs,omitempty"` // image
+	Cmdline      string `json:"cmdline,omitempty"`
 	// Disks is how many bytes each disk that GuestCreate made has at least: a
 	// guest with fewer or smaller ones is not started.
 	Disks []int64 `json:"disks,omitempty"`

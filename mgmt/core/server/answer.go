@@ -30,6 +30,8 @@ var methods = map[hostcall.Method]method{
 	hostcall.GuestReset:       {id: true, do: guestReset},
 	hostcall.GuestNMI:         {id: true, do: guestNMI},
 	hostcall.GuestCounters:    {id: true, do: guestCounters},
+	hostcall.GuestSetBalloon:  {id: true, do: guestSetBalloon},
+	hostcall.GuestBalloon:     {id: true, do: guestBalloon},
 	hostcall.GuestKill:        {id: true, do: guestKill},
 	hostcall.GuestDelete:      {id: true, do: guestDelete},
 	hostcall.GuestList:        {do: guestList},
@@ -165,6 +167,19 @@ func guestCounters(ctx context.Context, s *Server, c *hostcall.Call, m *hostcall
 		return nil, err
 	}
 	m.Counters = &counters
+	return nil, nil
+}
+
+func guestSetBalloon(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return nil, s.Guests.SetBalloon(ctx, c.ID, c.Size)
+}
+
+func guestBalloon(ctx context.Context, s *Server, c *hostcall.Call, m *hostcall.Message) (*os.File, error) {
+	balloon, err := s.Guests.Balloon(ctx, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	m.Balloon = &balloon
 	return nil, nil
 }
 

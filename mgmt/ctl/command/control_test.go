@@ -190,6 +190,18 @@ func TestAgainstControl(t *testing.T) {
 		t.Errorf("vm logs:\n%s", out)
 	}
 	d.fails(6, "", "vm", "delete", "demo")
+	d.fails(2, `SIZE \(balloon_bytes\)`, "vm", "balloon", "demo", "1GiB")
+	d.fails(2, "SIZE", "vm", "balloon", "demo", "much")
+	if out := d.ok("vm", "balloon", "demo", "64MiB"); out != "demo is to give back 64MiB\n" {
+		t.Errorf("vm balloon: %q", out)
+	}
+	d.core.Give(uid, 32<<20, map[string]uint64{"free_bytes": 16 << 20, "major_faults": 7}, time.Now())
+	if out := d.ok("vm", "balloon", "demo"); !regexp.MustCompile(`(?s)Asked for: +64MiB\nGiven back: +32MiB\n.*free_bytes: +16MiB\n +major_faults: +7\n`).MatchString(out) {
+		t.Errorf("vm balloon:\n%s", out)
+	}
+	if out := d.ok("vm", "balloon", "demo", "-o", "json"); !strings.Contains(out, `"33554432"`) {
+		t.Errorf("vm balloon -o json:\n%s", out)
+	}
 	d.ok("vm", "nmi", "demo")
 	d.ok("vm", "pause", "demo")
 	d.ok("vm", "wait", "demo", "--for", "paused", "--timeout", "20s")

@@ -77,7 +77,7 @@ func TestExamplesAreRight(t *testing.T) {
 
 func TestReadingCommandsHaveFormats(t *testing.T) {
 	for _, path := range []string{
-		"host get", "image list", "image get", "vm list", "vm get", "vm stats", "operation list", "operation get", "watch",
+		"host get", "image list", "image get", "vm list", "vm get", "vm stats", "vm balloon", "operation list", "operation get", "watch",
 		"context list", "context show", "version",
 	} {
 		cmd, _, err := tree(t).Find(strings.Fields(path))
@@ -111,6 +111,8 @@ func TestCompletion(t *testing.T) {
 		{"vm resume ", []string{"demo\trunning"}},
 		{"vm reset ", []string{"demo\trunning"}},
 		{"vm nmi ", []string{"demo\trunning"}},
+		{"vm balloon ", []string{"demo\trunning"}},
+		{"vm balloon demo ", nil},
 		{"vm stats ", []string{"demo\trunning"}},
 		{"vm stats demo ", nil},
 		{"operation wait ", []string{"1\tstart virtualMachines/demo"}},

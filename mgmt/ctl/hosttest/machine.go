@@ -179,6 +179,36 @@ func (h *Host) GetVirtualMachineCounters(_ context.Context, req *connect.Request
 	return connect.NewResponse(c), nil
 }
 
+// SetVirtualMachineBalloon notes the size, which a guest that runs gives back at once.
+func (h *Host) SetVirtualMachineBalloon(_ context.Context, req *connect.Request[ashlarv1.SetVirtualMachineBalloonRequest]) (*connect.Response[ashlarv1.VirtualMachine], error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g, err := h.guest(req.Msg.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if n := req.Msg.GetBalloonBytes(); n < 0 || n > g.vm.GetMemoryBytes()-32<<20 {
+		return nil, violation("balloon_bytes", "is too much")
+	}
+	g.vm.BalloonBytes = req.Msg.GetBalloonBytes()
+	h.touch()
+	return reply(g.vm), nil
+}
+
+// GetVirtualMachineBalloon returns what was asked for as given.
+func (h *Host) GetVirtualMachineBalloon(_ context.Context, req *connect.Request[ashlarv1.GetVirtualMachineBalloonRequest]) (*connect.Response[ashlarv1.VirtualMachineBalloon], error) {
+	if err := h.in(req.Msg.GetName(), ashlarv1.VirtualMachine_STATE_RUNNING, ashlarv1.VirtualMachine_STATE_PAUSED); err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := h.vms[req.Msg.GetName()].vm.GetBalloonBytes()
+	return connect.NewResponse(&ashlarv1.VirtualMachineBalloon{
+		Name: req.Msg.GetName(), TargetBytes: n, ActualBytes: n,
+		Statistics: map[string]int64{"free_bytes": 48 << 20, "major_faults": 3}, StatisticsTime: timestamppb.New(Time),
+	}), nil
+}
+
 // in refuses where the guest is in none of these states.
 func (h *Host) in(name string, states ...ashlarv1.VirtualMachine_State) error {
 	h.mu.Lock()

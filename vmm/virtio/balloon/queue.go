@@ -25,7 +25,7 @@ const (
 	numberSize = 4 // bytes of a page number
 	// batch is how many page numbers are taken at once: what a driver sends in one
 	// chain, as a rule.
-	batch = 1024
+	batch = 256
 	// piece is how many bytes are removed at once: a device that is to stop does not
 	// wait for more.
 	piece = 64 << 20

@@ -254,6 +254,9 @@ type VirtualMachine struct {
 	// What of the host's the memory is made of; without it, of pages that the host takes
 	// when the guest first touches them.
 	MemoryBacking *MemoryBacking `protobuf:"bytes,16,opt,name=memory_backing,json=memoryBacking,proto3" json:"memory_backing,omitempty"`
+	// How much of its memory it is asked to give back: a multiple of 4096, at most
+	// memory_bytes less 32 MiB. SetVirtualMachineBalloon changes it.
+	BalloonBytes  int64 `protobuf:"varint,17,opt,name=balloon_bytes,json=balloonBytes,proto3" json:"balloon_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -398,6 +401,13 @@ func (x *VirtualMachine) GetMemoryBacking() *MemoryBacking {
 		return x.MemoryBacking
 	}
 	return nil
+}
+
+func (x *VirtualMachine) GetBalloonBytes() int64 {
+	if x != nil {
+		return x.BalloonBytes
+	}
+	return 0
 }
 
 // Boot is a Linux kernel and what it is given.
@@ -1506,7 +1516,7 @@ type VirtualMachineCounters struct {
 	// When they were read.
 	ReadTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=read_time,json=readTime,proto3" json:"read_time,omitempty"`
 	// Counters of devices, as DEVICE.COUNTER. Devices are `diskN` and `nicN` in the
-	// order of the virtual machine's, `console` and `entropy`.
+	// order of the virtual machine's, `console`, `entropy` and `balloon`.
 	//
 	// Of each device: `kicks`, how often the guest has woken its thread on the host,
 	// several that come together counted once; `interrupts`, how often that thread has
@@ -1523,6 +1533,11 @@ type VirtualMachineCounters struct {
 	//
 	// Of the console: the bytes `printed_bytes`, `typed_bytes`; `output_errors`. Of
 	// entropy: `requests` and `bytes`.
+	//
+	// Of `balloon`: the bytes of pages `inflated_bytes`, given back to the host,
+	// `deflated_bytes`, taken again, and `reported_bytes`, which the guest had free for
+	// the moment; `failures`, runs of pages that the host could not take; `polls`,
+	// questions for statistics.
 	Devices map[string]int64 `protobuf:"bytes,4,rep,name=devices,proto3" json:"devices,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Counters of the virtual processors, in the order of their numbers.
 	Cpus          []*VirtualCpuCounters `protobuf:"bytes,5,rep,name=cpus,proto3" json:"cpus,omitempty"`
@@ -1650,6 +1665,204 @@ func (x *VirtualCpuCounters) GetCounters() map[string]int64 {
 	return nil
 }
 
+// SetVirtualMachineBalloonRequest names one.
+type SetVirtualMachineBalloonRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag  string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// How much memory it is to give back in all, as VirtualMachine.balloon_bytes; 0 gives
+	// it all of its memory again.
+	BalloonBytes  int64 `protobuf:"varint,3,opt,name=balloon_bytes,json=balloonBytes,proto3" json:"balloon_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetVirtualMachineBalloonRequest) Reset() {
+	*x = SetVirtualMachineBalloonRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetVirtualMachineBalloonRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetVirtualMachineBalloonRequest) ProtoMessage() {}
+
+func (x *SetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetVirtualMachineBalloonRequest.ProtoReflect.Descriptor instead.
+func (*SetVirtualMachineBalloonRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SetVirtualMachineBalloonRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetVirtualMachineBalloonRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *SetVirtualMachineBalloonRequest) GetBalloonBytes() int64 {
+	if x != nil {
+		return x.BalloonBytes
+	}
+	return 0
+}
+
+// GetVirtualMachineBalloonRequest names one.
+type GetVirtualMachineBalloonRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetVirtualMachineBalloonRequest) Reset() {
+	*x = GetVirtualMachineBalloonRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetVirtualMachineBalloonRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetVirtualMachineBalloonRequest) ProtoMessage() {}
+
+func (x *GetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetVirtualMachineBalloonRequest.ProtoReflect.Descriptor instead.
+func (*GetVirtualMachineBalloonRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *GetVirtualMachineBalloonRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// VirtualMachineBalloon is memory that a virtual machine gives back to the host for the
+// time being.
+type VirtualMachineBalloon struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `virtualMachines/ID`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it is asked for.
+	TargetBytes int64 `protobuf:"varint,2,opt,name=target_bytes,json=targetBytes,proto3" json:"target_bytes,omitempty"`
+	// What it has given, as it says. 0 after a reset, until its driver is there again.
+	ActualBytes int64 `protobuf:"varint,3,opt,name=actual_bytes,json=actualBytes,proto3" json:"actual_bytes,omitempty"`
+	// What the guest says of its memory (VIRTIO 1.2 section 5.5.6.4); what is missing is
+	// not known. It is asked when this is, at most once a second.
+	//
+	// The bytes `free_bytes`, `available_bytes` (without swapping), `total_bytes`,
+	// `cache_bytes`, and since its start `swap_in_bytes`, `swap_out_bytes`; the
+	// numbers `major_faults`, `minor_faults`, `hugetlb_allocations`, `hugetlb_failures`,
+	// `oom_kills`, `alloc_stalls`, `async_scans`, `direct_scans`, `async_reclaims`,
+	// `direct_reclaims`.
+	Statistics map[string]int64 `protobuf:"bytes,4,rep,name=statistics,proto3" json:"statistics,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// When it said so; missing where it has not.
+	StatisticsTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=statistics_time,json=statisticsTime,proto3" json:"statistics_time,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *VirtualMachineBalloon) Reset() {
+	*x = VirtualMachineBalloon{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VirtualMachineBalloon) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VirtualMachineBalloon) ProtoMessage() {}
+
+func (x *VirtualMachineBalloon) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VirtualMachineBalloon.ProtoReflect.Descriptor instead.
+func (*VirtualMachineBalloon) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *VirtualMachineBalloon) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *VirtualMachineBalloon) GetTargetBytes() int64 {
+	if x != nil {
+		return x.TargetBytes
+	}
+	return 0
+}
+
+func (x *VirtualMachineBalloon) GetActualBytes() int64 {
+	if x != nil {
+		return x.ActualBytes
+	}
+	return 0
+}
+
+func (x *VirtualMachineBalloon) GetStatistics() map[string]int64 {
+	if x != nil {
+		return x.Statistics
+	}
+	return nil
+}
+
+func (x *VirtualMachineBalloon) GetStatisticsTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StatisticsTime
+	}
+	return nil
+}
+
 // ConsoleRequest is what a viewer sends.
 type ConsoleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1667,7 +1880,7 @@ type ConsoleRequest struct {
 
 func (x *ConsoleRequest) Reset() {
 	*x = ConsoleRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1679,7 +1892,7 @@ func (x *ConsoleRequest) String() string {
 func (*ConsoleRequest) ProtoMessage() {}
 
 func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1692,7 +1905,7 @@ func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{21}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ConsoleRequest) GetName() string {
@@ -1735,7 +1948,7 @@ type ConsoleResponse struct {
 
 func (x *ConsoleResponse) Reset() {
 	*x = ConsoleResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +1960,7 @@ func (x *ConsoleResponse) String() string {
 func (*ConsoleResponse) ProtoMessage() {}
 
 func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +1973,7 @@ func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{22}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ConsoleResponse) GetOutput() []byte {
@@ -1787,7 +2000,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1799,7 +2012,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1812,7 +2025,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{23}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReadLogRequest) GetName() string {
@@ -1832,7 +2045,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +2057,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +2070,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{24}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReadLogResponse) GetData() []byte {
@@ -1871,7 +2084,7 @@ var File_ashlar_v1_virtual_machine_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\b\n" +
+	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\t\n" +
 	"\x0eVirtualMachine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -1892,7 +2105,8 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"start_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12\x12\n" +
 	"\x04etag\x18\x0e \x01(\tR\x04etag\x122\n" +
 	"\tprocessor\x18\x0f \x01(\v2\x14.ashlar.v1.ProcessorR\tprocessor\x12?\n" +
-	"\x0ememory_backing\x18\x10 \x01(\v2\x18.ashlar.v1.MemoryBackingR\rmemoryBacking\"\x92\x01\n" +
+	"\x0ememory_backing\x18\x10 \x01(\v2\x18.ashlar.v1.MemoryBackingR\rmemoryBacking\x12#\n" +
+	"\rballoon_bytes\x18\x11 \x01(\x03R\fballoonBytes\"\x92\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_STOPPED\x10\x01\x12\x12\n" +
@@ -2013,6 +2227,23 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\bcounters\x18\x01 \x03(\v2+.ashlar.v1.VirtualCpuCounters.CountersEntryR\bcounters\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"n\n" +
+	"\x1fSetVirtualMachineBalloonRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12#\n" +
+	"\rballoon_bytes\x18\x03 \x01(\x03R\fballoonBytes\"5\n" +
+	"\x1fGetVirtualMachineBalloonRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xc7\x02\n" +
+	"\x15VirtualMachineBalloon\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
+	"\ftarget_bytes\x18\x02 \x01(\x03R\vtargetBytes\x12!\n" +
+	"\factual_bytes\x18\x03 \x01(\x03R\vactualBytes\x12P\n" +
+	"\n" +
+	"statistics\x18\x04 \x03(\v20.ashlar.v1.VirtualMachineBalloon.StatisticsEntryR\n" +
+	"statistics\x12C\n" +
+	"\x0fstatistics_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x0estatisticsTime\x1a=\n" +
+	"\x0fStatisticsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"o\n" +
 	"\x0eConsoleRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
@@ -2025,7 +2256,8 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x0eReadLogRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"%\n" +
 	"\x0fReadLogResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\x8a\t\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xd7\n" +
+	"\n" +
 	"\x15VirtualMachineService\x12Y\n" +
 	"\x14CreateVirtualMachine\x12&.ashlar.v1.CreateVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12S\n" +
 	"\x11GetVirtualMachine\x12#.ashlar.v1.GetVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12d\n" +
@@ -2037,7 +2269,9 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x14ResumeVirtualMachine\x12&.ashlar.v1.ResumeVirtualMachineRequest\x1a\x14.ashlar.v1.Operation\x12R\n" +
 	"\x13ResetVirtualMachine\x12%.ashlar.v1.ResetVirtualMachineRequest\x1a\x14.ashlar.v1.Operation\x12j\n" +
 	"\x15SendVirtualMachineNmi\x12'.ashlar.v1.SendVirtualMachineNmiRequest\x1a(.ashlar.v1.SendVirtualMachineNmiResponse\x12k\n" +
-	"\x19GetVirtualMachineCounters\x12+.ashlar.v1.GetVirtualMachineCountersRequest\x1a!.ashlar.v1.VirtualMachineCounters\x12D\n" +
+	"\x19GetVirtualMachineCounters\x12+.ashlar.v1.GetVirtualMachineCountersRequest\x1a!.ashlar.v1.VirtualMachineCounters\x12a\n" +
+	"\x18SetVirtualMachineBalloon\x12*.ashlar.v1.SetVirtualMachineBalloonRequest\x1a\x19.ashlar.v1.VirtualMachine\x12h\n" +
+	"\x18GetVirtualMachineBalloon\x12*.ashlar.v1.GetVirtualMachineBalloonRequest\x1a .ashlar.v1.VirtualMachineBalloon\x12D\n" +
 	"\aConsole\x12\x19.ashlar.v1.ConsoleRequest\x1a\x1a.ashlar.v1.ConsoleResponse(\x010\x01\x12B\n" +
 	"\aReadLog\x12\x19.ashlar.v1.ReadLogRequest\x1a\x1a.ashlar.v1.ReadLogResponse0\x01B9Z7github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1;ashlarv1b\x06proto3"
 
@@ -2054,7 +2288,7 @@ func file_ashlar_v1_virtual_machine_proto_rawDescGZIP() []byte {
 }
 
 var file_ashlar_v1_virtual_machine_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
 	(VirtualMachine_State)(0),                // 0: ashlar.v1.VirtualMachine.State
 	(VirtualMachine_StopReason)(0),           // 1: ashlar.v1.VirtualMachine.StopReason
@@ -2080,15 +2314,19 @@ var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
 	(*GetVirtualMachineCountersRequest)(nil), // 21: ashlar.v1.GetVirtualMachineCountersRequest
 	(*VirtualMachineCounters)(nil),           // 22: ashlar.v1.VirtualMachineCounters
 	(*VirtualCpuCounters)(nil),               // 23: ashlar.v1.VirtualCpuCounters
-	(*ConsoleRequest)(nil),                   // 24: ashlar.v1.ConsoleRequest
-	(*ConsoleResponse)(nil),                  // 25: ashlar.v1.ConsoleResponse
-	(*ReadLogRequest)(nil),                   // 26: ashlar.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),                  // 27: ashlar.v1.ReadLogResponse
-	nil,                                      // 28: ashlar.v1.VirtualMachineCounters.DevicesEntry
-	nil,                                      // 29: ashlar.v1.VirtualCpuCounters.CountersEntry
-	(*timestamppb.Timestamp)(nil),            // 30: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),              // 31: google.protobuf.Duration
-	(*Operation)(nil),                        // 32: ashlar.v1.Operation
+	(*SetVirtualMachineBalloonRequest)(nil),  // 24: ashlar.v1.SetVirtualMachineBalloonRequest
+	(*GetVirtualMachineBalloonRequest)(nil),  // 25: ashlar.v1.GetVirtualMachineBalloonRequest
+	(*VirtualMachineBalloon)(nil),            // 26: ashlar.v1.VirtualMachineBalloon
+	(*ConsoleRequest)(nil),                   // 27: ashlar.v1.ConsoleRequest
+	(*ConsoleResponse)(nil),                  // 28: ashlar.v1.ConsoleResponse
+	(*ReadLogRequest)(nil),                   // 29: ashlar.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),                  // 30: ashlar.v1.ReadLogResponse
+	nil,                                      // 31: ashlar.v1.VirtualMachineCounters.DevicesEntry
+	nil,                                      // 32: ashlar.v1.VirtualCpuCounters.CountersEntry
+	nil,                                      // 33: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	(*timestamppb.Timestamp)(nil),            // 34: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),              // 35: google.protobuf.Duration
+	(*Operation)(nil),                        // 36: ashlar.v1.Operation
 }
 var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	4,  // 0: ashlar.v1.VirtualMachine.boot:type_name -> ashlar.v1.Boot
@@ -2096,52 +2334,58 @@ var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	8,  // 2: ashlar.v1.VirtualMachine.network_interfaces:type_name -> ashlar.v1.NetworkInterface
 	0,  // 3: ashlar.v1.VirtualMachine.state:type_name -> ashlar.v1.VirtualMachine.State
 	1,  // 4: ashlar.v1.VirtualMachine.stop_reason:type_name -> ashlar.v1.VirtualMachine.StopReason
-	30, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
-	30, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
+	34, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
+	34, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
 	5,  // 7: ashlar.v1.VirtualMachine.processor:type_name -> ashlar.v1.Processor
 	6,  // 8: ashlar.v1.VirtualMachine.memory_backing:type_name -> ashlar.v1.MemoryBacking
-	31, // 9: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
+	35, // 9: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
 	2,  // 10: ashlar.v1.MemoryBacking.pages:type_name -> ashlar.v1.MemoryBacking.Pages
 	3,  // 11: ashlar.v1.CreateVirtualMachineRequest.virtual_machine:type_name -> ashlar.v1.VirtualMachine
 	3,  // 12: ashlar.v1.ListVirtualMachinesResponse.virtual_machines:type_name -> ashlar.v1.VirtualMachine
-	31, // 13: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
-	30, // 14: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
-	30, // 15: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
-	28, // 16: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
+	35, // 13: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	34, // 14: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
+	34, // 15: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
+	31, // 16: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
 	23, // 17: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
-	29, // 18: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
-	3,  // 19: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
-	9,  // 20: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
-	10, // 21: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
-	11, // 22: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
-	13, // 23: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
-	14, // 24: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
-	15, // 25: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
-	16, // 26: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
-	17, // 27: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
-	18, // 28: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
-	19, // 29: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
-	21, // 30: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
-	24, // 31: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
-	26, // 32: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
-	3,  // 33: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	3,  // 34: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	12, // 35: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
-	32, // 36: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
-	32, // 37: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
-	32, // 38: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
-	32, // 39: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
-	32, // 40: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
-	32, // 41: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
-	20, // 42: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
-	22, // 43: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
-	25, // 44: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
-	27, // 45: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
-	33, // [33:46] is the sub-list for method output_type
-	20, // [20:33] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	32, // 18: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
+	33, // 19: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	34, // 20: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
+	3,  // 21: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
+	9,  // 22: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
+	10, // 23: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
+	11, // 24: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
+	13, // 25: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
+	14, // 26: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
+	15, // 27: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
+	16, // 28: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
+	17, // 29: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
+	18, // 30: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
+	19, // 31: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
+	21, // 32: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
+	24, // 33: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
+	25, // 34: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
+	27, // 35: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
+	29, // 36: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
+	3,  // 37: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	3,  // 38: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	12, // 39: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
+	36, // 40: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
+	36, // 41: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
+	36, // 42: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
+	36, // 43: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
+	36, // 44: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
+	36, // 45: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
+	20, // 46: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
+	22, // 47: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
+	3,  // 48: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
+	26, // 49: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
+	28, // 50: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
+	30, // 51: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
+	37, // [37:52] is the sub-list for method output_type
+	22, // [22:37] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_ashlar_v1_virtual_machine_proto_init() }
@@ -2156,7 +2400,7 @@ func file_ashlar_v1_virtual_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ashlar_v1_virtual_machine_proto_rawDesc), len(file_ashlar_v1_virtual_machine_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   27,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

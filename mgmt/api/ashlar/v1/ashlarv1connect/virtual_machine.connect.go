@@ -66,6 +66,12 @@ const (
 	// VirtualMachineServiceGetVirtualMachineCountersProcedure is the fully-qualified name of the
 	// VirtualMachineService's GetVirtualMachineCounters RPC.
 	VirtualMachineServiceGetVirtualMachineCountersProcedure = "/ashlar.v1.VirtualMachineService/GetVirtualMachineCounters"
+	// VirtualMachineServiceSetVirtualMachineBalloonProcedure is the fully-qualified name of the
+	// VirtualMachineService's SetVirtualMachineBalloon RPC.
+	VirtualMachineServiceSetVirtualMachineBalloonProcedure = "/ashlar.v1.VirtualMachineService/SetVirtualMachineBalloon"
+	// VirtualMachineServiceGetVirtualMachineBalloonProcedure is the fully-qualified name of the
+	// VirtualMachineService's GetVirtualMachineBalloon RPC.
+	VirtualMachineServiceGetVirtualMachineBalloonProcedure = "/ashlar.v1.VirtualMachineService/GetVirtualMachineBalloon"
 	// VirtualMachineServiceConsoleProcedure is the fully-qualified name of the VirtualMachineService's
 	// Console RPC.
 	VirtualMachineServiceConsoleProcedure = "/ashlar.v1.VirtualMachineService/Console"
@@ -112,6 +118,16 @@ type VirtualMachineServiceClient interface {
 	// GetVirtualMachineCounters returns what a virtual machine that is running or paused
 	// has done since it was started. The guest does not notice.
 	GetVirtualMachineCounters(context.Context, *connect.Request[v1.GetVirtualMachineCountersRequest]) (*connect.Response[v1.VirtualMachineCounters], error)
+	// SetVirtualMachineBalloon asks a virtual machine to give a part of its memory back to
+	// the host (a virtio balloon), or to take back what it has given beyond that. The
+	// guest does so when and as far as it can, and needs a driver for it;
+	// GetVirtualMachineBalloon tells how far it is. The size holds until it is set again,
+	// also over resets and starts; a stopped virtual machine begins with it. The same
+	// request again changes nothing.
+	SetVirtualMachineBalloon(context.Context, *connect.Request[v1.SetVirtualMachineBalloonRequest]) (*connect.Response[v1.VirtualMachine], error)
+	// GetVirtualMachineBalloon returns what a virtual machine that is running or paused has
+	// given back, and what it says of its memory.
+	GetVirtualMachineBalloon(context.Context, *connect.Request[v1.GetVirtualMachineBalloonRequest]) (*connect.Response[v1.VirtualMachineBalloon], error)
 	// Console is the serial console. The first request names the virtual machine.
 	// The stream ends when the guest stops. A client that closes its side goes on
 	// seeing output; it leaves by cancelling the call.
@@ -197,6 +213,18 @@ func NewVirtualMachineServiceClient(httpClient connect.HTTPClient, baseURL strin
 			connect.WithSchema(virtualMachineServiceMethods.ByName("GetVirtualMachineCounters")),
 			connect.WithClientOptions(opts...),
 		),
+		setVirtualMachineBalloon: connect.NewClient[v1.SetVirtualMachineBalloonRequest, v1.VirtualMachine](
+			httpClient,
+			baseURL+VirtualMachineServiceSetVirtualMachineBalloonProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineBalloon")),
+			connect.WithClientOptions(opts...),
+		),
+		getVirtualMachineBalloon: connect.NewClient[v1.GetVirtualMachineBalloonRequest, v1.VirtualMachineBalloon](
+			httpClient,
+			baseURL+VirtualMachineServiceGetVirtualMachineBalloonProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("GetVirtualMachineBalloon")),
+			connect.WithClientOptions(opts...),
+		),
 		console: connect.NewClient[v1.ConsoleRequest, v1.ConsoleResponse](
 			httpClient,
 			baseURL+VirtualMachineServiceConsoleProcedure,
@@ -225,6 +253,8 @@ type virtualMachineServiceClient struct {
 	resetVirtualMachine       *connect.Client[v1.ResetVirtualMachineRequest, v1.Operation]
 	sendVirtualMachineNmi     *connect.Client[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse]
 	getVirtualMachineCounters *connect.Client[v1.GetVirtualMachineCountersRequest, v1.VirtualMachineCounters]
+	setVirtualMachineBalloon  *connect.Client[v1.SetVirtualMachineBalloonRequest, v1.VirtualMachine]
+	getVirtualMachineBalloon  *connect.Client[v1.GetVirtualMachineBalloonRequest, v1.VirtualMachineBalloon]
 	console                   *connect.Client[v1.ConsoleRequest, v1.ConsoleResponse]
 	readLog                   *connect.Client[v1.ReadLogRequest, v1.ReadLogResponse]
 }
@@ -284,6 +314,16 @@ func (c *virtualMachineServiceClient) GetVirtualMachineCounters(ctx context.Cont
 	return c.getVirtualMachineCounters.CallUnary(ctx, req)
 }
 
+// SetVirtualMachineBalloon calls ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon.
+func (c *virtualMachineServiceClient) SetVirtualMachineBalloon(ctx context.Context, req *connect.Request[v1.SetVirtualMachineBalloonRequest]) (*connect.Response[v1.VirtualMachine], error) {
+	return c.setVirtualMachineBalloon.CallUnary(ctx, req)
+}
+
+// GetVirtualMachineBalloon calls ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon.
+func (c *virtualMachineServiceClient) GetVirtualMachineBalloon(ctx context.Context, req *connect.Request[v1.GetVirtualMachineBalloonRequest]) (*connect.Response[v1.VirtualMachineBalloon], error) {
+	return c.getVirtualMachineBalloon.CallUnary(ctx, req)
+}
+
 // Console calls ashlar.v1.VirtualMachineService.Console.
 func (c *virtualMachineServiceClient) Console(ctx context.Context) *connect.BidiStreamForClient[v1.ConsoleRequest, v1.ConsoleResponse] {
 	return c.console.CallBidiStream(ctx)
@@ -332,6 +372,16 @@ type VirtualMachineServiceHandler interface {
 	// GetVirtualMachineCounters returns what a virtual machine that is running or paused
 	// has done since it was started. The guest does not notice.
 	GetVirtualMachineCounters(context.Context, *connect.Request[v1.GetVirtualMachineCountersRequest]) (*connect.Response[v1.VirtualMachineCounters], error)
+	// SetVirtualMachineBalloon asks a virtual machine to give a part of its memory back to
+	// the host (a virtio balloon), or to take back what it has given beyond that. The
+	// guest does so when and as far as it can, and needs a driver for it;
+	// GetVirtualMachineBalloon tells how far it is. The size holds until it is set again,
+	// also over resets and starts; a stopped virtual machine begins with it. The same
+	// request again changes nothing.
+	SetVirtualMachineBalloon(context.Context, *connect.Request[v1.SetVirtualMachineBalloonRequest]) (*connect.Response[v1.VirtualMachine], error)
+	// GetVirtualMachineBalloon returns what a virtual machine that is running or paused has
+	// given back, and what it says of its memory.
+	GetVirtualMachineBalloon(context.Context, *connect.Request[v1.GetVirtualMachineBalloonRequest]) (*connect.Response[v1.VirtualMachineBalloon], error)
 	// Console is the serial console. The first request names the virtual machine.
 	// The stream ends when the guest stops. A client that closes its side goes on
 	// seeing output; it leaves by cancelling the call.
@@ -413,6 +463,18 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 		connect.WithSchema(virtualMachineServiceMethods.ByName("GetVirtualMachineCounters")),
 		connect.WithHandlerOptions(opts...),
 	)
+	virtualMachineServiceSetVirtualMachineBalloonHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceSetVirtualMachineBalloonProcedure,
+		svc.SetVirtualMachineBalloon,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineBalloon")),
+		connect.WithHandlerOptions(opts...),
+	)
+	virtualMachineServiceGetVirtualMachineBalloonHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceGetVirtualMachineBalloonProcedure,
+		svc.GetVirtualMachineBalloon,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("GetVirtualMachineBalloon")),
+		connect.WithHandlerOptions(opts...),
+	)
 	virtualMachineServiceConsoleHandler := connect.NewBidiStreamHandler(
 		VirtualMachineServiceConsoleProcedure,
 		svc.Console,
@@ -449,6 +511,10 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 			virtualMachineServiceSendVirtualMachineNmiHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceGetVirtualMachineCountersProcedure:
 			virtualMachineServiceGetVirtualMachineCountersHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceSetVirtualMachineBalloonProcedure:
+			virtualMachineServiceSetVirtualMachineBalloonHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceGetVirtualMachineBalloonProcedure:
+			virtualMachineServiceGetVirtualMachineBalloonHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceConsoleProcedure:
 			virtualMachineServiceConsoleHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceReadLogProcedure:
@@ -504,6 +570,14 @@ func (UnimplementedVirtualMachineServiceHandler) SendVirtualMachineNmi(context.C
 
 func (UnimplementedVirtualMachineServiceHandler) GetVirtualMachineCounters(context.Context, *connect.Request[v1.GetVirtualMachineCountersRequest]) (*connect.Response[v1.VirtualMachineCounters], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.GetVirtualMachineCounters is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) SetVirtualMachineBalloon(context.Context, *connect.Request[v1.SetVirtualMachineBalloonRequest]) (*connect.Response[v1.VirtualMachine], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) GetVirtualMachineBalloon(context.Context, *connect.Request[v1.GetVirtualMachineBalloonRequest]) (*connect.Response[v1.VirtualMachineBalloon], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon is not implemented"))
 }
 
 func (UnimplementedVirtualMachineServiceHandler) Console(context.Context, *connect.BidiStream[v1.ConsoleRequest, v1.ConsoleResponse]) error {
