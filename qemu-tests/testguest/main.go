@@ -13,6 +13,7 @@
 //	tcp ADDRESS:PORT TEXT      connect, send, and show what comes back
 //	write DEVICE SEED MIB      fill with a pattern and fsync
 //	check DEVICE SEED MIB      compare with the pattern
+//	keep DEVICE                keep it open, and so in memory what is cached of it
 //	log DEVICE                 write numbered blocks for ever, `ACK N` after each fsync
 //	last DEVICE                the highest number that log has left
 //
@@ -152,7 +153,7 @@ func network() string {
 }
 
 func command(f []string) (string, error) {
-	need := map[string]int{"read": 2, "ping": 2, "tcp": 3, "write": 4, "check": 4, "log": 2, "last": 2}
+	need := map[string]int{"read": 2, "ping": 2, "tcp": 3, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2}
 	if n := need[f[0]]; n > 0 && len(f) != n {
 		return "", fmt.Errorf("want %d words, got %d", n, len(f))
 	}
@@ -180,6 +181,8 @@ func command(f []string) (string, error) {
 		return tcp(f[1], f[2])
 	case "write", "check":
 		return pattern(f[0] == "write", f[1], f[2], f[3])
+	case "keep":
+		return "", keep(f[1])
 	case "log":
 		return "", writeLog(f[1])
 	case "last":
@@ -306,6 +309,19 @@ func pattern(write bool, device, seed, mib string) (string, error) {
 		}
 	}
 	return mib, d.Sync()
+}
+
+var kept []*os.File
+
+// keep opens a device for good: the kernel forgets what it has cached of one that nobody
+// has open.
+func keep(device string) error {
+	d, err := os.Open(device)
+	if err != nil {
+		return err
+	}
+	kept = append(kept, d)
+	return nil
 }
 
 // A log is a ring of blocks of 4 KiB: number, and a checksum of it.

@@ -52,7 +52,8 @@ type Device struct {
 	quit    chan struct{}    // closed to end who waits for such a wish
 	metrics Metrics
 
-	// mu guards what follows. No lock is taken below it.
+	// mu guards what follows. Below it come the locks that changed takes: the MSI-X
+	// table's.
 	mu      sync.Mutex
 	target  uint32 // pages: num_pages of the configuration
 	actual  uint32 // pages: as the driver says
