@@ -74,11 +74,11 @@ func BenchmarkHost(b *testing.B) {
 	})
 	figures, ferr := figure.Figures(append(m.samples, samples...))
 	figure.Table(os.Stdout, figures)
+	if *parts == "" {
+		save(b, figures) // also where the run broke off: what came before it
+	}
 	if err := errors.Join(err, ferr); err != nil {
 		b.Fatal(err)
-	}
-	if *parts == "" {
-		save(b, figures)
 	}
 }
 
