@@ -304,6 +304,41 @@ func TestNMIAndReset(t *testing.T) {
 	}
 }
 
+// TestDiskLimits changes limits from within the jail, of a guest that runs and of one
+// that is paused.
+func TestDiskLimits(t *testing.T) {
+	v := startVMM(t)
+	limits := &protocol.DiskLimits{BytesPerSecond: 1 << 20, OperationsPerSecond: 100}
+	if err := v.configure(tinykernel.Code{}.Spin(), func(s *protocol.Spec) { s.Disks[0].Limits = limits }); err != nil {
+		t.Fatal(err)
+	}
+	set := func(disk int, l *protocol.DiskLimits) *protocol.Error {
+		resp, _ := v.call(protocol.Request{Method: protocol.SetDiskLimits, Disk: disk, Limits: l})
+		return resp.Error
+	}
+	if err := set(0, nil); err != nil {
+		t.Errorf("no limits: %v", err)
+	}
+	v.ask(protocol.Pause)
+	if err := set(0, limits); err != nil {
+		t.Errorf("limits while paused: %v", err)
+	}
+	v.ask(protocol.Resume)
+	for _, disk := range []int{-1, 1} {
+		if err := set(disk, limits); err == nil || err.Code != protocol.InvalidArgument || err.Field != "disk" {
+			t.Errorf("limits of disk %d: %+v", disk, err)
+		}
+	}
+	if err := set(0, &protocol.DiskLimits{BurstBytes: 5}); err == nil || err.Code != protocol.InvalidArgument || err.Field != "limits.burstBytes" {
+		t.Errorf("bad limits: %+v", err)
+	}
+	if n := v.ask(protocol.CountersMethod).Counters.Devices["disk0.throttled"]; n != 0 {
+		t.Errorf("throttled = %d, want 0", n)
+	}
+	v.ask(protocol.Stop)
+	v.ended(0)
+}
+
 // What a taken-over VMM has: no user of the host's, no capability, no path, no
 // new privilege, a filter.
 func TestJail(t *testing.T) {

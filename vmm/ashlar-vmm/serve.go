@@ -219,6 +219,8 @@ func (s *server) handle(req protocol.Request) (resp protocol.Response, f *os.Fil
 	case protocol.BalloonMethod:
 		b := s.guest.Balloon()
 		resp.Balloon = &b
+	case protocol.SetDiskLimits:
+		resp.Error = s.guest.SetDiskLimits(req.Disk, req.Limits)
 	case protocol.Console:
 		f, err = s.guest.Hub.Attach()
 	case protocol.CountersMethod:

@@ -10,7 +10,9 @@ const (
 	setupCoopTaskrun = 1 << 8
 
 	enterGetEvents = 1 << 0
+	enterExtArg    = 1 << 3
 
+	featExtArg       = 1 << 8
 	featSingleMmap   = 1 << 0
 	featNoDrop       = 1 << 1
 	featSubmitStable = 1 << 2
@@ -81,6 +83,23 @@ type Iovec struct {
 
 	Base uint64
 	Len  uint64
+}
+
+// timespec mirrors struct __kernel_timespec.
+type timespec struct {
+	_ structs.HostLayout
+
+	sec, nsec int64
+}
+
+// geteventsArg mirrors struct io_uring_getevents_arg.
+type geteventsArg struct {
+	_ structs.HostLayout
+
+	sigmask   uint64
+	sigmaskSz uint32
+	pad       uint32
+	ts        uint64 // address of a timespec, from now on; 0 is for ever
 }
 
 // sqOffsets mirrors struct io_sqring_offsets.

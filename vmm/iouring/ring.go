@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -45,6 +46,7 @@ type Ring struct {
 	tail  uint32 // submission entries filled, published by Enter
 	ahead uint32 // of those, not yet taken by the kernel
 	size  uint32
+	wait  waitArg
 }
 
 // A Completion is a request that is done.
@@ -74,7 +76,7 @@ func New(entries uint32, files []*os.File, ops []Op) (*Ring, error) {
 
 // start maps, restricts and enables the ring.
 func (r *Ring) start(p *params, files []*os.File, ops []Op) error {
-	const want = featSingleMmap | featNoDrop | featSubmitStable
+	const want = featSingleMmap | featNoDrop | featSubmitStable | featExtArg
 	if p.features&want != want {
 		return fmt.Errorf("features %#x: %w", p.features, ErrUnsupported)
 	}
@@ -182,15 +184,18 @@ func (r *Ring) Fallocate(file int, mode uint32, off, n, data uint64) bool {
 }
 
 // Enter hands the requests asked for to the kernel and waits until wait
-// completions are there.
-func (r *Ring) Enter(wait uint32) error {
+// completions are there. With a timeout that is not 0 it also returns, without an
+// error, when that has passed, or before.
+func (r *Ring) Enter(wait uint32, timeout time.Duration) error {
 	store(r.r.sqTail, r.tail)
 	for {
-		n, err := ioUringEnter(r.fd, r.ahead, wait, enterGetEvents)
+		n, err := ioUringEnter(r.fd, r.ahead, wait, &r.wait, timeout)
 		r.ahead -= uint32(n)
 		switch {
-		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EINTR) && timeout == 0:
 			continue
+		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.ETIME):
+			return nil
 		case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EBUSY):
 			// Out of memory for requests for a moment, or completions are to be
 			// taken first: the caller takes what there is and comes again.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -40,6 +41,9 @@ func TestABI(t *testing.T) {
 		{"cqOff.cqes", unsafe.Offsetof(p.cqOff.cqes), 20},
 		{"sizeof restriction", unsafe.Sizeof(r), 16},
 		{"restriction.arg", unsafe.Offsetof(r.arg), 2},
+		{"sizeof geteventsArg", unsafe.Sizeof(geteventsArg{}), 24},
+		{"geteventsArg.ts", unsafe.Offsetof(geteventsArg{}.ts), 16},
+		{"sizeof timespec", unsafe.Sizeof(timespec{}), 16},
 		{"sizeof Iovec", unsafe.Sizeof(Iovec{}), unsafe.Sizeof(unix.Iovec{})},
 	} {
 		if tt.got != tt.want {
@@ -73,7 +77,7 @@ func one(t *testing.T, r *Ring, ok bool) Completion {
 	if !ok {
 		t.Fatal("ring is full")
 	}
-	if err := r.Enter(1); err != nil {
+	if err := r.Enter(1, 0); err != nil {
 		t.Fatal(err)
 	}
 	c, ok := r.Next()
@@ -123,7 +127,7 @@ func TestFull(t *testing.T) {
 	if r.Fdatasync(0, 4) {
 		t.Error("a fifth request went into a ring of 4")
 	}
-	if err := r.Enter(4); err != nil {
+	if err := r.Enter(4, 0); err != nil {
 		t.Fatal(err)
 	}
 	for range 4 {
@@ -152,5 +156,23 @@ func TestRestricted(t *testing.T) {
 	}
 	if err := registerFileSet(r.fd, []*os.File{f}); err == nil {
 		t.Error("more files could be registered")
+	}
+}
+
+// TestTimeout waits for what does not come, and for what does.
+func TestTimeout(t *testing.T) {
+	r, _ := newRing(t, OpFsync)
+	if err := r.Enter(1, time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	if c, ok := r.Next(); ok {
+		t.Errorf("a completion of nothing: %+v", c)
+	}
+	r.Fdatasync(0, 3)
+	if err := r.Enter(1, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if c, ok := r.Next(); !ok || c != (Completion{3, 0}) {
+		t.Errorf("completion = %+v, %v", c, ok)
 	}
 }

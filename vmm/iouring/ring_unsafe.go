@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -24,8 +25,24 @@ func ioUringSetup(entries uint32, p *params) (int, error) {
 	return int(fd), nil
 }
 
-func ioUringEnter(fd int, submit, wait, flags uint32) (int, error) {
-	n, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(fd), uintptr(submit), uintptr(wait), uintptr(flags), 0, 0)
+// waitArg is what a wait with a timeout points to: a part of the Ring, which lives on
+// the heap as long as anybody waits.
+type waitArg struct {
+	arg geteventsArg
+	ts  timespec
+}
+
+// ioUringEnter waits as long as it takes where timeout is 0.
+func ioUringEnter(fd int, submit, wait uint32, w *waitArg, timeout time.Duration) (int, error) {
+	var arg unsafe.Pointer
+	var size uintptr
+	flags := uintptr(enterGetEvents)
+	if timeout != 0 {
+		w.ts = timespec{sec: int64(timeout / time.Second), nsec: int64(timeout % time.Second)}
+		w.arg = geteventsArg{ts: uint64(uintptr(unsafe.Pointer(&w.ts)))}
+		arg, size, flags = unsafe.Pointer(&w.arg), unsafe.Sizeof(w.arg), flags|enterExtArg
+	}
+	n, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(fd), uintptr(submit), uintptr(wait), flags, uintptr(arg), size)
 	if errno != 0 {
 		return 0, errno
 	}

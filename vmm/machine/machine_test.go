@@ -362,6 +362,9 @@ func TestFromSpecRefuses(t *testing.T) {
 		{"long serial", func(s *spec) {
 			s.Disks = []protocol.Disk{{File: s.add(os.Open(os.DevNull)), Serial: strings.Repeat("x", 21)}}
 		}, "disks[0].serial", protocol.InvalidArgument},
+		{"limits", func(s *spec) {
+			s.Disks = []protocol.Disk{{File: s.add(os.Open(os.DevNull)), Limits: &protocol.DiskLimits{BytesPerSecond: 1}}}
+		}, "disks[0].limits.bytesPerSecond", protocol.InvalidArgument},
 		{"MAC", func(s *spec) { s.NICs = []protocol.NIC{{MAC: "x"}} }, "nics[0].mac", protocol.InvalidArgument},
 		{"tap", func(s *spec) {
 			s.NICs = []protocol.NIC{{MAC: "52:54:00:00:00:01", Pairs: []protocol.Pair{{Tap: s.add(os.Open(os.DevNull))}}}}

@@ -224,12 +224,21 @@ func (g *Guest) addDisk(i int, disk protocol.Disk, queues int, d *descriptors) *
 		f.Close()
 		return invalid(field+".serial", "serial of %d bytes: at most %d", len(disk.Serial), blk.SerialSize)
 	}
-	dev, err := blk.New(blk.Config{File: f, ReadOnly: disk.ReadOnly, Serial: disk.Serial, Queues: queues})
+	limits, perr := diskLimits(field+".limits", disk.Limits)
+	if perr != nil {
+		f.Close()
+		return perr
+	}
+	dev, err := blk.New(blk.Config{File: f, ReadOnly: disk.ReadOnly, Serial: disk.Serial, Queues: queues, Limits: limits})
 	if err != nil {
 		f.Close()
 		return invalid(field+".file", "%v", err)
 	}
-	return g.plug(fmt.Sprintf("disk%d", i), dev)
+	if perr := g.plug(fmt.Sprintf("disk%d", i), dev); perr != nil {
+		return perr
+	}
+	g.disks = append(g.disks, dev)
+	return nil
 }
 
 func (g *Guest) addNIC(i int, nic protocol.NIC, d *descriptors) *protocol.Error {

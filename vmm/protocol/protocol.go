@@ -12,7 +12,10 @@
 // and runs the guest. Every Request has one Response with the same ID.
 package protocol
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Descriptors that a VMM process finds open when it starts, besides 0 to 2.
 const (
@@ -49,6 +52,9 @@ const (
 	// BalloonMethod asks for the Balloon. The guest is asked for statistics, unless it was
 	// within a second; where it does not answer at once, the last ones are told.
 	BalloonMethod Method = "balloon"
+	// SetDiskLimits brings Disk and Limits, which hold from now on instead of those of
+	// the Spec: nil is none.
+	SetDiskLimits Method = "set-disk-limits"
 	// Console asks for a connected stream socket to the serial console. The
 	// Response brings it. It carries first the last output (up to
 	// ConsoleReplay bytes), then what follows; bytes written to it are typed
@@ -69,6 +75,9 @@ type Request struct {
 	// BalloonBytes is SetBalloon's: a multiple of 4096, at least BalloonLeaves below the
 	// guest's memory.
 	BalloonBytes uint64 `json:"balloonBytes,omitempty"`
+	// Disk is the place of one in the Spec, for the methods of disks.
+	Disk   int         `json:"disk,omitempty"`
+	Limits *DiskLimits `json:"limits,omitempty"`
 }
 
 // A Response answers the Request with the same ID.
@@ -209,6 +218,53 @@ type Disk struct {
 	File     File   `json:"file"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
 	Serial   string `json:"serial,omitempty"` // at most 20 bytes
+	// Limits bound what it does; nil is no limit.
+	Limits *DiskLimits `json:"limits,omitempty"`
+}
+
+// DiskLimits bound what a disk does in a second, by a bucket of tokens each: for the
+// bytes that are read or written, and for operations, which are all requests, flushes
+// too. A request that is larger than the bucket goes when that is full. 0 is no limit.
+type DiskLimits struct {
+	BytesPerSecond uint64 `json:"bytesPerSecond,omitempty"`
+	// BurstBytes and BurstOperations are what can be had at once after a rest: 0 is a
+	// tenth of what a second brings.
+	BurstBytes          uint64 `json:"burstBytes,omitempty"`
+	OperationsPerSecond uint64 `json:"operationsPerSecond,omitempty"`
+	BurstOperations     uint64 `json:"burstOperations,omitempty"`
+}
+
+// Bounds of DiskLimits. Slower, a guest's kernel would take the disk for dead.
+const (
+	MinBytesPerSecond      = 64 << 10
+	MaxBytesPerSecond      = 1 << 40
+	MinOperationsPerSecond = 10
+	MaxOperationsPerSecond = 10_000_000
+)
+
+// Check says what is wrong with l, by its field.
+func (l *DiskLimits) Check() (field, wrong string) {
+	if l == nil {
+		return "", ""
+	}
+	field, wrong = checkRate("bytesPerSecond", l.BytesPerSecond, MinBytesPerSecond, MaxBytesPerSecond, "burstBytes", l.BurstBytes)
+	if wrong == "" {
+		field, wrong = checkRate("operationsPerSecond", l.OperationsPerSecond, MinOperationsPerSecond, MaxOperationsPerSecond,
+			"burstOperations", l.BurstOperations)
+	}
+	return field, wrong
+}
+
+func checkRate(rateField string, rate, least, most uint64, burstField string, burst uint64) (field, wrong string) {
+	switch {
+	case rate != 0 && (rate < least || rate > most):
+		return rateField, fmt.Sprintf("is %d: %d to %d, or 0 for no limit", rate, least, most)
+	case burst > most:
+		return burstField, fmt.Sprintf("is %d: at most %d", burst, most)
+	case burst != 0 && rate == 0:
+		return burstField, fmt.Sprintf("is %d without a limit: say %s, too", burst, rateField)
+	}
+	return "", ""
 }
 
 // A NIC is a virtio-net device on a tap.

@@ -26,7 +26,8 @@ func largest() Request {
 		Memory:  2, KVM: 3, Log: 4, Entropy: 5, Jail: Jail{UID: 100000, GID: 100000},
 		Boot: Boot{Kernel: 0, Initramfs: &initramfs, Cmdline: string(make([]byte, 2047))}}
 	for i := range 16 {
-		s.Disks = append(s.Disks, Disk{File: File(6 + i), Serial: "12345678901234567890", ReadOnly: true})
+		s.Disks = append(s.Disks, Disk{File: File(6 + i), Serial: "12345678901234567890", ReadOnly: true,
+			Limits: &DiskLimits{MaxBytesPerSecond, MaxBytesPerSecond, MaxOperationsPerSecond, MaxOperationsPerSecond}})
 	}
 	for range 8 {
 		s.NICs = append(s.NICs, NIC{Pairs: []Pair{{22, &vhost}, {23, &vhost}}, MAC: "02:00:00:00:00:01", MTU: 1500})
@@ -100,6 +101,8 @@ func TestGolden(t *testing.T) {
 		"set-balloon": Request{ID: 6, Method: SetBalloon, BalloonBytes: 64 << 20},
 		"nmi":         Request{ID: 2, Method: NMI},
 		"reset":       Request{ID: 3, Method: ResetMethod},
+		"set-disk-limits": Request{ID: 5, Method: SetDiskLimits, Disk: 1,
+			Limits: &DiskLimits{BytesPerSecond: 1 << 20, BurstBytes: 1 << 16, OperationsPerSecond: 100, BurstOperations: 10}},
 		"counters": Response{ID: 4, Counters: &Counters{Devices: map[string]uint64{"disk0.reads": 7},
 			VCPUs: map[string][]uint64{"exits": {1, 2}}}},
 	} {
@@ -123,6 +126,29 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+func TestCheckDiskLimits(t *testing.T) {
+	for _, tt := range []struct {
+		l    *DiskLimits
+		want string
+	}{
+		{nil, ""},
+		{&DiskLimits{}, ""},
+		{&DiskLimits{MinBytesPerSecond, 1, MinOperationsPerSecond, 1}, ""},
+		{&DiskLimits{MaxBytesPerSecond, MaxBytesPerSecond, MaxOperationsPerSecond, MaxOperationsPerSecond}, ""},
+		{&DiskLimits{BytesPerSecond: MinBytesPerSecond - 1}, "bytesPerSecond"},
+		{&DiskLimits{BytesPerSecond: MaxBytesPerSecond + 1}, "bytesPerSecond"},
+		{&DiskLimits{BytesPerSecond: MinBytesPerSecond, BurstBytes: MaxBytesPerSecond + 1}, "burstBytes"},
+		{&DiskLimits{BurstBytes: 1}, "burstBytes"},
+		{&DiskLimits{OperationsPerSecond: 1}, "operationsPerSecond"},
+		{&DiskLimits{OperationsPerSecond: 1 << 63}, "operationsPerSecond"},
+		{&DiskLimits{BytesPerSecond: 1 << 20, BurstOperations: 1}, "burstOperations"},
+	} {
+		if field, wrong := tt.l.Check(); field != tt.want || (wrong == "") != (tt.want == "") {
+			t.Errorf("Check(%+v) = %q, %q; want %q", tt.l, field, wrong, tt.want)
+		}
+	}
+}
+
 // FuzzRequest reads requests: what comes out can be sent on and means the same.
 func FuzzRequest(f *testing.F) {
 	b, err := json.Marshal(largest())
@@ -131,6 +157,7 @@ func FuzzRequest(f *testing.F) {
 	}
 	f.Add(b)
 	f.Add([]byte(`{"id":1,"method":"query"}`))
+	f.Add([]byte(`{"id":1,"method":"set-disk-limits","disk":3,"limits":{"bytesPerSecond":18446744073709551615}}`))
 	f.Add([]byte(`{"id":-1,"spec":{"disks":[{}],"nics":[{"vhost":1}]}}`))
 	f.Fuzz(roundTrip[Request])
 }

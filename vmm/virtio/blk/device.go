@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/ashlar-hv/ashlar/vmm/virtio"
 )
@@ -60,6 +61,8 @@ type Config struct {
 	Serial string
 	// Queues is 1 to MaxQueues; 0 means 1. One per vCPU is best.
 	Queues int
+	Limits Limits
+	clock  func() int64 // of tests
 }
 
 // A Device is one disk.
@@ -70,6 +73,8 @@ type Device struct {
 	geo      geometry
 	queues   []*worker
 	metrics  Metrics
+	limits   atomic.Pointer[limiter] // nil where nothing is limited
+	clock    func() int64            // monotonic, in nanoseconds
 	// writeback is the writeback field of the configuration: what the driver
 	// chose, 1 at a reset.
 	writeback atomic.Uint32
@@ -89,7 +94,12 @@ func New(c Config) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("disk %s: %w", c.File.Name(), err)
 	}
-	d := &Device{file: c.File, readOnly: c.ReadOnly, geo: geo}
+	d := &Device{file: c.File, readOnly: c.ReadOnly, geo: geo, clock: c.clock}
+	if d.clock == nil {
+		made := time.Now()
+		d.clock = func() int64 { return int64(time.Since(made)) }
+	}
+	d.limits.Store(newLimiter(c.Limits))
 	copy(d.serial[:], c.Serial)
 	d.writeback.Store(1)
 	for range c.Queues {

@@ -8,6 +8,7 @@ type Metrics struct {
 	readBytes, writtenBytes                  atomic.Uint64
 	errors                                   atomic.Uint64 // requests answered with IOERR
 	unsupported                              atomic.Uint64
+	throttled                                atomic.Uint64 // requests that waited for the limits
 	kicks                                    atomic.Uint64 // wake-ups by them: those that come together count once
 }
 
@@ -19,6 +20,6 @@ func (d *Device) Counters() map[string]uint64 {
 		"discards": m.discards.Load(), "write_zeroes": m.zeroes.Load(),
 		"read_bytes": m.readBytes.Load(), "written_bytes": m.writtenBytes.Load(),
 		"errors": m.errors.Load(), "unsupported": m.unsupported.Load(),
-		"kicks": m.kicks.Load(),
+		"throttled": m.throttled.Load(), "kicks": m.kicks.Load(),
 	}
 }

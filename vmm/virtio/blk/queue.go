@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"sync/atomic"
+	"time"
 
 	"github.com/ashlar-hv/ashlar/vmm/iouring"
 	"github.com/ashlar-hv/ashlar/vmm/memory"
@@ -40,6 +41,7 @@ type worker struct {
 	reqs     [queueSize]*request // made when first needed
 	free     []uint16            // places in reqs that are not under way
 	inFlight int
+	held     *request // popped last, waits for the limits; nil when none does
 
 	waiting bool   // a read of the kick file is under way
 	counter []byte // where it goes
@@ -118,6 +120,9 @@ func (w *worker) run(done chan struct{}) {
 		if !stop && !w.broken {
 			w.fail(w.take())
 		}
+		if stop || w.broken {
+			w.putBack()
+		}
 		w.interrupt()
 		if !stop && !w.waiting {
 			w.waiting = w.ring.Read(kickFile, w.counter, kickData)
@@ -125,7 +130,7 @@ func (w *worker) run(done chan struct{}) {
 		if stop && !w.waiting && w.inFlight == 0 {
 			return
 		}
-		if err := w.ring.Enter(1); err != nil {
+		if err := w.ring.Enter(1, w.patience()); err != nil {
 			w.fail(err)
 			return
 		}
@@ -133,13 +138,26 @@ func (w *worker) run(done chan struct{}) {
 	}
 }
 
-// take starts every request that is available.
+// patience is how long to wait for kicks and completions: 0 is for ever.
+func (w *worker) patience() time.Duration {
+	if w.held == nil {
+		return 0
+	}
+	return max(time.Duration(w.held.due-w.d.clock()), 1)
+}
+
+// take starts every request that is available and that the limits let go.
 func (w *worker) take() error {
-	for {
+	if w.held != nil {
+		if err := w.letGo(); err != nil {
+			return err
+		}
+	}
+	for w.held == nil {
 		if err := w.q.Disarm(); err != nil {
 			return err
 		}
-		for len(w.free) > 0 {
+		for len(w.free) > 0 && w.held == nil {
 			ok, err := w.takeOne()
 			if err != nil {
 				return err
@@ -148,13 +166,14 @@ func (w *worker) take() error {
 				break
 			}
 		}
-		if len(w.free) == 0 {
-			return nil // completions bring us back
+		if len(w.free) == 0 || w.held != nil {
+			return nil // completions, or the clock, bring us back
 		}
 		if more, err := w.q.Arm(); err != nil || !more {
 			return err
 		}
 	}
+	return nil
 }
 
 // takeOne starts one request, if there is one.

@@ -114,10 +114,14 @@ func (r *request) submitRange() error {
 		return r.submitted(r.w.ring.Fallocate(diskFile, mode, r.off, r.left, r.id))
 	}
 	r.iov = r.iov[:0]
-	for n := r.left; n > 0 && len(r.iov) < queue.MaxChain; {
+	n := r.left
+	for n > 0 && len(r.iov) < queue.MaxChain {
 		l := min(n, uint64(len(zeros)))
 		r.iov = append(r.iov, iouring.Iovec{Base: iouring.Address(zeros), Len: l})
 		n -= l
+	}
+	if l := r.w.d.limits.Load(); l != nil { // they have not been paid for yet
+		l.owe(r.left-n, r.w.d.clock())
 	}
 	return r.submitted(r.w.ring.Writev(diskFile, r.iov, r.off, through, r.id))
 }

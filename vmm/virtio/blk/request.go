@@ -39,6 +39,8 @@ type request struct {
 	open  bool // under way
 
 	typ    uint32
+	sector uint64 // of the header
+	cost   uint64 // bytes that count against the limits
 	data   uint64 // bytes of the data buffers
 	off    uint64 // where in the file to go on
 	left   uint64 // bytes still to do
@@ -46,11 +48,15 @@ type request struct {
 	bufs   []queue.Buffer // scratch, behind iov
 	ranges rangeRequest
 
+	limiter *limiter // where cost has been taken from, for one that was held back
+	due     int64    // when it may go, by the disk's clock
+
 	bounce  []byte // aligned, where O_DIRECT needs it
 	bounced bool   // the io_uring request under way is on bounce
 }
 
-// start reads the header and begins. An error means a malformed chain.
+// start reads the header and begins, or waits for its turn. An error means a malformed
+// chain.
 func (r *request) start() error {
 	var h [headerSize]byte
 	n, err := queue.CopyOut(r.w.mem, r.chain.Readable, 0, h[:])
@@ -62,19 +68,27 @@ func (r *request) start() error {
 		return fmt.Errorf("%d bytes to read, %d to write: %w", n, writable, errNoRoom)
 	}
 	r.typ = binary.LittleEndian.Uint32(h[0:])
-	sector := binary.LittleEndian.Uint64(h[8:])
-	switch r.typ {
-	case typeIn:
-		r.data = writable - 1
-		return r.transfer(sector)
-	case typeOut:
+	r.sector = binary.LittleEndian.Uint64(h[8:])
+	r.data, r.cost = writable-1, 0
+	if r.typ == typeOut {
 		r.data = queue.Len(r.chain.Readable) - headerSize
-		return r.transfer(sector)
+	}
+	if (r.typ == typeIn || r.typ == typeOut) && r.w.d.inRange(r.sector, r.data) {
+		r.cost = r.data
+	}
+	return r.w.admit(r)
+}
+
+// begin does what the request asks for.
+func (r *request) begin() error {
+	switch r.typ {
+	case typeIn, typeOut:
+		return r.transfer()
 	case typeFlush:
 		r.w.d.metrics.flushes.Add(1)
 		return r.submitted(r.w.ring.Fdatasync(diskFile, r.id))
 	case typeID:
-		return r.serial(writable - 1)
+		return r.serial()
 	case typeDiscard, typeWriteZeroes:
 		return r.startRanges()
 	}
@@ -89,12 +103,12 @@ func (d *Device) inRange(sector, n uint64) bool {
 }
 
 // transfer begins a read or a write.
-func (r *request) transfer(sector uint64) error {
+func (r *request) transfer() error {
 	d := r.w.d
-	if !d.inRange(sector, r.data) || r.typ == typeOut && d.readOnly {
+	if !d.inRange(r.sector, r.data) || r.typ == typeOut && d.readOnly {
 		return r.finishError()
 	}
-	r.off, r.left = sector*SectorSize, r.data
+	r.off, r.left = r.sector*SectorSize, r.data
 	if d.geo.direct && (r.off|r.left)%uint64(d.geo.logical) != 0 {
 		return r.finishError()
 	}
@@ -201,12 +215,11 @@ func (r *request) transferred() error {
 }
 
 // serial answers GET_ID: the serial number, padded with zeros.
-func (r *request) serial(room uint64) error {
-	n, err := queue.CopyIn(r.w.mem, r.chain.Writable, 0, r.w.d.serial[:min(room, SerialSize)])
+func (r *request) serial() error {
+	n, err := queue.CopyIn(r.w.mem, r.chain.Writable, 0, r.w.d.serial[:min(r.data, SerialSize)])
 	if err != nil {
 		return err
 	}
-	r.data = room
 	return r.finish(statusOK, uint64(n))
 }
 

@@ -89,6 +89,10 @@ func New(mem *memory.Memory, c Config) (*Queue, error) {
 	return &Queue{mem: mem, c: c, next: c.Start.Avail, used: c.Start.Used, signaled: c.Start.Used}, nil
 }
 
+// Unpop makes the chain that Pop handed out last, and that was not pushed, the next one
+// again.
+func (q *Queue) Unpop() { q.next-- }
+
 // Size is the number of entries.
 func (q *Queue) Size() uint16 { return q.c.Size }
 

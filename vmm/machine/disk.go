@@ -1,0 +1,46 @@
+package machine
+
+import (
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+	"github.com/ashlar-hv/ashlar/vmm/virtio/blk"
+)
+
+// diskLimits checks limits that stand in the field.
+func diskLimits(field string, l *protocol.DiskLimits) (blk.Limits, *protocol.Error) {
+	if l == nil {
+		return blk.Limits{}, nil
+	}
+	if f, wrong := l.Check(); wrong != "" {
+		return blk.Limits{}, invalid(field+"."+f, "%s.%s %s", field, f, wrong)
+	}
+	return blk.Limits(*l), nil
+}
+
+// disk finds disk i of a machine that has not ended. lifeMu is held.
+func (m *Machine) disk(i int) (*blk.Device, *protocol.Error) {
+	if s := m.Status().State; s == protocol.Stopped {
+		return nil, &protocol.Error{Code: protocol.FailedPrecondition, Message: stateError("change a disk of", s).Error()}
+	}
+	if i < 0 || i >= len(m.disks) {
+		return nil, invalid("disk", "disk %d of a guest with %d disks", i, len(m.disks))
+	}
+	return m.disks[i], nil
+}
+
+// SetDiskLimits changes the limits of disk i, whether the guest runs or is paused.
+func (m *Machine) SetDiskLimits(i int, l *protocol.DiskLimits) *protocol.Error {
+	limits, perr := diskLimits("limits", l)
+	if perr != nil {
+		return perr
+	}
+	m.lifeMu.Lock()
+	defer m.lifeMu.Unlock()
+	d, perr := m.disk(i)
+	if perr != nil {
+		return perr
+	}
+	if err := d.SetLimits(limits); err != nil {
+		return &protocol.Error{Code: protocol.Internal, Message: err.Error()}
+	}
+	return nil
+}
