@@ -262,7 +262,7 @@ func checkRate(rateField string, rate, least, most uint64, burstField string, bu
 	case burst > most:
 		return burstField, fmt.Sprintf("is %d: at most %d", burst, most)
 	case burst != 0 && rate == 0:
-		return burstField, fmt.Sprintf("is %d without a limit: say %s, too", burst, rateField)
+		return burstField, fmt.Sprintf("is %d without a limit: say that, too", burst)
 	}
 	return "", ""
 }

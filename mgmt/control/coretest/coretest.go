@@ -392,6 +392,12 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")
 		}
 		return c.view(g)
+	case hostcall.GuestSetDiskLimits:
+		if !runs {
+			return nil, refusal(hostcall.FailedPrecondition, "does not run")
+		}
+		g.spec.DiskLimits = slices.Clone(g.spec.DiskLimits)
+		g.spec.DiskLimits[call.Disk] = call.Limits
 	case hostcall.GuestPause, hostcall.GuestResume, hostcall.GuestReset, hostcall.GuestNMI:
 		if !runs {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")

@@ -212,7 +212,7 @@ func newUID() string {
 }
 
 var (
-	diskField  = regexp.MustCompile(`^(?:guest\.)?disks\[(\d{1,2})\](?:\.(image|size))?$`)
+	diskField  = regexp.MustCompile(`^(?:guest\.)?disks\[(\d{1,2})\](?:\.(image|size|limits)(?:\.\w+)?)?$`)
 	guestNIC   = regexp.MustCompile(`^(?:guest\.)?nics\[(\d)\](?:\.(network|mac))?$`)
 	guestField = map[string]string{
 		"guest.kernel": "boot.kernel", "guest.initramfs": "boot.initramfs", "guest.cmdline": "boot.cmdline",
@@ -224,7 +224,7 @@ var (
 		"vcpus": "cpus", "memoryBytes": "memory_bytes",
 		"guest.balloonBytes": "balloon_bytes", "balloonBytes": "balloon_bytes",
 	}
-	leaf = map[string]string{"image": ".image", "size": ".size_bytes", "network": ".network", "mac": ".mac_address"}
+	leaf = map[string]string{"image": ".image", "size": ".size_bytes", "limits": ".limits", "network": ".network", "mac": ".mac_address"}
 )
 
 // startField turns a field of GuestStart (or of the VMM's Spec, which core may pass on)

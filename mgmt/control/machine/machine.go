@@ -138,7 +138,7 @@ func (g *Manager) takeUp(op *operation.Op) {
 		op.Finish(nil) // all but the note was done
 	case m == nil:
 		op.Finish(refuse.NotFound(Kind, rec.Target))
-	case rec.Kind != kindStop && rec.Kind != kindDelete && op.FromEarlierBoot():
+	case !slices.Contains(lasting, rec.Kind) && op.FromEarlierBoot():
 		op.Finish(refuse.New(connect.CodeAborted, refuse.HostRestarted, "the host was restarted before it was done: start it again"))
 	default:
 		m.queue = append(m.queue, op)

@@ -195,7 +195,7 @@ func TestAssignMACs(t *testing.T) {
 func TestStartField(t *testing.T) {
 	for in, want := range map[string]string{
 		"guest.kernel": "boot.kernel", "boot.kernel": "boot.kernel", "guest.memoryBytes": "memory_bytes", "balloonBytes": "balloon_bytes",
-		"disks[3].size": "disks[3].size_bytes", "disks[0].file": "", "disks[1]": "disks[1]",
+		"disks[3].size": "disks[3].size_bytes", "guest.disks[1].limits.burstBytes": "disks[1].limits", "disks[0].file": "", "disks[1]": "disks[1]",
 		"guest.backing.pages": "memory_backing.pages", "guest.cpu.model": "processor.model", "cpu": "processor", "cpu.haltPollNs": "processor.halt_poll",
 		"guest.nics[2].network": "network_interfaces[2].network", "nics[0].tap": "", "": "", "id": "",
 	} {

@@ -272,7 +272,7 @@ func describe(rec store.VM) *ashlarv1.VirtualMachine {
 		}
 	}
 	for _, d := range rec.Disks {
-		disk := &ashlarv1.Disk{SizeBytes: d.Size}
+		disk := &ashlarv1.Disk{SizeBytes: d.Size, Limits: limitsProto(d.Limits)}
 		if d.Image != "" {
 			disk.Image = image.Prefix + d.Image
 		}

@@ -110,6 +110,8 @@ func (m *Machine) work(ctx context.Context, op *operation.Op) {
 		err = m.resume(opctx, op)
 	case rec.Kind == kindReset:
 		err = m.reset(opctx, op)
+	case rec.Kind == kindSetDiskLimits:
+		err = m.setDiskLimits(opctx, op)
 	case rec.Kind == kindDelete:
 		err = m.delete(opctx, op)
 	default:
@@ -290,6 +292,7 @@ func (m *Machine) startCall() (hostcall.Call, error) {
 	}
 	for _, d := range rec.Disks {
 		guest.Disks = append(guest.Disks, d.Size)
+		guest.DiskLimits = append(guest.DiskLimits, d.Limits)
 	}
 	for _, n := range rec.NICs {
 		guest.NICs = append(guest.NICs, hostcall.NIC{Network: n.Network, MAC: n.MAC})

@@ -11,6 +11,7 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/control/refuse"
 	"github.com/ashlar-hv/ashlar/mgmt/control/store"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
 
 // Kinds of operations.
@@ -21,7 +22,12 @@ const (
 	kindResume = "resume"
 	kindReset  = "reset"
 	kindDelete = "delete"
+
+	kindSetDiskLimits = "set-disk-limits"
 )
+
+// lasting are the kinds that are done after a restart of the host, too.
+var lasting = []string{kindStop, kindDelete, kindSetDiskLimits}
 
 // maxQueue bounds the operations that wait for one machine.
 const maxQueue = 8
@@ -79,6 +85,8 @@ type Order struct {
 	Etag   string
 	Force  bool
 	Grace  time.Duration
+	Disk   int                  // of kinds that change a disk
+	Limits *protocol.DiskLimits // of set-disk-limits
 	Ticket Ticket
 }
 
@@ -122,7 +130,7 @@ func (g *Manager) submit(kind string, o Order) (*operation.Op, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec := store.Operation{Kind: kind, Target: m.Name(), TargetUID: m.uid, Force: o.Force, Grace: o.Grace}
+	rec := store.Operation{Kind: kind, Target: m.Name(), TargetUID: m.uid, Force: o.Force, Grace: o.Grace, Disk: o.Disk, Limits: o.Limits}
 	op, err := g.ops.Begin(rec, o.Ticket.put)
 	if err != nil {
 		return nil, refuse.Internal(err)
@@ -180,6 +188,8 @@ func (m *Machine) acceptable(kind string, o Order) error {
 		return nil
 	case kind == kindDelete && o.Force:
 		return nil
+	case kind == kindSetDiskLimits:
+		return m.hasDisk(o.Disk)
 	case m.seen.State == "" && will == stopped && (kind == kindPause || kind == kindResume || kind == kindReset):
 		return refuse.Down() // it has not told yet what runs
 	}

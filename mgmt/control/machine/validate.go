@@ -207,6 +207,10 @@ func (c *checker) disks(disks []*ashlarv1.Disk, rec *store.VM) {
 
 func (c *checker) disk(field string, d *ashlarv1.Disk) store.Disk {
 	out := store.Disk{Size: d.GetSizeBytes()}
+	var wrongField, wrong string
+	if out.Limits, wrongField, wrong = parseLimits(d.GetLimits()); wrong != "" {
+		c.bad(field+".limits."+wrongField, "%s", wrong)
+	}
 	var ready image.Ready
 	if d.GetImage() != "" {
 		if out.Image, ready = c.image(field+".image", d.Image); out.Image == "" {

@@ -113,6 +113,15 @@ func (s machineService) ResetVirtualMachine(ctx context.Context, req *connect.Re
 	return begun(s.Machines.Reset(machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, Ticket: t}))
 }
 
+// SetVirtualMachineDiskLimits implements VirtualMachineService.
+func (s machineService) SetVirtualMachineDiskLimits(ctx context.Context, req *connect.Request[ashlarv1.SetVirtualMachineDiskLimitsRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	t, err := ticket(ctx, "set-disk-limits", req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	return begun(s.Machines.SetDiskLimits(machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, Disk: int(req.Msg.Disk), Ticket: t}, req.Msg.Limits))
+}
+
 // SendVirtualMachineNmi implements VirtualMachineService.
 func (s machineService) SendVirtualMachineNmi(ctx context.Context, req *connect.Request[ashlarv1.SendVirtualMachineNmiRequest]) (*connect.Response[ashlarv1.SendVirtualMachineNmiResponse], error) {
 	t, err := ticket(ctx, "nmi", req.Msg)

@@ -59,6 +59,8 @@ type VM struct {
 type Disk struct {
 	Image string `json:"image,omitempty"`
 	Size  int64  `json:"size"`
+	// Limits are what it may do; nil where it has none.
+	Limits *protocol.DiskLimits `json:"limits,omitempty"`
 }
 
 // A NIC of a VM.
@@ -100,6 +102,9 @@ type Operation struct {
 	Deadline time.Time     `json:"deadline,omitzero"`
 	// Run is of reset: when the run began that it ends, once it has begun to.
 	Run time.Time `json:"run,omitzero"`
+	// Disk is the place of the disk that is changed, Limits what it is to have.
+	Disk   int                  `json:"disk,omitempty"`
+	Limits *protocol.DiskLimits `json:"limits,omitempty"`
 	// Cancelled is whether it was asked to end early.
 	Cancelled bool `json:"cancelled,omitempty"`
 	// Booted is how long the host had been up at CreateTime: an operation from

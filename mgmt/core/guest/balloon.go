@@ -36,7 +36,7 @@ func (m *Manager) SetBalloon(ctx context.Context, id string, bytes int64) error 
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if _, _, err := r.client.request(ctx, protocol.Request{Method: protocol.SetBalloon, BalloonBytes: uint64(bytes)}, nil); err != nil {
+	if _, _, err := r.client.do(ctx, protocol.Request{Method: protocol.SetBalloon, BalloonBytes: uint64(bytes)}, nil); err != nil {
 		return refusal(err)
 	}
 	return nil

@@ -38,15 +38,15 @@ func newClient(path string) *client {
 	return &client{path: path, pending: make(map[uint64]chan<- answer)}
 }
 
-// call makes one request, with files beside it, and waits for its answer. What
-// an answer brings is the caller's; only that to Console brings anything.
+// call is do for a request that has a Spec at most.
 func (c *client) call(ctx context.Context, method protocol.Method, spec *protocol.Spec, files []*os.File) (protocol.Response, []*os.File, error) {
-	return c.request(ctx, protocol.Request{Method: method, Spec: spec}, files)
+	return c.do(ctx, protocol.Request{Method: method, Spec: spec}, files)
 }
 
-// request is call with all of a request but its ID.
-func (c *client) request(ctx context.Context, r protocol.Request, files []*os.File) (protocol.Response, []*os.File, error) {
-	method := r.Method
+// do makes one request, with files beside it, and waits for its answer. What
+// an answer brings is the caller's; only that to Console brings anything.
+func (c *client) do(ctx context.Context, request protocol.Request, files []*os.File) (protocol.Response, []*os.File, error) {
+	method := request.Method
 	got := make(chan answer, 1)
 	conn, id, err := c.register(got)
 	if err != nil {
@@ -54,8 +54,8 @@ func (c *client) request(ctx context.Context, r protocol.Request, files []*os.Fi
 	}
 	// A VMM that does not read would keep Send waiting: end the connection then.
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	r.ID = id
-	err = conn.Send(r, files...)
+	request.ID = id
+	err = conn.Send(request, files...)
 	stop()
 	if err != nil {
 		c.forget(id)

@@ -89,7 +89,7 @@ func (m *Manager) gatherDisks(r *run, g *hostcall.Guest, spec *protocol.Spec, l 
 		return err
 	}
 	for i, d := range disks {
-		spec.Disks = append(spec.Disks, protocol.Disk{File: l.add(d), Serial: fmt.Sprintf("ashlar-%d", i)})
+		spec.Disks = append(spec.Disks, protocol.Disk{File: l.add(d), Serial: fmt.Sprintf("ashlar-%d", i), Limits: limitsOf(g, i)})
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
 
 // told are the states of a guest that the manager has told of, in order.
@@ -83,6 +84,13 @@ func TestPause(t *testing.T) {
 	}
 	if err := b.NMI(t.Context(), guest); err != nil {
 		t.Errorf("NMI: %v", err)
+	}
+	limits := &protocol.DiskLimits{BytesPerSecond: 1 << 20}
+	if err := b.SetDiskLimits(t.Context(), guest, 0, limits); err != nil {
+		t.Errorf("SetDiskLimits: %v", err)
+	}
+	if err := b.SetDiskLimits(t.Context(), guest, 1, limits); code(err) != hostcall.InvalidArgument {
+		t.Errorf("SetDiskLimits of a disk that there is not: %v", err)
 	}
 	if err := b.PowerButton(t.Context(), guest); err != nil {
 		t.Errorf("PowerButton: %v", err)

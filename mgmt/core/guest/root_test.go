@@ -102,6 +102,10 @@ func peer() int {
 				balloon.TargetBytes = r.BalloonBytes
 			case protocol.BalloonMethod:
 				out.Balloon = &balloon
+			case protocol.SetDiskLimits:
+				if r.Disk > 0 || r.Limits == nil {
+					out.Error = &protocol.Error{Code: protocol.InvalidArgument, Field: "disk", Message: "no such disk"}
+				}
 			case protocol.CountersMethod:
 				out.Counters = counters(name)
 			case protocol.ResetMethod:

@@ -60,6 +60,9 @@ func (m *Manager) check(g *hostcall.Guest) error {
 			return invalid("cpu", "%v.", err)
 		}
 	}
+	if err := checkDisks(g); err != nil {
+		return err
+	}
 	return m.c.Networks.Check(g.NICs)
 }
 

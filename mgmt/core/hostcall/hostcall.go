@@ -52,6 +52,9 @@ const (
 	// GuestReset reads ID: ends the VMM with the reason "reset", also of a paused
 	// guest; answers when it is gone and cleaned up. Starting it again is up to control.
 	GuestReset Method = "guest-reset"
+	// GuestSetDiskLimits reads ID, Disk and Limits: changes those of a disk of a guest
+	// that runs or is paused, until it ends.
+	GuestSetDiskLimits Method = "guest-set-disk-limits"
 	// GuestNMI reads ID: sends an NMI to a guest that runs and is not paused.
 	GuestNMI Method = "guest-nmi"
 	// GuestCounters reads ID and fills Counters, of a guest that runs or is paused.
@@ -82,6 +85,9 @@ type Call struct {
 	Size   int64  `json:"size,omitempty"`
 	Disks  []Disk `json:"disks,omitempty"`
 	Guest  *Guest `json:"guest,omitempty"`
+	// Disk is the place of one among the guest's, from 0 on.
+	Disk   int                  `json:"disk,omitempty"`
+	Limits *protocol.DiskLimits `json:"limits,omitempty"`
 }
 
 // A Message is what core sends: a Reply to the Call with the same Seq, or
@@ -150,7 +156,9 @@ type Guest struct {
 	// Disks is how many bytes each disk that GuestCreate made has at least: a
 	// guest with fewer or smaller ones is not started.
 	Disks []int64 `json:"disks,omitempty"`
-	NICs  []NIC   `json:"nics,omitempty"`
+	// DiskLimits has an entry, which may be nil, for each of Disks, or none at all.
+	DiskLimits []*protocol.DiskLimits `json:"diskLimits,omitempty"`
+	NICs       []NIC                  `json:"nics,omitempty"`
 }
 
 // A NIC of a guest.

@@ -16,27 +16,28 @@ type method struct {
 }
 
 var methods = map[hostcall.Method]method{
-	hostcall.Host:             {do: hostStatus},
-	hostcall.ImageCreate:      {id: true, do: imageCreate},
-	hostcall.ImageOpen:        {id: true, do: imageOpen},
-	hostcall.ImageSeal:        {id: true, do: imageSeal},
-	hostcall.ImageDelete:      {id: true, do: imageDelete},
-	hostcall.ImageList:        {do: imageList},
-	hostcall.GuestCreate:      {id: true, do: guestCreate},
-	hostcall.GuestStart:       {id: true, do: guestStart},
-	hostcall.GuestPowerButton: {id: true, do: guestPowerButton},
-	hostcall.GuestPause:       {id: true, do: guestPause},
-	hostcall.GuestResume:      {id: true, do: guestResume},
-	hostcall.GuestReset:       {id: true, do: guestReset},
-	hostcall.GuestNMI:         {id: true, do: guestNMI},
-	hostcall.GuestCounters:    {id: true, do: guestCounters},
-	hostcall.GuestSetBalloon:  {id: true, do: guestSetBalloon},
-	hostcall.GuestBalloon:     {id: true, do: guestBalloon},
-	hostcall.GuestKill:        {id: true, do: guestKill},
-	hostcall.GuestDelete:      {id: true, do: guestDelete},
-	hostcall.GuestList:        {do: guestList},
-	hostcall.GuestConsole:     {id: true, do: guestConsole},
-	hostcall.GuestLog:         {id: true, do: guestLog},
+	hostcall.Host:               {do: hostStatus},
+	hostcall.ImageCreate:        {id: true, do: imageCreate},
+	hostcall.ImageOpen:          {id: true, do: imageOpen},
+	hostcall.ImageSeal:          {id: true, do: imageSeal},
+	hostcall.ImageDelete:        {id: true, do: imageDelete},
+	hostcall.ImageList:          {do: imageList},
+	hostcall.GuestCreate:        {id: true, do: guestCreate},
+	hostcall.GuestStart:         {id: true, do: guestStart},
+	hostcall.GuestPowerButton:   {id: true, do: guestPowerButton},
+	hostcall.GuestPause:         {id: true, do: guestPause},
+	hostcall.GuestResume:        {id: true, do: guestResume},
+	hostcall.GuestReset:         {id: true, do: guestReset},
+	hostcall.GuestNMI:           {id: true, do: guestNMI},
+	hostcall.GuestCounters:      {id: true, do: guestCounters},
+	hostcall.GuestSetBalloon:    {id: true, do: guestSetBalloon},
+	hostcall.GuestBalloon:       {id: true, do: guestBalloon},
+	hostcall.GuestKill:          {id: true, do: guestKill},
+	hostcall.GuestDelete:        {id: true, do: guestDelete},
+	hostcall.GuestList:          {do: guestList},
+	hostcall.GuestConsole:       {id: true, do: guestConsole},
+	hostcall.GuestLog:           {id: true, do: guestLog},
+	hostcall.GuestSetDiskLimits: {id: true, do: guestSetDiskLimits},
 }
 
 // answer carries out one call of c's.
@@ -155,6 +156,10 @@ func guestResume(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.M
 
 func guestReset(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
 	return nil, s.Guests.Reset(context.WithoutCancel(ctx), c.ID)
+}
+
+func guestSetDiskLimits(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return nil, s.Guests.SetDiskLimits(ctx, c.ID, c.Disk, c.Limits)
 }
 
 func guestNMI(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {

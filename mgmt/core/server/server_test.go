@@ -18,6 +18,7 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/core/guest"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/mgmt/core/image"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
 	"golang.org/x/sys/unix"
 )
@@ -206,6 +207,12 @@ func TestHostile(t *testing.T) {
 		{"pause of a stopped guest", hostcall.Call{Method: hostcall.GuestPause, ID: id(1)}, hostcall.FailedPrecondition, ""},
 		{"resume of a stopped guest", hostcall.Call{Method: hostcall.GuestResume, ID: id(1)}, hostcall.FailedPrecondition, ""},
 		{"reset of a stopped guest", hostcall.Call{Method: hostcall.GuestReset, ID: id(1)}, hostcall.FailedPrecondition, ""},
+		{"limits for more disks than there are", hostcall.Call{Method: hostcall.GuestStart, ID: id(1), Guest: guest(func(g *hostcall.Guest) { g.DiskLimits = make([]*protocol.DiskLimits, 9) })}, hostcall.InvalidArgument, "guest.diskLimits"},
+		{"a disk too slow", hostcall.Call{Method: hostcall.GuestStart, ID: id(1), Guest: guest(func(g *hostcall.Guest) {
+			g.Disks, g.DiskLimits = []int64{1}, []*protocol.DiskLimits{{BytesPerSecond: 1}}
+		})}, hostcall.InvalidArgument, "guest.disks[0].limits.bytesPerSecond"},
+		{"bad limits", hostcall.Call{Method: hostcall.GuestSetDiskLimits, ID: id(1), Limits: &protocol.DiskLimits{BurstBytes: 1}}, hostcall.InvalidArgument, "limits.burstBytes"},
+		{"limits of a stopped guest", hostcall.Call{Method: hostcall.GuestSetDiskLimits, ID: id(1)}, hostcall.FailedPrecondition, ""},
 		{"NMI to a stopped guest", hostcall.Call{Method: hostcall.GuestNMI, ID: id(1)}, hostcall.FailedPrecondition, ""},
 		{"counters of a stopped guest", hostcall.Call{Method: hostcall.GuestCounters, ID: id(1)}, hostcall.FailedPrecondition, ""},
 		{"balloon of a stopped guest", hostcall.Call{Method: hostcall.GuestBalloon, ID: id(1)}, hostcall.FailedPrecondition, ""},

@@ -17,9 +17,9 @@ import (
 )
 
 // ParseDisk reads the value of --disk: IMAGE[,size=SIZE], or size=SIZE for an
-// empty disk.
+// empty disk, either with limits behind it: [,bps=SIZE][,bps-burst=SIZE][,iops=N][,iops-burst=N].
 func ParseDisk(s string) (*ashlarv1.Disk, error) {
-	first, values, err := options(s, "image", "size")
+	first, values, err := options(s, "image", "size", "bps", "bps-burst", "iops", "iops-burst")
 	if err != nil {
 		return nil, fmt.Errorf("disk %q: %w", s, err)
 	}
@@ -35,7 +35,49 @@ func ParseDisk(s string) (*ashlarv1.Disk, error) {
 	if d.Image == "" && d.SizeBytes == 0 {
 		return nil, fmt.Errorf("disk %q: name an image, or give an empty disk a size: size=4GiB", s)
 	}
+	if d.Limits, err = parseLimits(values); err != nil {
+		return nil, fmt.Errorf("disk %q: %w", s, err)
+	}
 	return d, nil
+}
+
+// parseLimits reads what a disk may do in a second; nil where nothing is limited.
+func parseLimits(values map[string]string) (*ashlarv1.DiskLimits, error) {
+	l := &ashlarv1.DiskLimits{}
+	given := false
+	for _, f := range []struct {
+		key  string
+		to   *int64
+		read func(string) (int64, error)
+	}{
+		{"bps", &l.BytesPerSecond, size.Parse},
+		{"bps-burst", &l.BurstBytes, size.Parse},
+		{"iops", &l.OperationsPerSecond, parseCount},
+		{"iops-burst", &l.BurstOperations, parseCount},
+	} {
+		v, ok := values[f.key]
+		if !ok {
+			continue
+		}
+		var err error
+		if *f.to, err = f.read(v); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.key, err)
+		}
+		given = given || *f.to != 0
+	}
+	if !given {
+		return nil, nil
+	}
+	return l, nil
+}
+
+// parseCount reads a number from 0 on.
+func parseCount(s string) (int64, error) {
+	n, err := strconv.ParseUint(s, 10, 63)
+	if err != nil {
+		return 0, fmt.Errorf("%q: want a number from 0 on", s)
+	}
+	return int64(n), nil
 }
 
 // ParseNetwork reads the value of --network: NAME[,mac=ADDRESS].

@@ -38,6 +38,14 @@ func TestParseDisk(t *testing.T) {
 		"":                         nil,
 		"=debian":                  nil,
 		"debian,size=4GiB,size=4G": nil,
+		"debian,bps=100MiB,iops=1000": {Image: "images/debian",
+			Limits: &ashlarv1.DiskLimits{BytesPerSecond: 100 << 20, OperationsPerSecond: 1000}},
+		"size=1GiB,bps=1MiB,bps-burst=2MiB,iops=10,iops-burst=20": {SizeBytes: 1 << 30,
+			Limits: &ashlarv1.DiskLimits{BytesPerSecond: 1 << 20, BurstBytes: 2 << 20, OperationsPerSecond: 10, BurstOperations: 20}},
+		"debian,bps=0,iops=0": {Image: "images/debian"},
+		"debian,bps=fast":     nil,
+		"debian,iops=-1":      nil,
+		"debian,iops=1k":      nil,
 	} {
 		got, err := ParseDisk(in)
 		if d := cmp.Diff(want, got, protocmp.Transform()); d != "" || (err == nil) != (want != nil) {

@@ -113,6 +113,8 @@ func TestCompletion(t *testing.T) {
 		{"vm nmi ", []string{"demo\trunning"}},
 		{"vm balloon ", []string{"demo\trunning"}},
 		{"vm balloon demo ", nil},
+		{"vm limit-disk ", []string{"demo\trunning"}},
+		{"vm limit-disk demo ", nil},
 		{"vm stats ", []string{"demo\trunning"}},
 		{"vm stats demo ", nil},
 		{"operation wait ", []string{"1\tstart virtualMachines/demo"}},

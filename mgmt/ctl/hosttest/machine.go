@@ -146,6 +146,29 @@ func (h *Host) ResetVirtualMachine(_ context.Context, req *connect.Request[ashla
 	return h.operate("reset", req.Msg.GetName(), req.Msg.GetRequestId())
 }
 
+// SetVirtualMachineDiskLimits changes a disk at once.
+func (h *Host) SetVirtualMachineDiskLimits(_ context.Context, req *connect.Request[ashlarv1.SetVirtualMachineDiskLimitsRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	if err := h.changeDisk(req.Msg.GetName(), req.Msg.GetDisk(), func(d *ashlarv1.Disk) { d.Limits = req.Msg.GetLimits() }); err != nil {
+		return nil, err
+	}
+	return h.operate("set-disk-limits", req.Msg.GetName(), req.Msg.GetRequestId())
+}
+
+// changeDisk changes a disk of a guest.
+func (h *Host) changeDisk(name string, disk int32, change func(*ashlarv1.Disk)) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g, err := h.guest(name)
+	if err != nil {
+		return err
+	}
+	if n := len(g.vm.GetDisks()); int(disk) >= n {
+		return violation("disk", fmt.Sprintf("is %d: %s has %d disks, counted from 0 on", disk, name, n))
+	}
+	change(g.vm.GetDisks()[disk])
+	return nil
+}
+
 // SendVirtualMachineNmi makes a guest print that it got an NMI.
 func (h *Host) SendVirtualMachineNmi(_ context.Context, req *connect.Request[ashlarv1.SendVirtualMachineNmiRequest]) (*connect.Response[ashlarv1.SendVirtualMachineNmiResponse], error) {
 	if err := h.in(req.Msg.GetName(), ashlarv1.VirtualMachine_STATE_RUNNING); err != nil {

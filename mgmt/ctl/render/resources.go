@@ -135,10 +135,27 @@ func disk(d *ashlarv1.Disk) string {
 	if d.GetImage() != "" {
 		from = "from " + ID(d.GetImage())
 	}
-	if d.GetSizeBytes() == 0 {
-		return from
+	words := []string{from}
+	if d.GetSizeBytes() != 0 {
+		words = []string{size.Format(d.GetSizeBytes()), from}
 	}
-	return size.Format(d.GetSizeBytes()) + ", " + from
+	l := d.GetLimits()
+	if n := l.GetBytesPerSecond(); n > 0 {
+		words = append(words, "at most "+size.Format(n)+" a second"+burst(l.GetBurstBytes(), size.Format))
+	}
+	if n := l.GetOperationsPerSecond(); n > 0 {
+		words = append(words, fmt.Sprintf("at most %d requests a second", n)+
+			burst(l.GetBurstOperations(), func(n int64) string { return strconv.FormatInt(n, 10) }))
+	}
+	return strings.Join(words, ", ")
+}
+
+// burst is what a limit has besides.
+func burst(n int64, format func(int64) string) string {
+	if n == 0 {
+		return ""
+	}
+	return " (" + format(n) + " at once)"
 }
 
 // Images is a table with a line for each.

@@ -60,6 +60,9 @@ const (
 	// VirtualMachineServiceResetVirtualMachineProcedure is the fully-qualified name of the
 	// VirtualMachineService's ResetVirtualMachine RPC.
 	VirtualMachineServiceResetVirtualMachineProcedure = "/ashlar.v1.VirtualMachineService/ResetVirtualMachine"
+	// VirtualMachineServiceSetVirtualMachineDiskLimitsProcedure is the fully-qualified name of the
+	// VirtualMachineService's SetVirtualMachineDiskLimits RPC.
+	VirtualMachineServiceSetVirtualMachineDiskLimitsProcedure = "/ashlar.v1.VirtualMachineService/SetVirtualMachineDiskLimits"
 	// VirtualMachineServiceSendVirtualMachineNmiProcedure is the fully-qualified name of the
 	// VirtualMachineService's SendVirtualMachineNmi RPC.
 	VirtualMachineServiceSendVirtualMachineNmiProcedure = "/ashlar.v1.VirtualMachineService/SendVirtualMachineNmi"
@@ -109,6 +112,9 @@ type VirtualMachineServiceClient interface {
 	// or paused: the guest is not asked and loses what it has in memory. Disks keep
 	// what it has written to them. Done when it runs again.
 	ResetVirtualMachine(context.Context, *connect.Request[v1.ResetVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
+	// SetVirtualMachineDiskLimits changes what a disk may do in a second, whether the
+	// virtual machine runs or not. Done when the new limits hold.
+	SetVirtualMachineDiskLimits(context.Context, *connect.Request[v1.SetVirtualMachineDiskLimitsRequest]) (*connect.Response[v1.Operation], error)
 	// SendVirtualMachineNmi presses the NMI button of a running virtual machine: every
 	// processor that takes a non-maskable interrupt at its LINT1 pin gets one. What the
 	// guest does then is its own business; Linux logs it, or panics where it is told
@@ -201,6 +207,12 @@ func NewVirtualMachineServiceClient(httpClient connect.HTTPClient, baseURL strin
 			connect.WithSchema(virtualMachineServiceMethods.ByName("ResetVirtualMachine")),
 			connect.WithClientOptions(opts...),
 		),
+		setVirtualMachineDiskLimits: connect.NewClient[v1.SetVirtualMachineDiskLimitsRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServiceSetVirtualMachineDiskLimitsProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineDiskLimits")),
+			connect.WithClientOptions(opts...),
+		),
 		sendVirtualMachineNmi: connect.NewClient[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse](
 			httpClient,
 			baseURL+VirtualMachineServiceSendVirtualMachineNmiProcedure,
@@ -242,21 +254,22 @@ func NewVirtualMachineServiceClient(httpClient connect.HTTPClient, baseURL strin
 
 // virtualMachineServiceClient implements VirtualMachineServiceClient.
 type virtualMachineServiceClient struct {
-	createVirtualMachine      *connect.Client[v1.CreateVirtualMachineRequest, v1.VirtualMachine]
-	getVirtualMachine         *connect.Client[v1.GetVirtualMachineRequest, v1.VirtualMachine]
-	listVirtualMachines       *connect.Client[v1.ListVirtualMachinesRequest, v1.ListVirtualMachinesResponse]
-	deleteVirtualMachine      *connect.Client[v1.DeleteVirtualMachineRequest, v1.Operation]
-	startVirtualMachine       *connect.Client[v1.StartVirtualMachineRequest, v1.Operation]
-	stopVirtualMachine        *connect.Client[v1.StopVirtualMachineRequest, v1.Operation]
-	pauseVirtualMachine       *connect.Client[v1.PauseVirtualMachineRequest, v1.Operation]
-	resumeVirtualMachine      *connect.Client[v1.ResumeVirtualMachineRequest, v1.Operation]
-	resetVirtualMachine       *connect.Client[v1.ResetVirtualMachineRequest, v1.Operation]
-	sendVirtualMachineNmi     *connect.Client[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse]
-	getVirtualMachineCounters *connect.Client[v1.GetVirtualMachineCountersRequest, v1.VirtualMachineCounters]
-	setVirtualMachineBalloon  *connect.Client[v1.SetVirtualMachineBalloonRequest, v1.VirtualMachine]
-	getVirtualMachineBalloon  *connect.Client[v1.GetVirtualMachineBalloonRequest, v1.VirtualMachineBalloon]
-	console                   *connect.Client[v1.ConsoleRequest, v1.ConsoleResponse]
-	readLog                   *connect.Client[v1.ReadLogRequest, v1.ReadLogResponse]
+	createVirtualMachine        *connect.Client[v1.CreateVirtualMachineRequest, v1.VirtualMachine]
+	getVirtualMachine           *connect.Client[v1.GetVirtualMachineRequest, v1.VirtualMachine]
+	listVirtualMachines         *connect.Client[v1.ListVirtualMachinesRequest, v1.ListVirtualMachinesResponse]
+	deleteVirtualMachine        *connect.Client[v1.DeleteVirtualMachineRequest, v1.Operation]
+	startVirtualMachine         *connect.Client[v1.StartVirtualMachineRequest, v1.Operation]
+	stopVirtualMachine          *connect.Client[v1.StopVirtualMachineRequest, v1.Operation]
+	pauseVirtualMachine         *connect.Client[v1.PauseVirtualMachineRequest, v1.Operation]
+	resumeVirtualMachine        *connect.Client[v1.ResumeVirtualMachineRequest, v1.Operation]
+	resetVirtualMachine         *connect.Client[v1.ResetVirtualMachineRequest, v1.Operation]
+	setVirtualMachineDiskLimits *connect.Client[v1.SetVirtualMachineDiskLimitsRequest, v1.Operation]
+	sendVirtualMachineNmi       *connect.Client[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse]
+	getVirtualMachineCounters   *connect.Client[v1.GetVirtualMachineCountersRequest, v1.VirtualMachineCounters]
+	setVirtualMachineBalloon    *connect.Client[v1.SetVirtualMachineBalloonRequest, v1.VirtualMachine]
+	getVirtualMachineBalloon    *connect.Client[v1.GetVirtualMachineBalloonRequest, v1.VirtualMachineBalloon]
+	console                     *connect.Client[v1.ConsoleRequest, v1.ConsoleResponse]
+	readLog                     *connect.Client[v1.ReadLogRequest, v1.ReadLogResponse]
 }
 
 // CreateVirtualMachine calls ashlar.v1.VirtualMachineService.CreateVirtualMachine.
@@ -302,6 +315,11 @@ func (c *virtualMachineServiceClient) ResumeVirtualMachine(ctx context.Context, 
 // ResetVirtualMachine calls ashlar.v1.VirtualMachineService.ResetVirtualMachine.
 func (c *virtualMachineServiceClient) ResetVirtualMachine(ctx context.Context, req *connect.Request[v1.ResetVirtualMachineRequest]) (*connect.Response[v1.Operation], error) {
 	return c.resetVirtualMachine.CallUnary(ctx, req)
+}
+
+// SetVirtualMachineDiskLimits calls ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits.
+func (c *virtualMachineServiceClient) SetVirtualMachineDiskLimits(ctx context.Context, req *connect.Request[v1.SetVirtualMachineDiskLimitsRequest]) (*connect.Response[v1.Operation], error) {
+	return c.setVirtualMachineDiskLimits.CallUnary(ctx, req)
 }
 
 // SendVirtualMachineNmi calls ashlar.v1.VirtualMachineService.SendVirtualMachineNmi.
@@ -363,6 +381,9 @@ type VirtualMachineServiceHandler interface {
 	// or paused: the guest is not asked and loses what it has in memory. Disks keep
 	// what it has written to them. Done when it runs again.
 	ResetVirtualMachine(context.Context, *connect.Request[v1.ResetVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
+	// SetVirtualMachineDiskLimits changes what a disk may do in a second, whether the
+	// virtual machine runs or not. Done when the new limits hold.
+	SetVirtualMachineDiskLimits(context.Context, *connect.Request[v1.SetVirtualMachineDiskLimitsRequest]) (*connect.Response[v1.Operation], error)
 	// SendVirtualMachineNmi presses the NMI button of a running virtual machine: every
 	// processor that takes a non-maskable interrupt at its LINT1 pin gets one. What the
 	// guest does then is its own business; Linux logs it, or panics where it is told
@@ -451,6 +472,12 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 		connect.WithSchema(virtualMachineServiceMethods.ByName("ResetVirtualMachine")),
 		connect.WithHandlerOptions(opts...),
 	)
+	virtualMachineServiceSetVirtualMachineDiskLimitsHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceSetVirtualMachineDiskLimitsProcedure,
+		svc.SetVirtualMachineDiskLimits,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineDiskLimits")),
+		connect.WithHandlerOptions(opts...),
+	)
 	virtualMachineServiceSendVirtualMachineNmiHandler := connect.NewUnaryHandler(
 		VirtualMachineServiceSendVirtualMachineNmiProcedure,
 		svc.SendVirtualMachineNmi,
@@ -507,6 +534,8 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 			virtualMachineServiceResumeVirtualMachineHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceResetVirtualMachineProcedure:
 			virtualMachineServiceResetVirtualMachineHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceSetVirtualMachineDiskLimitsProcedure:
+			virtualMachineServiceSetVirtualMachineDiskLimitsHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceSendVirtualMachineNmiProcedure:
 			virtualMachineServiceSendVirtualMachineNmiHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceGetVirtualMachineCountersProcedure:
@@ -562,6 +591,10 @@ func (UnimplementedVirtualMachineServiceHandler) ResumeVirtualMachine(context.Co
 
 func (UnimplementedVirtualMachineServiceHandler) ResetVirtualMachine(context.Context, *connect.Request[v1.ResetVirtualMachineRequest]) (*connect.Response[v1.Operation], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.ResetVirtualMachine is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) SetVirtualMachineDiskLimits(context.Context, *connect.Request[v1.SetVirtualMachineDiskLimitsRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits is not implemented"))
 }
 
 func (UnimplementedVirtualMachineServiceHandler) SendVirtualMachineNmi(context.Context, *connect.Request[v1.SendVirtualMachineNmiRequest]) (*connect.Response[v1.SendVirtualMachineNmiResponse], error) {

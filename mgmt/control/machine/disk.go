@@ -1,0 +1,114 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
+	"github.com/ashlar-hv/ashlar/mgmt/control/operation"
+	"github.com/ashlar-hv/ashlar/mgmt/control/refuse"
+	"github.com/ashlar-hv/ashlar/mgmt/control/store"
+	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+)
+
+var capital = regexp.MustCompile(`[A-Z]`)
+
+// parseLimits returns limits, or what is wrong with which field of them.
+func parseLimits(l *ashlarv1.DiskLimits) (limits *protocol.DiskLimits, field, wrong string) {
+	limits = &protocol.DiskLimits{}
+	for _, f := range []struct {
+		name string
+		from int64
+		to   *uint64
+	}{
+		{"bytes_per_second", l.GetBytesPerSecond(), &limits.BytesPerSecond},
+		{"burst_bytes", l.GetBurstBytes(), &limits.BurstBytes},
+		{"operations_per_second", l.GetOperationsPerSecond(), &limits.OperationsPerSecond},
+		{"burst_operations", l.GetBurstOperations(), &limits.BurstOperations},
+	} {
+		if f.from < 0 {
+			return nil, f.name, fmt.Sprintf("is %d: write a number from 0 on", f.from)
+		}
+		*f.to = uint64(f.from)
+	}
+	if field, wrong = limits.Check(); wrong != "" {
+		return nil, capital.ReplaceAllStringFunc(field, func(c string) string { return "_" + strings.ToLower(c) }), wrong
+	}
+	if *limits == (protocol.DiskLimits{}) {
+		return nil, "", ""
+	}
+	return limits, "", ""
+}
+
+// limitsProto is nil where there are no limits.
+func limitsProto(l *protocol.DiskLimits) *ashlarv1.DiskLimits {
+	if l == nil {
+		return nil
+	}
+	return &ashlarv1.DiskLimits{
+		BytesPerSecond: signed(l.BytesPerSecond), BurstBytes: signed(l.BurstBytes),
+		OperationsPerSecond: signed(l.OperationsPerSecond), BurstOperations: signed(l.BurstOperations),
+	}
+}
+
+// SetDiskLimits orders other limits for disk o.Disk.
+func (g *Manager) SetDiskLimits(o Order, limits *ashlarv1.DiskLimits) (*operation.Op, error) {
+	l, field, wrong := parseLimits(limits)
+	if wrong != "" {
+		return nil, refuse.Field("limits."+field, "%s", wrong)
+	}
+	o.Limits = l
+	return g.submit(kindSetDiskLimits, o)
+}
+
+// hasDisk refuses an order for a disk that there is not. mu is held.
+func (m *Machine) hasDisk(disk int) error {
+	if n := len(m.rec.Disks); disk < 0 || disk >= n {
+		return refuse.Field("disk", "is %d: %s has %d disks, counted from 0 on", disk, m.Name(), n)
+	}
+	return nil
+}
+
+// setDiskLimits does a set-disk-limits operation: in the guest, where it runs, then in
+// the record. Cut off in between it is done again from the beginning.
+func (m *Machine) setDiskLimits(ctx context.Context, op *operation.Op) error {
+	rec := op.Record()
+	op.Progress(10, "setting limits")
+	if err := m.toDisk(ctx, hostcall.Call{Method: hostcall.GuestSetDiskLimits, ID: m.uid, Disk: rec.Disk, Limits: rec.Limits}); err != nil {
+		return err
+	}
+	return m.saveDisk(rec.Disk, func(d *store.Disk) { d.Limits = rec.Limits })
+}
+
+// toDisk makes a call about a disk of a guest that runs; one that does not, or does not
+// any more, needs none. All of that is between two starts.
+func (m *Machine) toDisk(ctx context.Context, c hostcall.Call) error {
+	if err := m.known(ctx); err != nil {
+		return err
+	}
+	err := m.insist(m.g.ctx, c, m.Alive)
+	var he *hostcall.Error
+	if errors.As(err, &he) && he.Code == hostcall.FailedPrecondition {
+		if serr := m.sync(); serr == nil && !m.Alive() {
+			return nil // it has ended by itself meanwhile
+		}
+	}
+	return refuse.Core(err, m.Name(), nil)
+}
+
+// saveDisk records a change of a disk.
+func (m *Machine) saveDisk(i int, change func(*store.Disk)) error {
+	err := m.save(func(rec *store.VM) {
+		rec.Disks = slices.Clone(rec.Disks)
+		change(&rec.Disks[i])
+	})
+	if err != nil {
+		return refuse.Internal(err)
+	}
+	return nil
+}

@@ -1,0 +1,75 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	ashlarv1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
+	"github.com/ashlar-hv/ashlar/mgmt/ctl/client"
+	"github.com/ashlar-hv/ashlar/mgmt/ctl/fault"
+)
+
+// parseIndex reads the place of a disk.
+func parseIndex(s string) (int32, error) {
+	n, err := strconv.ParseUint(s, 10, 31)
+	if err != nil {
+		return 0, fault.With(fault.Usage, fmt.Errorf("disk %q: write its number, from 0 on, as `ashlarctl vm get` shows it", s))
+	}
+	return int32(n), nil
+}
+
+const limitLong = `Limit what a disk does in a second, whether the virtual machine runs or not: the
+bytes that it reads and writes, and its requests, flushes included. A burst is what
+it can do at once after a rest; without one it is a tenth of a second's worth. What
+is not given is not limited: with no flag at all the disk has no limits any more.`
+
+func (a *app) vmLimitDisk() *cobra.Command {
+	var noWait bool
+	values := map[string]*string{}
+	cmd := &cobra.Command{
+		Use: "limit-disk NAME DISK", Short: "Limit what a disk does in a second",
+		Long:    limitLong,
+		Example: "  ashlarctl vm limit-disk demo 0 --bps 100MiB --iops 1000\n  ashlarctl vm limit-disk demo 0 --iops 500 --iops-burst 2000\n  ashlarctl vm limit-disk demo 0",
+		Args:    cobra.ExactArgs(2),
+	}
+	cmd.RunE = a.withHost(func(ctx context.Context, h *client.Host, args []string) error {
+		a.field = fieldTable{"disk": "DISK", "limits.bytesPerSecond": "--bps", "limits.burstBytes": "--bps-burst",
+			"limits.operationsPerSecond": "--iops", "limits.burstOperations": "--iops-burst"}.name
+		disk, err := parseIndex(args[1])
+		if err != nil {
+			return err
+		}
+		given := map[string]string{}
+		for name, v := range values {
+			if cmd.Flags().Changed(name) {
+				given[name] = *v
+			}
+		}
+		limits, err := parseLimits(given)
+		if err != nil {
+			return fault.With(fault.Usage, fmt.Errorf("--%w", err))
+		}
+		done := "has limits for disk " + args[1]
+		if limits == nil {
+			done = "has no limits for disk " + args[1]
+		}
+		return a.operate(ctx, h, args[:1], noWait, "limit disk "+args[1]+" of", done, func(n string) (*connect.Response[ashlarv1.Operation], error) {
+			return h.VirtualMachines.SetVirtualMachineDiskLimits(ctx, connect.NewRequest(&ashlarv1.SetVirtualMachineDiskLimitsRequest{
+				Name: resource(machines, n), Disk: disk, Limits: limits, RequestId: newUUID(),
+			}))
+		})
+	})
+	for name, usage := range map[string]string{
+		"bps": "bytes a second, such as 100MiB", "bps-burst": "bytes at once after a rest",
+		"iops": "requests a second", "iops-burst": "requests at once after a rest",
+	} {
+		values[name] = cmd.Flags().String(name, "", usage)
+	}
+	a.operationFlags(cmd, &noWait)
+	cmd.ValidArgsFunction = a.firstArg(a.completeMachines())
+	return cmd
+}
