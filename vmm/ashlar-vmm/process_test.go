@@ -143,6 +143,19 @@ func (v *vmm) ask(m protocol.Method) protocol.Response {
 // configure starts a guest of code with one empty disk.
 func (v *vmm) configure(code []byte, edit func(*protocol.Spec)) *protocol.Error {
 	v.t.Helper()
+	disk, err := os.Create(v.t.TempDir() + "/disk")
+	if err == nil {
+		err = disk.Truncate(1 << 20)
+	}
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	return v.configureWith(code, disk, edit)
+}
+
+// configureWith starts a guest of code with that disk, and closes its file.
+func (v *vmm) configureWith(code []byte, disk *os.File, edit func(*protocol.Spec)) *protocol.Error {
+	v.t.Helper()
 	const mem = 64 << 20
 	spec := protocol.Spec{
 		Name: "test", UUID: "00112233-4455-6677-8899-aabbccddeeff", VCPUs: 2, MemoryBytes: mem,
@@ -162,11 +175,7 @@ func (v *vmm) configure(code []byte, edit func(*protocol.Spec)) *protocol.Error 
 	spec.Log = add(os.Create(v.t.TempDir() + "/log"))
 	spec.Entropy = add(os.Open("/dev/urandom"))
 	spec.Boot.Kernel = add(tinykernel.File(v.t, code), nil)
-	disk, err := os.Create(v.t.TempDir() + "/disk")
-	if err == nil {
-		err = disk.Truncate(1 << 20)
-	}
-	spec.Disks = []protocol.Disk{{File: add(disk, err), Serial: "root"}}
+	spec.Disks = []protocol.Disk{{File: add(disk, nil), Serial: "root"}}
 	if edit != nil {
 		edit(&spec)
 	}
@@ -334,6 +343,45 @@ func TestDiskLimits(t *testing.T) {
 	}
 	if n := v.ask(protocol.CountersMethod).Counters.Devices["disk0.throttled"]; n != 0 {
 		t.Errorf("throttled = %d, want 0", n)
+	}
+	v.ask(protocol.Stop)
+	v.ended(0)
+}
+
+// TestResizeDisk grows a disk from within the jail.
+func TestResizeDisk(t *testing.T) {
+	v := startVMM(t)
+	disk, err := os.Create(t.TempDir() + "/disk")
+	if err == nil {
+		err = disk.Truncate(1 << 20)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := disk.Name()
+	if err := v.configureWith(tinykernel.Code{}.Spin(), disk, nil); err != nil {
+		t.Fatal(err)
+	}
+	resize := func(disk int, size uint64) *protocol.Error {
+		resp, _ := v.call(protocol.Request{Method: protocol.ResizeDisk, Disk: disk, Size: size})
+		return resp.Error
+	}
+	if err := resize(0, 2<<20); err == nil || err.Code != protocol.InvalidArgument || err.Field != "size" {
+		t.Errorf("more than the file has: %+v", err)
+	}
+	if err := os.Truncate(name, 2<<20); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := resize(0, 2<<20); err != nil {
+			t.Errorf("resize: %v", err)
+		}
+	}
+	if err := resize(0, 1<<20); err == nil || err.Code != protocol.InvalidArgument || err.Field != "size" {
+		t.Errorf("smaller: %+v", err)
+	}
+	if err := resize(1, 2<<20); err == nil || err.Code != protocol.InvalidArgument || err.Field != "disk" {
+		t.Errorf("no such disk: %+v", err)
 	}
 	v.ask(protocol.Stop)
 	v.ended(0)

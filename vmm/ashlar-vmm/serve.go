@@ -221,6 +221,8 @@ func (s *server) handle(req protocol.Request) (resp protocol.Response, f *os.Fil
 		resp.Balloon = &b
 	case protocol.SetDiskLimits:
 		resp.Error = s.guest.SetDiskLimits(req.Disk, req.Limits)
+	case protocol.ResizeDisk:
+		resp.Error = s.guest.ResizeDisk(req.Disk, req.Size)
 	case protocol.Console:
 		f, err = s.guest.Hub.Attach()
 	case protocol.CountersMethod:

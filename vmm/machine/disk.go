@@ -1,6 +1,8 @@
 package machine
 
 import (
+	"errors"
+
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/virtio/blk"
 )
@@ -43,4 +45,23 @@ func (m *Machine) SetDiskLimits(i int, l *protocol.DiskLimits) *protocol.Error {
 		return &protocol.Error{Code: protocol.Internal, Message: err.Error()}
 	}
 	return nil
+}
+
+// ResizeDisk makes disk i larger, whose file has size bytes already, whether the guest
+// runs or is paused.
+func (m *Machine) ResizeDisk(i int, size uint64) *protocol.Error {
+	m.lifeMu.Lock()
+	defer m.lifeMu.Unlock()
+	d, perr := m.disk(i)
+	if perr != nil {
+		return perr
+	}
+	err := d.Resize(size)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, blk.ErrSize) || errors.Is(err, blk.ErrFile):
+		return invalid("size", "%v", err)
+	}
+	return &protocol.Error{Code: protocol.Internal, Message: err.Error()}
 }

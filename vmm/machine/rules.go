@@ -16,7 +16,7 @@ import (
 // of every Go program.
 func Rules() []jail.Rule {
 	return slices.Concat(kvm.Rules(), iouring.Rules(), vnet.Rules(), balloon.Rules(), []jail.Rule{
-		jail.Allow(unix.SYS_FSTAT, "sizes of kernel, initramfs and console log"),
+		jail.Allow(unix.SYS_FSTAT, "sizes of kernel, initramfs and console log, and of a disk that has grown"),
 		jail.Allow(unix.SYS_PREAD64, "loading kernel and initramfs; halving the console log"),
 		jail.Allow(unix.SYS_PWRITE64, "console log"),
 		jail.Allow(unix.SYS_FTRUNCATE, "console log, which is bounded"),

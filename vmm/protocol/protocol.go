@@ -55,6 +55,9 @@ const (
 	// SetDiskLimits brings Disk and Limits, which hold from now on instead of those of
 	// the Spec: nil is none.
 	SetDiskLimits Method = "set-disk-limits"
+	// ResizeDisk brings Disk and Size: its file has that many bytes now, which is more than
+	// the guest knows of, or just as many.
+	ResizeDisk Method = "resize-disk"
 	// Console asks for a connected stream socket to the serial console. The
 	// Response brings it. It carries first the last output (up to
 	// ConsoleReplay bytes), then what follows; bytes written to it are typed
@@ -78,6 +81,7 @@ type Request struct {
 	// Disk is the place of one in the Spec, for the methods of disks.
 	Disk   int         `json:"disk,omitempty"`
 	Limits *DiskLimits `json:"limits,omitempty"`
+	Size   uint64      `json:"size,omitempty"` // bytes
 }
 
 // A Response answers the Request with the same ID.

@@ -101,6 +101,7 @@ func TestGolden(t *testing.T) {
 		"set-balloon": Request{ID: 6, Method: SetBalloon, BalloonBytes: 64 << 20},
 		"nmi":         Request{ID: 2, Method: NMI},
 		"reset":       Request{ID: 3, Method: ResetMethod},
+		"resize-disk": Request{ID: 6, Method: ResizeDisk, Disk: 1, Size: 1 << 30},
 		"set-disk-limits": Request{ID: 5, Method: SetDiskLimits, Disk: 1,
 			Limits: &DiskLimits{BytesPerSecond: 1 << 20, BurstBytes: 1 << 16, OperationsPerSecond: 100, BurstOperations: 10}},
 		"counters": Response{ID: 4, Counters: &Counters{Devices: map[string]uint64{"disk0.reads": 7},

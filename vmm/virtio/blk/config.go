@@ -35,7 +35,7 @@ func (d *Device) ReadConfig(off uint64, b []byte) {
 	var c [configSize]byte
 	le := binary.LittleEndian
 	g := &d.geo
-	le.PutUint64(c[cfgCapacity:], g.size/SectorSize)
+	le.PutUint64(c[cfgCapacity:], d.size.Load()/SectorSize)
 	le.PutUint32(c[cfgSegMax:], segMax)
 	le.PutUint32(c[cfgBlkSize:], g.logical)
 	c[cfgPhysicalExp] = byte(bits.Len32(g.physical/g.logical) - 1)

@@ -71,6 +71,7 @@ type Device struct {
 	readOnly bool
 	serial   [SerialSize]byte
 	geo      geometry
+	size     atomic.Uint64 // bytes; only grows
 	queues   []*worker
 	metrics  Metrics
 	limits   atomic.Pointer[limiter] // nil where nothing is limited
@@ -78,7 +79,8 @@ type Device struct {
 	// writeback is the writeback field of the configuration: what the driver
 	// chose, 1 at a reset.
 	writeback atomic.Uint32
-	broken    func(error) // of the present Activation
+	broken    func(error)            // of the present Activation
+	changed   atomic.Pointer[func()] // ConfigChanged of the last Activation
 }
 
 // New makes a disk. It opens everything that the disk will need: rings, events.
@@ -100,6 +102,7 @@ func New(c Config) (*Device, error) {
 		d.clock = func() int64 { return int64(time.Since(made)) }
 	}
 	d.limits.Store(newLimiter(c.Limits))
+	d.size.Store(geo.size)
 	copy(d.serial[:], c.Serial)
 	d.writeback.Store(1)
 	for range c.Queues {
@@ -138,11 +141,40 @@ func (d *Device) Queues() []virtio.QueueSpec {
 }
 
 // Size is the disk's size in bytes.
-func (d *Device) Size() uint64 { return d.geo.size }
+func (d *Device) Size() uint64 { return d.size.Load() }
+
+// Resize makes the disk larger, whose file has grown already, and tells the driver of
+// the new capacity (section 5.2.5.1). One that does not look goes on with what it knows.
+func (d *Device) Resize(size uint64) error {
+	switch old := d.size.Load(); {
+	case size < old:
+		return fmt.Errorf("%d bytes of a disk of %d: a disk only grows: %w", size, old, ErrSize)
+	case size%uint64(max(d.geo.logical, SectorSize)) != 0:
+		return fmt.Errorf("%d bytes, want a multiple of %d: %w", size, d.geo.logical, ErrSize)
+	case size == old:
+		return nil
+	}
+	fi, err := d.file.Stat()
+	if err != nil {
+		return fmt.Errorf("disk %s: %w", d.file.Name(), err)
+	}
+	switch {
+	case !fi.Mode().IsRegular():
+		return fmt.Errorf("disk %s has the size of a device: %w", d.file.Name(), ErrFile)
+	case uint64(fi.Size()) < size:
+		return fmt.Errorf("%d bytes of a file of %d: %w", size, fi.Size(), ErrSize)
+	}
+	d.size.Store(size)
+	if changed := d.changed.Load(); changed != nil {
+		(*changed)()
+	}
+	return nil
+}
 
 // Activate starts a goroutine for each queue.
 func (d *Device) Activate(a virtio.Activation) error {
 	d.broken = a.Broken
+	d.changed.Store(&a.ConfigChanged)
 	if a.Features.Has(featConfigWCE) && !a.Features.Has(featFlush) {
 		d.writeback.Store(0) // section 5.2.5.2: a driver that cannot flush
 	}

@@ -10,7 +10,7 @@ import (
 
 // geometry is what a host file says about itself.
 type geometry struct {
-	size     uint64 // bytes
+	size     uint64 // bytes, when the disk was made
 	logical  uint32 // smallest block for a request, in bytes
 	physical uint32 // block that can be written without reading first
 	direct   bool   // opened with O_DIRECT: memory is aligned to memAlign

@@ -98,7 +98,7 @@ func (r *request) begin() error {
 
 // inRange tells whether n bytes from sector on are on the disk.
 func (d *Device) inRange(sector, n uint64) bool {
-	sectors := d.geo.size / SectorSize
+	sectors := d.size.Load() / SectorSize
 	return n%SectorSize == 0 && sector <= sectors && n/SectorSize <= sectors-sector
 }
 

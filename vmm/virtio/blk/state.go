@@ -10,13 +10,13 @@ type State struct {
 
 // Save returns the state of a disk that is not active.
 func (d *Device) Save() State {
-	return State{Size: d.geo.size, Writeback: d.writeback.Load() == 1}
+	return State{Size: d.size.Load(), Writeback: d.writeback.Load() == 1}
 }
 
 // Restore takes the state of a disk made alike.
 func (d *Device) Restore(s State) error {
-	if s.Size != d.geo.size {
-		return fmt.Errorf("restore disk of %d bytes on one of %d: %w", s.Size, d.geo.size, ErrSize)
+	if s.Size != d.size.Load() {
+		return fmt.Errorf("restore disk of %d bytes on one of %d: %w", s.Size, d.size.Load(), ErrSize)
 	}
 	d.writeback.Store(0)
 	if s.Writeback {
