@@ -112,6 +112,11 @@ func (g *Group) limitHugetlb(most map[uint64]int64) error {
 	return nil
 }
 
+// SetMemoryMax changes Limits.MemoryMax.
+func (g *Group) SetMemoryMax(n int64) error {
+	return write(g.dir, "memory.max", strconv.FormatInt(n, 10))
+}
+
 // File opens the group's folder, for starting a process in it
 // (CLONE_INTO_CGROUP).
 func (g *Group) File() (*os.File, error) { return os.Open(g.dir) }

@@ -101,3 +101,63 @@ func TestDiskLimitsRefused(t *testing.T) {
 		t.Errorf("limits that core refused are recorded: %v", got)
 	}
 }
+
+func (l *lab) resize(r *ashlarv1.ResizeVirtualMachineDiskRequest) (*connect.Response[ashlarv1.Operation], error) {
+	return l.machines.ResizeVirtualMachineDisk(ctxOf(l.t), req(r))
+}
+
+// A disk grows in core and in the record, whether the guest runs or not, and whoever
+// goes away in between.
+func TestResizeDisk(t *testing.T) {
+	l := newLab(t)
+	vm := l.withMachine("demo")
+	size := (vm.Disks[0].SizeBytes + 4095) &^ 4095
+	for _, during := range []func(){
+		func() {}, // stopped
+		func() { l.mustStart(vm.Name) },
+		func() { l.mustPause(vm.Name) },
+		func() { l.core.Cut(hostcall.GuestResizeDisk) },
+	} {
+		during()
+		size += 1 << 20
+		op := l.done(l.resize(&ashlarv1.ResizeVirtualMachineDiskRequest{Name: vm.Name, SizeBytes: size}))
+		if op.Error != nil || op.Kind != "resize-disk" {
+			t.Fatalf("resize = %v", op)
+		}
+		if _, disks := l.core.Spec(vm.Uid); disks[0].Size != size {
+			t.Errorf("core has %d bytes, want %d", disks[0].Size, size)
+		}
+		if got := l.get(vm.Name).Disks[0].SizeBytes; got != size {
+			t.Errorf("recorded are %d bytes, want %d", got, size)
+		}
+	}
+	l.restartControl()
+	if got := l.get(vm.Name).Disks[0].SizeBytes; got != size {
+		t.Errorf("after control's restart %d bytes, want %d", got, size)
+	}
+	for name, tt := range map[string]struct {
+		r    *ashlarv1.ResizeVirtualMachineDiskRequest
+		want string
+	}{
+		"smaller":       {&ashlarv1.ResizeVirtualMachineDiskRequest{SizeBytes: size - 4096}, "do not get smaller"},
+		"negative":      {&ashlarv1.ResizeVirtualMachineDiskRequest{SizeBytes: -4096}, "do not get smaller"},
+		"odd":           {&ashlarv1.ResizeVirtualMachineDiskRequest{SizeBytes: size + 512}, "a multiple of 4096"},
+		"too large":     {&ashlarv1.ResizeVirtualMachineDiskRequest{SizeBytes: 1 << 60}, "16 TiB"},
+		"no such disk":  {&ashlarv1.ResizeVirtualMachineDiskRequest{Disk: 9, SizeBytes: size}, "counted from 0 on"},
+		"negative disk": {&ashlarv1.ResizeVirtualMachineDiskRequest{Disk: -1, SizeBytes: size}, "counted from 0 on"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tt.r.Name = vm.Name
+			_, err := l.resize(tt.r)
+			wantError(t, err, connect.CodeInvalidArgument, "INVALID_FIELD", tt.want)
+		})
+	}
+	l.core.Refuse(hostcall.GuestResizeDisk, &hostcall.Error{Code: hostcall.ResourceExhausted, Field: "size", Message: "The pool is full."})
+	op := l.done(l.resize(&ashlarv1.ResizeVirtualMachineDiskRequest{Name: vm.Name, SizeBytes: size + 4096}))
+	if op.Error == nil || op.Error.Code != "RESOURCE_EXHAUSTED" {
+		t.Errorf("a resize that core refused = %v", op)
+	}
+	if got := l.get(vm.Name).Disks[0].SizeBytes; got != size {
+		t.Errorf("recorded are %d bytes that the disk has not, want %d", got, size)
+	}
+}

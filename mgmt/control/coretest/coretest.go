@@ -392,6 +392,12 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")
 		}
 		return c.view(g)
+	case hostcall.GuestResizeDisk:
+		if call.Size < g.disks[call.Disk].Size {
+			return nil, refusal(hostcall.InvalidArgument, "smaller")
+		}
+		g.disks = slices.Clone(g.disks)
+		g.disks[call.Disk].Size = call.Size
 	case hostcall.GuestSetDiskLimits:
 		if !runs {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")

@@ -2,7 +2,6 @@ package machine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -74,6 +73,54 @@ func (m *Machine) hasDisk(disk int) error {
 	return nil
 }
 
+// ResizeDisk orders o.Size bytes for disk o.Disk.
+func (g *Manager) ResizeDisk(o Order) (*operation.Op, error) { return g.submit(kindResizeDisk, o) }
+
+// canGrow refuses a size that disk cannot grow to. mu is held.
+func (m *Machine) canGrow(disk int, size int64) error {
+	if err := m.hasDisk(disk); err != nil {
+		return err
+	}
+	switch has := m.rec.Disks[disk].Size; {
+	case size < has:
+		return refuse.Field("size_bytes", "is %d: the disk has %d, and disks do not get smaller", size, has)
+	case size > maxDisk:
+		return refuse.Field("size_bytes", "is %d: up to %d (16 TiB)", size, int64(maxDisk))
+	case size != has && size%growUnit != 0:
+		return refuse.Field("size_bytes", "is %d: a multiple of %d", size, growUnit)
+	}
+	return nil
+}
+
+// resizeField turns a field of GuestResizeDisk into one of ResizeVirtualMachineDiskRequest.
+func resizeField(field string) string {
+	if field == "size" {
+		return "size_bytes"
+	}
+	return field
+}
+
+// resizeDisk does a resize-disk operation: the file, the guest where it runs, then the
+// record. A file that is larger than its record is fine, the other way round the
+// machine would not start.
+func (m *Machine) resizeDisk(ctx context.Context, op *operation.Op) error {
+	rec := op.Record()
+	op.Progress(10, "growing the disk")
+	if err := m.known(ctx); err != nil {
+		return err
+	}
+	always := func() bool { return true }
+	call := hostcall.Call{Method: hostcall.GuestResizeDisk, ID: m.uid, Disk: rec.Disk, Size: rec.Size}
+	err := m.insist(m.g.ctx, call, always)
+	if err != nil && m.hasEnded() {
+		err = m.insist(m.g.ctx, call, always)
+	}
+	if err != nil {
+		return refuse.Core(err, m.Name(), resizeField)
+	}
+	return m.saveDisk(rec.Disk, func(d *store.Disk) { d.Size = max(d.Size, rec.Size) })
+}
+
 // setDiskLimits does a set-disk-limits operation: in the guest, where it runs, then in
 // the record. Cut off in between it is done again from the beginning.
 func (m *Machine) setDiskLimits(ctx context.Context, op *operation.Op) error {
@@ -92,14 +139,15 @@ func (m *Machine) toDisk(ctx context.Context, c hostcall.Call) error {
 		return err
 	}
 	err := m.insist(m.g.ctx, c, m.Alive)
-	var he *hostcall.Error
-	if errors.As(err, &he) && he.Code == hostcall.FailedPrecondition {
-		if serr := m.sync(); serr == nil && !m.Alive() {
-			return nil // it has ended by itself meanwhile
-		}
+	if err != nil && m.hasEnded() {
+		return nil
 	}
 	return refuse.Core(err, m.Name(), nil)
 }
+
+// hasEnded says, after an error, whether it may be because the guest has ended by itself
+// just then.
+func (m *Machine) hasEnded() bool { return m.sync() == nil && !m.Alive() }
 
 // saveDisk records a change of a disk.
 func (m *Machine) saveDisk(i int, change func(*store.Disk)) error {

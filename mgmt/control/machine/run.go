@@ -112,6 +112,8 @@ func (m *Machine) work(ctx context.Context, op *operation.Op) {
 		err = m.reset(opctx, op)
 	case rec.Kind == kindSetDiskLimits:
 		err = m.setDiskLimits(opctx, op)
+	case rec.Kind == kindResizeDisk:
+		err = m.resizeDisk(opctx, op)
 	case rec.Kind == kindDelete:
 		err = m.delete(opctx, op)
 	default:

@@ -24,10 +24,11 @@ const (
 	kindDelete = "delete"
 
 	kindSetDiskLimits = "set-disk-limits"
+	kindResizeDisk    = "resize-disk"
 )
 
 // lasting are the kinds that are done after a restart of the host, too.
-var lasting = []string{kindStop, kindDelete, kindSetDiskLimits}
+var lasting = []string{kindStop, kindDelete, kindSetDiskLimits, kindResizeDisk}
 
 // maxQueue bounds the operations that wait for one machine.
 const maxQueue = 8
@@ -87,6 +88,7 @@ type Order struct {
 	Grace  time.Duration
 	Disk   int                  // of kinds that change a disk
 	Limits *protocol.DiskLimits // of set-disk-limits
+	Size   int64                // of resize-disk, in bytes
 	Ticket Ticket
 }
 
@@ -130,7 +132,7 @@ func (g *Manager) submit(kind string, o Order) (*operation.Op, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec := store.Operation{Kind: kind, Target: m.Name(), TargetUID: m.uid, Force: o.Force, Grace: o.Grace, Disk: o.Disk, Limits: o.Limits}
+	rec := store.Operation{Kind: kind, Target: m.Name(), TargetUID: m.uid, Force: o.Force, Grace: o.Grace, Disk: o.Disk, Limits: o.Limits, Size: o.Size}
 	op, err := g.ops.Begin(rec, o.Ticket.put)
 	if err != nil {
 		return nil, refuse.Internal(err)
@@ -190,6 +192,8 @@ func (m *Machine) acceptable(kind string, o Order) error {
 		return nil
 	case kind == kindSetDiskLimits:
 		return m.hasDisk(o.Disk)
+	case kind == kindResizeDisk:
+		return m.canGrow(o.Disk, o.Size)
 	case m.seen.State == "" && will == stopped && (kind == kindPause || kind == kindResume || kind == kindReset):
 		return refuse.Down() // it has not told yet what runs
 	}

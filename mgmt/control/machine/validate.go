@@ -28,6 +28,7 @@ const (
 	maxNICs    = 8
 	maxDisk    = image.MaxSize
 	sectorSize = 512
+	growUnit   = 4096 // of the new size of a disk
 )
 
 // A checker collects what is wrong with a request.

@@ -122,6 +122,15 @@ func (s machineService) SetVirtualMachineDiskLimits(ctx context.Context, req *co
 	return begun(s.Machines.SetDiskLimits(machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, Disk: int(req.Msg.Disk), Ticket: t}, req.Msg.Limits))
 }
 
+// ResizeVirtualMachineDisk implements VirtualMachineService.
+func (s machineService) ResizeVirtualMachineDisk(ctx context.Context, req *connect.Request[ashlarv1.ResizeVirtualMachineDiskRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	t, err := ticket(ctx, "resize-disk", req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	return begun(s.Machines.ResizeDisk(machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, Disk: int(req.Msg.Disk), Size: req.Msg.SizeBytes, Ticket: t}))
+}
+
 // SendVirtualMachineNmi implements VirtualMachineService.
 func (s machineService) SendVirtualMachineNmi(ctx context.Context, req *connect.Request[ashlarv1.SendVirtualMachineNmiRequest]) (*connect.Response[ashlarv1.SendVirtualMachineNmiResponse], error) {
 	t, err := ticket(ctx, "nmi", req.Msg)

@@ -102,9 +102,11 @@ type Operation struct {
 	Deadline time.Time     `json:"deadline,omitzero"`
 	// Run is of reset: when the run began that it ends, once it has begun to.
 	Run time.Time `json:"run,omitzero"`
-	// Disk is the place of the disk that is changed, Limits what it is to have.
+	// Disk is the place of the disk that is changed, Limits or Size (in bytes) what it
+	// is to have.
 	Disk   int                  `json:"disk,omitempty"`
 	Limits *protocol.DiskLimits `json:"limits,omitempty"`
+	Size   int64                `json:"size,omitempty"`
 	// Cancelled is whether it was asked to end early.
 	Cancelled bool `json:"cancelled,omitempty"`
 	// Booted is how long the host had been up at CreateTime: an operation from

@@ -18,6 +18,9 @@ var capabilities = map[int]bool{
 	unix.CAP_SETUID:  true,
 	unix.CAP_SETGID:  true,
 	unix.CAP_SETPCAP: true,
+	// A disk that grows while its guest runs: the VMM, which is a user of its own by
+	// then, may make its file larger (RLIMIT_FSIZE).
+	unix.CAP_SYS_RESOURCE: true,
 	// Ending processes that have become other users.
 	unix.CAP_KILL: true,
 	// Control's folder and socket belong to control; after a restart of core

@@ -29,6 +29,9 @@ const (
 	nicsName   = "nics.json"
 
 	sector = 512
+	// growUnit is what the new size of a disk is a multiple of: whatever file system it
+	// lies on takes requests without the page cache up to its end then.
+	growUnit = 4096
 
 	// MaxDisks bounds the disks of a guest.
 	MaxDisks = 16
@@ -239,6 +242,64 @@ func (s *Store) OpenDisks(id string, sizes []int64) (disks []*os.File, err error
 			Message: fmt.Sprintf("The guest has more than the %d disks that it was to be started with.", len(sizes))}
 	}
 	return disks, nil
+}
+
+// AllDisks opens the disks of the guest id, as many as there are.
+func (s *Store) AllDisks(id string) (disks []*os.File, err error) {
+	for {
+		f, err := s.openDisk(id, len(disks))
+		if errors.Is(err, fs.ErrNotExist) {
+			return disks, nil
+		}
+		if err != nil {
+			return disks, fmt.Errorf("open disk %d: %w", len(disks), err)
+		}
+		disks = append(disks, f)
+	}
+}
+
+// Grow makes disk i of the guest id larger. When it returns that is on the medium. It
+// is no error where the disk has that size already.
+func (s *Store) Grow(id string, i int, size int64) error {
+	if !s.Exists(id) {
+		return NotFound(id)
+	}
+	refuse := func(field, format string, args ...any) error {
+		return &hostcall.Error{Code: hostcall.InvalidArgument, Field: field, Message: fmt.Sprintf(format, args...)}
+	}
+	if i < 0 || i >= MaxDisks {
+		return refuse("disk", "The guest has no disk %d.", i)
+	}
+	f, err := s.openDisk(id, i)
+	if errors.Is(err, fs.ErrNotExist) {
+		return refuse("disk", "The guest has no disk %d.", i)
+	}
+	if err != nil {
+		return fmt.Errorf("grow disk %d: %w", i, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("grow disk %d: %w", i, err)
+	}
+	switch has := info.Size(); {
+	case size < has:
+		return refuse("size", "The disk has %d bytes and cannot be made smaller, %d were asked for.", has, size)
+	case size == has:
+	case size > image.MaxSize || size%growUnit != 0:
+		return refuse("size", "A disk grows to a multiple of %d bytes, at most %d, not to %d.", growUnit, int64(image.MaxSize), size)
+	default:
+		if err := image.CheckFree(s.dir, size-has, "size"); err != nil {
+			return err
+		}
+		if err := f.Truncate(size); err != nil {
+			return fmt.Errorf("grow disk %d: %w", i, err)
+		}
+	}
+	if err := f.Sync(); err != nil { // also of one that grew before
+		return fmt.Errorf("grow disk %d: %w", i, err)
+	}
+	return nil
 }
 
 func (s *Store) diskPath(id string, i int) string { return s.path(id, diskPrefix+strconv.Itoa(i)) }

@@ -233,3 +233,43 @@ func TestOpenDisksWantsEveryDisk(t *testing.T) {
 	}
 	refused("guest.disks[0]", 4096, 4096)
 }
+
+func TestGrow(t *testing.T) {
+	s := open(t)
+	if err := s.Create(id(7), []hostcall.Disk{{Image: id(1)}, {Size: 1 << 20}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name  string
+		guest string
+		disk  int
+		size  int64
+		want  hostcall.Code
+	}{
+		{"larger", id(7), 1, 2 << 20, ""},
+		{"the same", id(7), 1, 2 << 20, ""},
+		{"an image of an odd size", id(7), 0, 4096, ""},
+		{"smaller", id(7), 1, 1 << 20, hostcall.InvalidArgument},
+		{"negative", id(7), 1, -4096, hostcall.InvalidArgument},
+		{"odd", id(7), 1, 2<<20 + 512, hostcall.InvalidArgument},
+		{"too large", id(7), 1, image.MaxSize + 4096, hostcall.InvalidArgument},
+		{"more than there is", id(7), 1, image.MaxSize, hostcall.ResourceExhausted},
+		{"no such disk", id(7), 2, 4096, hostcall.InvalidArgument},
+		{"disk -1", id(7), -1, 4096, hostcall.InvalidArgument},
+		{"no such guest", id(8), 0, 4096, hostcall.NotFound},
+	} {
+		if err := s.Grow(tt.guest, tt.disk, tt.size); refusedAs(err) != tt.want || (err == nil) != (tt.want == "") {
+			t.Errorf("%s: Grow = %v, want %q", tt.name, err, tt.want)
+		}
+	}
+	disks, err := s.AllDisks(id(7))
+	if err != nil || len(disks) != 2 {
+		t.Fatalf("AllDisks = %v, %v", disks, err)
+	}
+	for i, want := range []int64{4096, 2 << 20} {
+		if info, err := disks[i].Stat(); err != nil || info.Size() != want {
+			t.Errorf("disk %d: %v, %v; want %d bytes", i, info, err, want)
+		}
+		disks[i].Close()
+	}
+}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
+	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
 )
 
 // checkLimits refuses limits that stand in the field.
@@ -48,10 +49,58 @@ func (m *Manager) SetDiskLimits(ctx context.Context, id string, disk int, l *pro
 	if err != nil {
 		return err
 	}
+	return r.tellDisk(ctx, protocol.Request{Method: protocol.SetDiskLimits, Disk: disk, Limits: l})
+}
+
+// tellDisk makes a request about a disk of the VMM of r.
+func (r *run) tellDisk(ctx context.Context, request protocol.Request) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if _, _, err := r.client.do(ctx, protocol.Request{Method: protocol.SetDiskLimits, Disk: disk, Limits: l}, nil); err != nil {
+	if _, _, err := r.client.do(ctx, request, nil); err != nil {
 		return refusal(err)
 	}
 	return nil
+}
+
+// ResizeDisk makes a disk larger (hostcall.GuestResizeDisk): first its file, then what
+// the VMM may do, then what the guest knows. Cut off at any point it can be done again.
+func (m *Manager) ResizeDisk(ctx context.Context, id string, disk int, size int64) error {
+	defer m.turns.take(id)()
+	if err := m.c.Folders.Grow(id, disk, size); err != nil {
+		return err
+	}
+	r := m.lookup(id)
+	if r == nil {
+		return nil
+	}
+	if err := m.widen(r); err != nil {
+		return err
+	}
+	return r.tellDisk(ctx, protocol.Request{Method: protocol.ResizeDisk, Disk: disk, Size: uint64(size)})
+}
+
+// widen lets the VMM of r have what the disks may come to now.
+func (m *Manager) widen(r *run) error {
+	disks, err := m.c.Folders.AllDisks(r.rec.ID)
+	defer seqpacket.CloseAll(disks)
+	if err != nil {
+		return err
+	}
+	use, err := useOf(disks)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	rec := r.rec
+	m.mu.Unlock()
+	if use.memory > 0 {
+		if err := r.group.SetMemoryMax(vmmMemory(&rec, use)); err != nil {
+			return fmt.Errorf("raise memory of VMM: %w", err)
+		}
+	}
+	began, err := startTime(rec.PID)
+	if err != nil || began != rec.StartTime {
+		return &hostcall.Error{Code: hostcall.FailedPrecondition, Message: "The guest has ended."}
+	}
+	return limitFiles(rec.PID, fileMax(use))
 }

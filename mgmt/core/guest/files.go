@@ -94,6 +94,15 @@ func (m *Manager) gatherDisks(r *run, g *hostcall.Guest, spec *protocol.Spec, l 
 	return nil
 }
 
+// disks are the files of the disks of spec.
+func (l *fileList) disks(spec *protocol.Spec) []*os.File {
+	var disks []*os.File
+	for _, d := range spec.Disks {
+		disks = append(disks, l.files[d.File])
+	}
+	return disks
+}
+
 // A diskUse is what the disks of a guest may come to, in bytes.
 type diskUse struct {
 	largest int64 // one of them
@@ -102,9 +111,8 @@ type diskUse struct {
 	memory int64
 }
 
-func useOf(spec *protocol.Spec, l *fileList) (use diskUse, err error) {
-	for i, d := range spec.Disks {
-		f := l.files[d.File]
+func useOf(disks []*os.File) (use diskUse, err error) {
+	for i, f := range disks {
 		info, err := f.Stat()
 		if err != nil {
 			return diskUse{}, fmt.Errorf("look up disk %d: %w", i, err)

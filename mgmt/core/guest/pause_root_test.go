@@ -85,6 +85,9 @@ func TestPause(t *testing.T) {
 	if err := b.NMI(t.Context(), guest); err != nil {
 		t.Errorf("NMI: %v", err)
 	}
+	if err := b.ResizeDisk(t.Context(), guest, 0, 16<<20); err != nil {
+		t.Errorf("ResizeDisk: %v", err)
+	}
 	limits := &protocol.DiskLimits{BytesPerSecond: 1 << 20}
 	if err := b.SetDiskLimits(t.Context(), guest, 0, limits); err != nil {
 		t.Errorf("SetDiskLimits: %v", err)

@@ -141,10 +141,10 @@ func TestUseOf(t *testing.T) {
 		}
 		spec.Disks = append(spec.Disks, protocol.Disk{File: l.add(f)})
 	}
-	if use, err := useOf(spec, l); err != nil || use != (diskUse{largest: 3 << 20, memory: 4 << 20}) {
+	if use, err := useOf(l.disks(spec)); err != nil || use != (diskUse{largest: 3 << 20, memory: 4 << 20}) {
 		t.Errorf("useOf = %+v, %v", use, err)
 	}
-	if use, err := useOf(new(protocol.Spec), l); err != nil || use != (diskUse{}) {
+	if use, err := useOf(l.disks(new(protocol.Spec))); err != nil || use != (diskUse{}) {
 		t.Errorf("useOf no disks = %+v, %v", use, err)
 	}
 }

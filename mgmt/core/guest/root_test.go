@@ -53,6 +53,7 @@ func peer() int {
 	}
 	result := os.NewFile(protocol.ResultFD, "result")
 	name, paused, balloon := "", false, protocol.Balloon{}
+	var disk *os.File
 	for {
 		u, err := l.(*net.UnixListener).AcceptUnix()
 		if err != nil {
@@ -80,6 +81,9 @@ func peer() int {
 					break
 				}
 				out.Error = configured(name, r.Spec, files)
+				if len(r.Spec.Disks) > 0 {
+					disk = files[r.Spec.Disks[0].File]
+				}
 			case protocol.Query:
 				if name == "mute" {
 					continue
@@ -102,6 +106,10 @@ func peer() int {
 				balloon.TargetBytes = r.BalloonBytes
 			case protocol.BalloonMethod:
 				out.Balloon = &balloon
+			case protocol.ResizeDisk:
+				if err := growth(disk, int64(r.Size)); err != nil {
+					out.Error = &protocol.Error{Code: protocol.Internal, Message: err.Error()}
+				}
 			case protocol.SetDiskLimits:
 				if r.Disk > 0 || r.Limits == nil {
 					out.Error = &protocol.Error{Code: protocol.InvalidArgument, Field: "disk", Message: "no such disk"}
@@ -164,6 +172,17 @@ func counters(name string) *protocol.Counters {
 	}
 	return &protocol.Counters{Devices: map[string]uint64{"disk0.reads": 7, "nic0.rx_bytes": 1 << 60, "nic0.errors": 3},
 		VCPUs: map[string][]uint64{"exits": {1, 2}}}
+}
+
+// growth writes up to the new end of a disk, and not past it.
+func growth(disk *os.File, size int64) error {
+	if _, err := disk.WriteAt(make([]byte, 4096), size-4096); err != nil {
+		return fmt.Errorf("write to the new end: %w", err)
+	}
+	if _, err := disk.WriteAt(make([]byte, 4096), size); !errors.Is(err, unix.EFBIG) {
+		return fmt.Errorf("write past the new end: %v", err)
+	}
+	return nil
 }
 
 // configured does what a guest of this name does at its start.

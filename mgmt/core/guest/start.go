@@ -26,6 +26,12 @@ const (
 	fileMin = 2 * protocol.LogLimit
 )
 
+// vmmMemory is how much the VMM of r may use, all in all.
+func vmmMemory(r *record, use diskUse) int64 { return r.promised() + use.memory }
+
+// fileMax is how large a VMM may make its files.
+func fileMax(use diskUse) int64 { return max(use.largest, fileMin) }
+
 // check validates a guest as far as core can see.
 func (m *Manager) check(g *hostcall.Guest) error {
 	invalid := func(field, format string, args ...any) error {
@@ -128,7 +134,7 @@ func (m *Manager) bring(ctx context.Context, r *run, g *hostcall.Guest) error {
 	if err != nil {
 		return err
 	}
-	use, err := useOf(spec, files)
+	use, err := useOf(files.disks(spec))
 	if err != nil {
 		return err
 	}
@@ -173,7 +179,7 @@ func (m *Manager) spawn(r *run, use diskUse) error {
 		return err
 	}
 	_, err := cgroup.Create(m.c.Cgroup+"/"+id, cgroup.Limits{
-		MemoryMax: r.rec.promised() + use.memory, Hugetlb: r.rec.pooled(), PIDsMax: int64(protocol.Threads(r.rec.VCPUs)), CPUWeight: 100})
+		MemoryMax: vmmMemory(&r.rec, use), Hugetlb: r.rec.pooled(), PIDsMax: int64(protocol.Threads(r.rec.VCPUs)), CPUWeight: 100})
 	if err != nil {
 		return err
 	}
@@ -195,7 +201,7 @@ func (m *Manager) spawn(r *run, use diskUse) error {
 	if r.process, err = startVMM(m.c.VMM, r.group, listen, result, messages); err != nil {
 		return err
 	}
-	return m.noteProcess(r, max(use.largest, fileMin))
+	return m.noteProcess(r, fileMax(use))
 }
 
 // noteProcess writes down which process the VMM is, and lets no file that it

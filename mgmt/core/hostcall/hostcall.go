@@ -55,6 +55,9 @@ const (
 	// GuestSetDiskLimits reads ID, Disk and Limits: changes those of a disk of a guest
 	// that runs or is paused, until it ends.
 	GuestSetDiskLimits Method = "guest-set-disk-limits"
+	// GuestResizeDisk reads ID, Disk and Size: makes a disk larger, and tells the guest
+	// where it runs. That it has the size already is no error.
+	GuestResizeDisk Method = "guest-resize-disk"
 	// GuestNMI reads ID: sends an NMI to a guest that runs and is not paused.
 	GuestNMI Method = "guest-nmi"
 	// GuestCounters reads ID and fills Counters, of a guest that runs or is paused.

@@ -29,6 +29,7 @@ var methods = map[hostcall.Method]method{
 	hostcall.GuestResume:        {id: true, do: guestResume},
 	hostcall.GuestReset:         {id: true, do: guestReset},
 	hostcall.GuestNMI:           {id: true, do: guestNMI},
+	hostcall.GuestResizeDisk:    {id: true, do: guestResizeDisk},
 	hostcall.GuestCounters:      {id: true, do: guestCounters},
 	hostcall.GuestSetBalloon:    {id: true, do: guestSetBalloon},
 	hostcall.GuestBalloon:       {id: true, do: guestBalloon},
@@ -160,6 +161,10 @@ func guestReset(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Me
 
 func guestSetDiskLimits(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
 	return nil, s.Guests.SetDiskLimits(ctx, c.ID, c.Disk, c.Limits)
+}
+
+func guestResizeDisk(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return nil, s.Guests.ResizeDisk(context.WithoutCancel(ctx), c.ID, c.Disk, c.Size)
 }
 
 func guestNMI(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {

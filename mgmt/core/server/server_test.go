@@ -213,6 +213,8 @@ func TestHostile(t *testing.T) {
 		})}, hostcall.InvalidArgument, "guest.disks[0].limits.bytesPerSecond"},
 		{"bad limits", hostcall.Call{Method: hostcall.GuestSetDiskLimits, ID: id(1), Limits: &protocol.DiskLimits{BurstBytes: 1}}, hostcall.InvalidArgument, "limits.burstBytes"},
 		{"limits of a stopped guest", hostcall.Call{Method: hostcall.GuestSetDiskLimits, ID: id(1)}, hostcall.FailedPrecondition, ""},
+		{"resize of nobody's disk", hostcall.Call{Method: hostcall.GuestResizeDisk, ID: id(8), Size: 4096}, hostcall.NotFound, "id"},
+		{"resize of no disk", hostcall.Call{Method: hostcall.GuestResizeDisk, ID: id(1), Disk: 9, Size: 4096}, hostcall.InvalidArgument, "disk"},
 		{"NMI to a stopped guest", hostcall.Call{Method: hostcall.GuestNMI, ID: id(1)}, hostcall.FailedPrecondition, ""},
 		{"counters of a stopped guest", hostcall.Call{Method: hostcall.GuestCounters, ID: id(1)}, hostcall.FailedPrecondition, ""},
 		{"balloon of a stopped guest", hostcall.Call{Method: hostcall.GuestBalloon, ID: id(1)}, hostcall.FailedPrecondition, ""},

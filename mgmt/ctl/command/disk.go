@@ -11,6 +11,7 @@ import (
 	ashlarv1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/client"
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/fault"
+	"github.com/ashlar-hv/ashlar/mgmt/ctl/size"
 )
 
 // parseIndex reads the place of a disk.
@@ -68,6 +69,40 @@ func (a *app) vmLimitDisk() *cobra.Command {
 		"iops": "requests a second", "iops-burst": "requests at once after a rest",
 	} {
 		values[name] = cmd.Flags().String(name, "", usage)
+	}
+	a.operationFlags(cmd, &noWait)
+	cmd.ValidArgsFunction = a.firstArg(a.completeMachines())
+	return cmd
+}
+
+const resizeLong = `Make a disk larger, whether the virtual machine runs or not. A Linux guest that runs
+finds its disk larger at once; partitions and file systems on it are to be grown in
+the guest. Disks do not get smaller.`
+
+func (a *app) vmResizeDisk() *cobra.Command {
+	var noWait bool
+	cmd := &cobra.Command{
+		Use: "resize-disk NAME DISK SIZE", Short: "Make a disk larger",
+		Long:    resizeLong,
+		Example: "  ashlarctl vm resize-disk demo 0 40GiB",
+		Args:    cobra.ExactArgs(3),
+		RunE: a.withHost(func(ctx context.Context, h *client.Host, args []string) error {
+			a.field = fieldTable{"disk": "DISK", "sizeBytes": "SIZE"}.name
+			disk, err := parseIndex(args[1])
+			if err != nil {
+				return err
+			}
+			n, err := size.Parse(args[2])
+			if err != nil {
+				return fault.With(fault.Usage, err)
+			}
+			done := fmt.Sprintf("has %s on disk %d", size.Format(n), disk)
+			return a.operate(ctx, h, args[:1], noWait, "resize disk "+args[1]+" of", done, func(vm string) (*connect.Response[ashlarv1.Operation], error) {
+				return h.VirtualMachines.ResizeVirtualMachineDisk(ctx, connect.NewRequest(&ashlarv1.ResizeVirtualMachineDiskRequest{
+					Name: resource(machines, vm), Disk: disk, SizeBytes: n, RequestId: newUUID(),
+				}))
+			})
+		}),
 	}
 	a.operationFlags(cmd, &noWait)
 	cmd.ValidArgsFunction = a.firstArg(a.completeMachines())

@@ -115,6 +115,7 @@ func TestCompletion(t *testing.T) {
 		{"vm balloon demo ", nil},
 		{"vm limit-disk ", []string{"demo\trunning"}},
 		{"vm limit-disk demo ", nil},
+		{"vm resize-disk ", []string{"demo\trunning"}},
 		{"vm stats ", []string{"demo\trunning"}},
 		{"vm stats demo ", nil},
 		{"operation wait ", []string{"1\tstart virtualMachines/demo"}},

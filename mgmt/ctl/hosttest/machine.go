@@ -154,6 +154,22 @@ func (h *Host) SetVirtualMachineDiskLimits(_ context.Context, req *connect.Reque
 	return h.operate("set-disk-limits", req.Msg.GetName(), req.Msg.GetRequestId())
 }
 
+// ResizeVirtualMachineDisk makes a disk larger at once.
+func (h *Host) ResizeVirtualMachineDisk(_ context.Context, req *connect.Request[ashlarv1.ResizeVirtualMachineDiskRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	var has int64
+	err := h.changeDisk(req.Msg.GetName(), req.Msg.GetDisk(), func(d *ashlarv1.Disk) {
+		has = d.GetSizeBytes()
+		d.SizeBytes = max(has, req.Msg.GetSizeBytes())
+	})
+	if err == nil && req.Msg.GetSizeBytes() < has {
+		err = violation("size_bytes", fmt.Sprintf("is %d: the disk has %d, and disks do not get smaller", req.Msg.GetSizeBytes(), has))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return h.operate("resize-disk", req.Msg.GetName(), req.Msg.GetRequestId())
+}
+
 // changeDisk changes a disk of a guest.
 func (h *Host) changeDisk(name string, disk int32, change func(*ashlarv1.Disk)) error {
 	h.mu.Lock()

@@ -1525,6 +1525,85 @@ func (x *SetVirtualMachineDiskLimitsRequest) GetLimits() *DiskLimits {
 	return nil
 }
 
+// ResizeVirtualMachineDiskRequest names a disk and its new size.
+type ResizeVirtualMachineDiskRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag      string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Its place among the disks of the virtual machine, from 0 on.
+	Disk int32 `protobuf:"varint,4,opt,name=disk,proto3" json:"disk,omitempty"`
+	// At least what it has; a multiple of 4096, up to 16 TiB.
+	SizeBytes     int64 `protobuf:"varint,5,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizeVirtualMachineDiskRequest) Reset() {
+	*x = ResizeVirtualMachineDiskRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeVirtualMachineDiskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeVirtualMachineDiskRequest) ProtoMessage() {}
+
+func (x *ResizeVirtualMachineDiskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeVirtualMachineDiskRequest.ProtoReflect.Descriptor instead.
+func (*ResizeVirtualMachineDiskRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ResizeVirtualMachineDiskRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResizeVirtualMachineDiskRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *ResizeVirtualMachineDiskRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ResizeVirtualMachineDiskRequest) GetDisk() int32 {
+	if x != nil {
+		return x.Disk
+	}
+	return 0
+}
+
+func (x *ResizeVirtualMachineDiskRequest) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
 // SendVirtualMachineNmiRequest names one.
 type SendVirtualMachineNmiRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1538,7 +1617,7 @@ type SendVirtualMachineNmiRequest struct {
 
 func (x *SendVirtualMachineNmiRequest) Reset() {
 	*x = SendVirtualMachineNmiRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[18]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +1629,7 @@ func (x *SendVirtualMachineNmiRequest) String() string {
 func (*SendVirtualMachineNmiRequest) ProtoMessage() {}
 
 func (x *SendVirtualMachineNmiRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[18]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +1642,7 @@ func (x *SendVirtualMachineNmiRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVirtualMachineNmiRequest.ProtoReflect.Descriptor instead.
 func (*SendVirtualMachineNmiRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{18}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SendVirtualMachineNmiRequest) GetName() string {
@@ -1596,7 +1675,7 @@ type SendVirtualMachineNmiResponse struct {
 
 func (x *SendVirtualMachineNmiResponse) Reset() {
 	*x = SendVirtualMachineNmiResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1608,7 +1687,7 @@ func (x *SendVirtualMachineNmiResponse) String() string {
 func (*SendVirtualMachineNmiResponse) ProtoMessage() {}
 
 func (x *SendVirtualMachineNmiResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1621,7 +1700,7 @@ func (x *SendVirtualMachineNmiResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVirtualMachineNmiResponse.ProtoReflect.Descriptor instead.
 func (*SendVirtualMachineNmiResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{19}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{20}
 }
 
 // GetVirtualMachineCountersRequest names one.
@@ -1634,7 +1713,7 @@ type GetVirtualMachineCountersRequest struct {
 
 func (x *GetVirtualMachineCountersRequest) Reset() {
 	*x = GetVirtualMachineCountersRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1646,7 +1725,7 @@ func (x *GetVirtualMachineCountersRequest) String() string {
 func (*GetVirtualMachineCountersRequest) ProtoMessage() {}
 
 func (x *GetVirtualMachineCountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1659,7 +1738,7 @@ func (x *GetVirtualMachineCountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVirtualMachineCountersRequest.ProtoReflect.Descriptor instead.
 func (*GetVirtualMachineCountersRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{20}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetVirtualMachineCountersRequest) GetName() string {
@@ -1713,7 +1792,7 @@ type VirtualMachineCounters struct {
 
 func (x *VirtualMachineCounters) Reset() {
 	*x = VirtualMachineCounters{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1725,7 +1804,7 @@ func (x *VirtualMachineCounters) String() string {
 func (*VirtualMachineCounters) ProtoMessage() {}
 
 func (x *VirtualMachineCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1738,7 +1817,7 @@ func (x *VirtualMachineCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualMachineCounters.ProtoReflect.Descriptor instead.
 func (*VirtualMachineCounters) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{21}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *VirtualMachineCounters) GetName() string {
@@ -1796,7 +1875,7 @@ type VirtualCpuCounters struct {
 
 func (x *VirtualCpuCounters) Reset() {
 	*x = VirtualCpuCounters{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1808,7 +1887,7 @@ func (x *VirtualCpuCounters) String() string {
 func (*VirtualCpuCounters) ProtoMessage() {}
 
 func (x *VirtualCpuCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1821,7 +1900,7 @@ func (x *VirtualCpuCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualCpuCounters.ProtoReflect.Descriptor instead.
 func (*VirtualCpuCounters) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{22}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *VirtualCpuCounters) GetCounters() map[string]int64 {
@@ -1845,7 +1924,7 @@ type SetVirtualMachineBalloonRequest struct {
 
 func (x *SetVirtualMachineBalloonRequest) Reset() {
 	*x = SetVirtualMachineBalloonRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +1936,7 @@ func (x *SetVirtualMachineBalloonRequest) String() string {
 func (*SetVirtualMachineBalloonRequest) ProtoMessage() {}
 
 func (x *SetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +1949,7 @@ func (x *SetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetVirtualMachineBalloonRequest.ProtoReflect.Descriptor instead.
 func (*SetVirtualMachineBalloonRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{23}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SetVirtualMachineBalloonRequest) GetName() string {
@@ -1904,7 +1983,7 @@ type GetVirtualMachineBalloonRequest struct {
 
 func (x *GetVirtualMachineBalloonRequest) Reset() {
 	*x = GetVirtualMachineBalloonRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +1995,7 @@ func (x *GetVirtualMachineBalloonRequest) String() string {
 func (*GetVirtualMachineBalloonRequest) ProtoMessage() {}
 
 func (x *GetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2008,7 @@ func (x *GetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVirtualMachineBalloonRequest.ProtoReflect.Descriptor instead.
 func (*GetVirtualMachineBalloonRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{24}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetVirtualMachineBalloonRequest) GetName() string {
@@ -1966,7 +2045,7 @@ type VirtualMachineBalloon struct {
 
 func (x *VirtualMachineBalloon) Reset() {
 	*x = VirtualMachineBalloon{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1978,7 +2057,7 @@ func (x *VirtualMachineBalloon) String() string {
 func (*VirtualMachineBalloon) ProtoMessage() {}
 
 func (x *VirtualMachineBalloon) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1991,7 +2070,7 @@ func (x *VirtualMachineBalloon) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualMachineBalloon.ProtoReflect.Descriptor instead.
 func (*VirtualMachineBalloon) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{25}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VirtualMachineBalloon) GetName() string {
@@ -2046,7 +2125,7 @@ type ConsoleRequest struct {
 
 func (x *ConsoleRequest) Reset() {
 	*x = ConsoleRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2058,7 +2137,7 @@ func (x *ConsoleRequest) String() string {
 func (*ConsoleRequest) ProtoMessage() {}
 
 func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +2150,7 @@ func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{26}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ConsoleRequest) GetName() string {
@@ -2114,7 +2193,7 @@ type ConsoleResponse struct {
 
 func (x *ConsoleResponse) Reset() {
 	*x = ConsoleResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2126,7 +2205,7 @@ func (x *ConsoleResponse) String() string {
 func (*ConsoleResponse) ProtoMessage() {}
 
 func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2139,7 +2218,7 @@ func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{27}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ConsoleResponse) GetOutput() []byte {
@@ -2166,7 +2245,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2257,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2270,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{28}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReadLogRequest) GetName() string {
@@ -2211,7 +2290,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2223,7 +2302,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2236,7 +2315,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{29}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReadLogResponse) GetData() []byte {
@@ -2385,7 +2464,15 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04disk\x18\x04 \x01(\x05R\x04disk\x12-\n" +
-	"\x06limits\x18\x05 \x01(\v2\x15.ashlar.v1.DiskLimitsR\x06limits\"e\n" +
+	"\x06limits\x18\x05 \x01(\v2\x15.ashlar.v1.DiskLimitsR\x06limits\"\x9b\x01\n" +
+	"\x1fResizeVirtualMachineDiskRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x12\n" +
+	"\x04disk\x18\x04 \x01(\x05R\x04disk\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x05 \x01(\x03R\tsizeBytes\"e\n" +
 	"\x1cSendVirtualMachineNmiRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
@@ -2437,7 +2524,7 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x0eReadLogRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"%\n" +
 	"\x0fReadLogResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xbb\v\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\x99\f\n" +
 	"\x15VirtualMachineService\x12Y\n" +
 	"\x14CreateVirtualMachine\x12&.ashlar.v1.CreateVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12S\n" +
 	"\x11GetVirtualMachine\x12#.ashlar.v1.GetVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12d\n" +
@@ -2448,7 +2535,8 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x13PauseVirtualMachine\x12%.ashlar.v1.PauseVirtualMachineRequest\x1a\x14.ashlar.v1.Operation\x12T\n" +
 	"\x14ResumeVirtualMachine\x12&.ashlar.v1.ResumeVirtualMachineRequest\x1a\x14.ashlar.v1.Operation\x12R\n" +
 	"\x13ResetVirtualMachine\x12%.ashlar.v1.ResetVirtualMachineRequest\x1a\x14.ashlar.v1.Operation\x12b\n" +
-	"\x1bSetVirtualMachineDiskLimits\x12-.ashlar.v1.SetVirtualMachineDiskLimitsRequest\x1a\x14.ashlar.v1.Operation\x12j\n" +
+	"\x1bSetVirtualMachineDiskLimits\x12-.ashlar.v1.SetVirtualMachineDiskLimitsRequest\x1a\x14.ashlar.v1.Operation\x12\\\n" +
+	"\x18ResizeVirtualMachineDisk\x12*.ashlar.v1.ResizeVirtualMachineDiskRequest\x1a\x14.ashlar.v1.Operation\x12j\n" +
 	"\x15SendVirtualMachineNmi\x12'.ashlar.v1.SendVirtualMachineNmiRequest\x1a(.ashlar.v1.SendVirtualMachineNmiResponse\x12k\n" +
 	"\x19GetVirtualMachineCounters\x12+.ashlar.v1.GetVirtualMachineCountersRequest\x1a!.ashlar.v1.VirtualMachineCounters\x12a\n" +
 	"\x18SetVirtualMachineBalloon\x12*.ashlar.v1.SetVirtualMachineBalloonRequest\x1a\x19.ashlar.v1.VirtualMachine\x12h\n" +
@@ -2469,7 +2557,7 @@ func file_ashlar_v1_virtual_machine_proto_rawDescGZIP() []byte {
 }
 
 var file_ashlar_v1_virtual_machine_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
 	(VirtualMachine_State)(0),                  // 0: ashlar.v1.VirtualMachine.State
 	(VirtualMachine_StopReason)(0),             // 1: ashlar.v1.VirtualMachine.StopReason
@@ -2492,24 +2580,25 @@ var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
 	(*ResumeVirtualMachineRequest)(nil),        // 18: ashlar.v1.ResumeVirtualMachineRequest
 	(*ResetVirtualMachineRequest)(nil),         // 19: ashlar.v1.ResetVirtualMachineRequest
 	(*SetVirtualMachineDiskLimitsRequest)(nil), // 20: ashlar.v1.SetVirtualMachineDiskLimitsRequest
-	(*SendVirtualMachineNmiRequest)(nil),       // 21: ashlar.v1.SendVirtualMachineNmiRequest
-	(*SendVirtualMachineNmiResponse)(nil),      // 22: ashlar.v1.SendVirtualMachineNmiResponse
-	(*GetVirtualMachineCountersRequest)(nil),   // 23: ashlar.v1.GetVirtualMachineCountersRequest
-	(*VirtualMachineCounters)(nil),             // 24: ashlar.v1.VirtualMachineCounters
-	(*VirtualCpuCounters)(nil),                 // 25: ashlar.v1.VirtualCpuCounters
-	(*SetVirtualMachineBalloonRequest)(nil),    // 26: ashlar.v1.SetVirtualMachineBalloonRequest
-	(*GetVirtualMachineBalloonRequest)(nil),    // 27: ashlar.v1.GetVirtualMachineBalloonRequest
-	(*VirtualMachineBalloon)(nil),              // 28: ashlar.v1.VirtualMachineBalloon
-	(*ConsoleRequest)(nil),                     // 29: ashlar.v1.ConsoleRequest
-	(*ConsoleResponse)(nil),                    // 30: ashlar.v1.ConsoleResponse
-	(*ReadLogRequest)(nil),                     // 31: ashlar.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),                    // 32: ashlar.v1.ReadLogResponse
-	nil,                                        // 33: ashlar.v1.VirtualMachineCounters.DevicesEntry
-	nil,                                        // 34: ashlar.v1.VirtualCpuCounters.CountersEntry
-	nil,                                        // 35: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	(*timestamppb.Timestamp)(nil),              // 36: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),                // 37: google.protobuf.Duration
-	(*Operation)(nil),                          // 38: ashlar.v1.Operation
+	(*ResizeVirtualMachineDiskRequest)(nil),    // 21: ashlar.v1.ResizeVirtualMachineDiskRequest
+	(*SendVirtualMachineNmiRequest)(nil),       // 22: ashlar.v1.SendVirtualMachineNmiRequest
+	(*SendVirtualMachineNmiResponse)(nil),      // 23: ashlar.v1.SendVirtualMachineNmiResponse
+	(*GetVirtualMachineCountersRequest)(nil),   // 24: ashlar.v1.GetVirtualMachineCountersRequest
+	(*VirtualMachineCounters)(nil),             // 25: ashlar.v1.VirtualMachineCounters
+	(*VirtualCpuCounters)(nil),                 // 26: ashlar.v1.VirtualCpuCounters
+	(*SetVirtualMachineBalloonRequest)(nil),    // 27: ashlar.v1.SetVirtualMachineBalloonRequest
+	(*GetVirtualMachineBalloonRequest)(nil),    // 28: ashlar.v1.GetVirtualMachineBalloonRequest
+	(*VirtualMachineBalloon)(nil),              // 29: ashlar.v1.VirtualMachineBalloon
+	(*ConsoleRequest)(nil),                     // 30: ashlar.v1.ConsoleRequest
+	(*ConsoleResponse)(nil),                    // 31: ashlar.v1.ConsoleResponse
+	(*ReadLogRequest)(nil),                     // 32: ashlar.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),                    // 33: ashlar.v1.ReadLogResponse
+	nil,                                        // 34: ashlar.v1.VirtualMachineCounters.DevicesEntry
+	nil,                                        // 35: ashlar.v1.VirtualCpuCounters.CountersEntry
+	nil,                                        // 36: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	(*timestamppb.Timestamp)(nil),              // 37: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),                // 38: google.protobuf.Duration
+	(*Operation)(nil),                          // 39: ashlar.v1.Operation
 }
 var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	4,  // 0: ashlar.v1.VirtualMachine.boot:type_name -> ashlar.v1.Boot
@@ -2517,24 +2606,24 @@ var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	9,  // 2: ashlar.v1.VirtualMachine.network_interfaces:type_name -> ashlar.v1.NetworkInterface
 	0,  // 3: ashlar.v1.VirtualMachine.state:type_name -> ashlar.v1.VirtualMachine.State
 	1,  // 4: ashlar.v1.VirtualMachine.stop_reason:type_name -> ashlar.v1.VirtualMachine.StopReason
-	36, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
-	36, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
+	37, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
+	37, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
 	5,  // 7: ashlar.v1.VirtualMachine.processor:type_name -> ashlar.v1.Processor
 	6,  // 8: ashlar.v1.VirtualMachine.memory_backing:type_name -> ashlar.v1.MemoryBacking
-	37, // 9: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
+	38, // 9: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
 	2,  // 10: ashlar.v1.MemoryBacking.pages:type_name -> ashlar.v1.MemoryBacking.Pages
 	8,  // 11: ashlar.v1.Disk.limits:type_name -> ashlar.v1.DiskLimits
 	3,  // 12: ashlar.v1.CreateVirtualMachineRequest.virtual_machine:type_name -> ashlar.v1.VirtualMachine
 	3,  // 13: ashlar.v1.ListVirtualMachinesResponse.virtual_machines:type_name -> ashlar.v1.VirtualMachine
-	37, // 14: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	38, // 14: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
 	8,  // 15: ashlar.v1.SetVirtualMachineDiskLimitsRequest.limits:type_name -> ashlar.v1.DiskLimits
-	36, // 16: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
-	36, // 17: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
-	33, // 18: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
-	25, // 19: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
-	34, // 20: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
-	35, // 21: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	36, // 22: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
+	37, // 16: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
+	37, // 17: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
+	34, // 18: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
+	26, // 19: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
+	35, // 20: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
+	36, // 21: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	37, // 22: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
 	3,  // 23: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
 	10, // 24: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
 	11, // 25: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
@@ -2546,30 +2635,32 @@ var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	18, // 31: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
 	19, // 32: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
 	20, // 33: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
-	21, // 34: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
-	23, // 35: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
-	26, // 36: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
-	27, // 37: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
-	29, // 38: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
-	31, // 39: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
-	3,  // 40: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	3,  // 41: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	13, // 42: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
-	38, // 43: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
-	38, // 44: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
-	38, // 45: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
-	38, // 46: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
-	38, // 47: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
-	38, // 48: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
-	38, // 49: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
-	22, // 50: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
-	24, // 51: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
-	3,  // 52: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
-	28, // 53: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
-	30, // 54: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
-	32, // 55: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
-	40, // [40:56] is the sub-list for method output_type
-	24, // [24:40] is the sub-list for method input_type
+	21, // 34: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
+	22, // 35: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
+	24, // 36: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
+	27, // 37: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
+	28, // 38: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
+	30, // 39: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
+	32, // 40: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
+	3,  // 41: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	3,  // 42: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	13, // 43: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
+	39, // 44: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
+	39, // 45: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
+	39, // 46: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
+	39, // 47: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
+	39, // 48: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
+	39, // 49: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
+	39, // 50: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
+	39, // 51: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	23, // 52: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
+	25, // 53: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
+	3,  // 54: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
+	29, // 55: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
+	31, // 56: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
+	33, // 57: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
+	41, // [41:58] is the sub-list for method output_type
+	24, // [24:41] is the sub-list for method input_type
 	24, // [24:24] is the sub-list for extension type_name
 	24, // [24:24] is the sub-list for extension extendee
 	0,  // [0:24] is the sub-list for field type_name
@@ -2587,7 +2678,7 @@ func file_ashlar_v1_virtual_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ashlar_v1_virtual_machine_proto_rawDesc), len(file_ashlar_v1_virtual_machine_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -63,6 +63,9 @@ const (
 	// VirtualMachineServiceSetVirtualMachineDiskLimitsProcedure is the fully-qualified name of the
 	// VirtualMachineService's SetVirtualMachineDiskLimits RPC.
 	VirtualMachineServiceSetVirtualMachineDiskLimitsProcedure = "/ashlar.v1.VirtualMachineService/SetVirtualMachineDiskLimits"
+	// VirtualMachineServiceResizeVirtualMachineDiskProcedure is the fully-qualified name of the
+	// VirtualMachineService's ResizeVirtualMachineDisk RPC.
+	VirtualMachineServiceResizeVirtualMachineDiskProcedure = "/ashlar.v1.VirtualMachineService/ResizeVirtualMachineDisk"
 	// VirtualMachineServiceSendVirtualMachineNmiProcedure is the fully-qualified name of the
 	// VirtualMachineService's SendVirtualMachineNmi RPC.
 	VirtualMachineServiceSendVirtualMachineNmiProcedure = "/ashlar.v1.VirtualMachineService/SendVirtualMachineNmi"
@@ -115,6 +118,11 @@ type VirtualMachineServiceClient interface {
 	// SetVirtualMachineDiskLimits changes what a disk may do in a second, whether the
 	// virtual machine runs or not. Done when the new limits hold.
 	SetVirtualMachineDiskLimits(context.Context, *connect.Request[v1.SetVirtualMachineDiskLimitsRequest]) (*connect.Response[v1.Operation], error)
+	// ResizeVirtualMachineDisk makes a disk larger, whether the virtual machine runs or
+	// not; a guest that runs is told, what it makes of it is its own business. Disks do
+	// not get smaller. Done when the new size holds. Where the host or the operation
+	// fails in between, the disk may have the new size already: ask again.
+	ResizeVirtualMachineDisk(context.Context, *connect.Request[v1.ResizeVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error)
 	// SendVirtualMachineNmi presses the NMI button of a running virtual machine: every
 	// processor that takes a non-maskable interrupt at its LINT1 pin gets one. What the
 	// guest does then is its own business; Linux logs it, or panics where it is told
@@ -213,6 +221,12 @@ func NewVirtualMachineServiceClient(httpClient connect.HTTPClient, baseURL strin
 			connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineDiskLimits")),
 			connect.WithClientOptions(opts...),
 		),
+		resizeVirtualMachineDisk: connect.NewClient[v1.ResizeVirtualMachineDiskRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServiceResizeVirtualMachineDiskProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("ResizeVirtualMachineDisk")),
+			connect.WithClientOptions(opts...),
+		),
 		sendVirtualMachineNmi: connect.NewClient[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse](
 			httpClient,
 			baseURL+VirtualMachineServiceSendVirtualMachineNmiProcedure,
@@ -264,6 +278,7 @@ type virtualMachineServiceClient struct {
 	resumeVirtualMachine        *connect.Client[v1.ResumeVirtualMachineRequest, v1.Operation]
 	resetVirtualMachine         *connect.Client[v1.ResetVirtualMachineRequest, v1.Operation]
 	setVirtualMachineDiskLimits *connect.Client[v1.SetVirtualMachineDiskLimitsRequest, v1.Operation]
+	resizeVirtualMachineDisk    *connect.Client[v1.ResizeVirtualMachineDiskRequest, v1.Operation]
 	sendVirtualMachineNmi       *connect.Client[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse]
 	getVirtualMachineCounters   *connect.Client[v1.GetVirtualMachineCountersRequest, v1.VirtualMachineCounters]
 	setVirtualMachineBalloon    *connect.Client[v1.SetVirtualMachineBalloonRequest, v1.VirtualMachine]
@@ -320,6 +335,11 @@ func (c *virtualMachineServiceClient) ResetVirtualMachine(ctx context.Context, r
 // SetVirtualMachineDiskLimits calls ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits.
 func (c *virtualMachineServiceClient) SetVirtualMachineDiskLimits(ctx context.Context, req *connect.Request[v1.SetVirtualMachineDiskLimitsRequest]) (*connect.Response[v1.Operation], error) {
 	return c.setVirtualMachineDiskLimits.CallUnary(ctx, req)
+}
+
+// ResizeVirtualMachineDisk calls ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk.
+func (c *virtualMachineServiceClient) ResizeVirtualMachineDisk(ctx context.Context, req *connect.Request[v1.ResizeVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error) {
+	return c.resizeVirtualMachineDisk.CallUnary(ctx, req)
 }
 
 // SendVirtualMachineNmi calls ashlar.v1.VirtualMachineService.SendVirtualMachineNmi.
@@ -384,6 +404,11 @@ type VirtualMachineServiceHandler interface {
 	// SetVirtualMachineDiskLimits changes what a disk may do in a second, whether the
 	// virtual machine runs or not. Done when the new limits hold.
 	SetVirtualMachineDiskLimits(context.Context, *connect.Request[v1.SetVirtualMachineDiskLimitsRequest]) (*connect.Response[v1.Operation], error)
+	// ResizeVirtualMachineDisk makes a disk larger, whether the virtual machine runs or
+	// not; a guest that runs is told, what it makes of it is its own business. Disks do
+	// not get smaller. Done when the new size holds. Where the host or the operation
+	// fails in between, the disk may have the new size already: ask again.
+	ResizeVirtualMachineDisk(context.Context, *connect.Request[v1.ResizeVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error)
 	// SendVirtualMachineNmi presses the NMI button of a running virtual machine: every
 	// processor that takes a non-maskable interrupt at its LINT1 pin gets one. What the
 	// guest does then is its own business; Linux logs it, or panics where it is told
@@ -478,6 +503,12 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 		connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineDiskLimits")),
 		connect.WithHandlerOptions(opts...),
 	)
+	virtualMachineServiceResizeVirtualMachineDiskHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceResizeVirtualMachineDiskProcedure,
+		svc.ResizeVirtualMachineDisk,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("ResizeVirtualMachineDisk")),
+		connect.WithHandlerOptions(opts...),
+	)
 	virtualMachineServiceSendVirtualMachineNmiHandler := connect.NewUnaryHandler(
 		VirtualMachineServiceSendVirtualMachineNmiProcedure,
 		svc.SendVirtualMachineNmi,
@@ -536,6 +567,8 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 			virtualMachineServiceResetVirtualMachineHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceSetVirtualMachineDiskLimitsProcedure:
 			virtualMachineServiceSetVirtualMachineDiskLimitsHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceResizeVirtualMachineDiskProcedure:
+			virtualMachineServiceResizeVirtualMachineDiskHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceSendVirtualMachineNmiProcedure:
 			virtualMachineServiceSendVirtualMachineNmiHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceGetVirtualMachineCountersProcedure:
@@ -595,6 +628,10 @@ func (UnimplementedVirtualMachineServiceHandler) ResetVirtualMachine(context.Con
 
 func (UnimplementedVirtualMachineServiceHandler) SetVirtualMachineDiskLimits(context.Context, *connect.Request[v1.SetVirtualMachineDiskLimitsRequest]) (*connect.Response[v1.Operation], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) ResizeVirtualMachineDisk(context.Context, *connect.Request[v1.ResizeVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk is not implemented"))
 }
 
 func (UnimplementedVirtualMachineServiceHandler) SendVirtualMachineNmi(context.Context, *connect.Request[v1.SendVirtualMachineNmiRequest]) (*connect.Response[v1.SendVirtualMachineNmiResponse], error) {
