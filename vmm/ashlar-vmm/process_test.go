@@ -344,6 +344,9 @@ func TestDiskLimits(t *testing.T) {
 	if n := v.ask(protocol.CountersMethod).Counters.Devices["disk0.throttled"]; n != 0 {
 		t.Errorf("throttled = %d, want 0", n)
 	}
+	if h := v.ask(protocol.HistogramsMethod).Histograms; len(h) != 3 || h["disk0.flush"] == nil || len(h["disk0.flush"]) != 0 {
+		t.Errorf("histograms = %v, want three of nothing", h)
+	}
 	v.ask(protocol.Stop)
 	v.ended(0)
 }

@@ -229,6 +229,9 @@ func (s *server) handle(req protocol.Request) (resp protocol.Response, f *os.Fil
 		c := s.guest.Counters()
 		resp.Counters = &c
 		return resp, nil
+	case protocol.HistogramsMethod:
+		resp.Histograms = s.guest.Histograms()
+		return resp, nil
 	case protocol.Configure:
 		err = errors.New("the guest has been configured already")
 	default:

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"fmt"
 	"sync/atomic"
 
 	"github.com/ashlar-hv/ashlar/vmm/kvm"
@@ -74,6 +75,19 @@ func (m *Machine) Counters() protocol.Counters {
 			for name, n := range c.Counters() {
 				out.Devices[d.name+"."+name] = n
 			}
+		}
+	}
+	return out
+}
+
+// Histograms are how long requests of devices took, of those that tell.
+func (m *Machine) Histograms() protocol.Histograms {
+	m.lifeMu.Lock()
+	defer m.lifeMu.Unlock()
+	out := make(protocol.Histograms)
+	for i, d := range m.disks {
+		for kind, counts := range d.Histograms() {
+			out[fmt.Sprintf("disk%d.%s", i, kind)] = counts
 		}
 	}
 	return out

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ashlar-hv/ashlar/vmm/internal/tinykernel"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
+	"github.com/ashlar-hv/ashlar/vmm/virtio/blk"
 )
 
 // nmiCode is a guest that runs first, prints "r", runs the endless loop, and
@@ -191,6 +192,9 @@ func TestCounters(t *testing.T) {
 			}
 		}
 		last = g.Counters().VCPUs["user_io_exits"][0]
+	}
+	if h := g.Histograms(); len(h) != 0 || blk.Buckets > protocol.HistogramBuckets {
+		t.Errorf("histograms of no disks = %v; a disk has %d buckets, a message %d", h, blk.Buckets, protocol.HistogramBuckets)
 	}
 	n := g.Counters()
 	if len(n.VCPUs["exits"]) != 2 || n.VCPUs["exits"][0] < last || n.VCPUs["user_io_exits"][1] != 0 {

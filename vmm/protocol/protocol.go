@@ -65,6 +65,8 @@ const (
 	Console Method = "console"
 	// CountersMethod asks for Counters, at no cost to the guest: nothing is stopped.
 	CountersMethod Method = "counters"
+	// HistogramsMethod asks for Histograms in the same way.
+	HistogramsMethod Method = "histograms"
 )
 
 // ConsoleReplay is how many bytes of console output a VMM remembers.
@@ -88,9 +90,11 @@ type Request struct {
 type Response struct {
 	ID       uint64    `json:"id"`
 	Error    *Error    `json:"error,omitempty"`
-	Status   *Status   `json:"status,omitempty"`   // all but CountersMethod
+	Status   *Status   `json:"status,omitempty"`   // all but CountersMethod and HistogramsMethod
 	Counters *Counters `json:"counters,omitempty"` // CountersMethod
 	Balloon  *Balloon  `json:"balloon,omitempty"`  // BalloonMethod
+	// Histograms answers HistogramsMethod.
+	Histograms Histograms `json:"histograms,omitempty"`
 }
 
 // BalloonLeaves is how many bytes of its memory a guest is never asked to give back.
@@ -106,6 +110,15 @@ type Balloon struct {
 	Statistics     map[string]uint64 `json:"statistics,omitempty"`
 	StatisticsTime time.Time         `json:"statisticsTime,omitzero"`
 }
+
+// Histograms are how long requests took since the guest was started, as DEVICE.KIND:
+// disk0.read. The first count is of those that took less than 1 µs, the next of those
+// that took less than 2 µs, 4 µs and so on; the last of HistogramBuckets has all others.
+// Counts that are missing at the end are 0.
+type Histograms map[string][]uint64
+
+// HistogramBuckets is how many counts a histogram has at most.
+const HistogramBuckets = 26
 
 // Counters are what a guest has done since it was started. They only grow.
 type Counters struct {

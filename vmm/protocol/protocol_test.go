@@ -83,6 +83,20 @@ func TestCountersFit(t *testing.T) {
 	}
 }
 
+// TestHistogramsFit is the same for histograms, with as many digits as there can be.
+func TestHistogramsFit(t *testing.T) {
+	h := Histograms{}
+	for i := range 16 {
+		for _, kind := range []string{"read", "write", "flush"} {
+			h[fmt.Sprintf("disk%d.%s", i, kind)] = slices.Repeat([]uint64{1<<64 - 1}, HistogramBuckets)
+		}
+	}
+	b, err := json.Marshal(Response{ID: 1 << 63, Histograms: h})
+	if err != nil || len(b) > seqpacket.MaxMessage {
+		t.Errorf("%d bytes, %v; want at most %d", len(b), err, seqpacket.MaxMessage)
+	}
+}
+
 // TestGolden holds the messages' form: core and a VMM of an older build have
 // to understand each other while a host is updated under its guests.
 func TestGolden(t *testing.T) {
@@ -104,6 +118,7 @@ func TestGolden(t *testing.T) {
 		"resize-disk": Request{ID: 6, Method: ResizeDisk, Disk: 1, Size: 1 << 30},
 		"set-disk-limits": Request{ID: 5, Method: SetDiskLimits, Disk: 1,
 			Limits: &DiskLimits{BytesPerSecond: 1 << 20, BurstBytes: 1 << 16, OperationsPerSecond: 100, BurstOperations: 10}},
+		"histograms": Response{ID: 7, Histograms: Histograms{"disk0.read": {0, 0, 5, 1}}},
 		"counters": Response{ID: 4, Counters: &Counters{Devices: map[string]uint64{"disk0.reads": 7},
 			VCPUs: map[string][]uint64{"exits": {1, 2}}}},
 	} {
@@ -168,6 +183,7 @@ func FuzzRequest(f *testing.F) {
 func FuzzResponse(f *testing.F) {
 	for _, v := range []Response{
 		{ID: 1, Error: &Error{Code: InvalidArgument, Field: "boot.kernel", Message: "m"}},
+		{ID: 3, Histograms: Histograms{"disk0.flush": {1, 2}}},
 		{ID: 2, Status: &Status{State: Stopped, PID: 1, Reason: PoweredOff}, Counters: &Counters{Devices: map[string]uint64{"disk0.reads": 7}, VCPUs: map[string][]uint64{"exits": {1, 2}}}},
 	} {
 		b, err := json.Marshal(v)

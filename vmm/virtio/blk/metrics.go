@@ -9,6 +9,7 @@ type Metrics struct {
 	errors                                   atomic.Uint64 // requests answered with IOERR
 	unsupported                              atomic.Uint64
 	throttled                                atomic.Uint64 // requests that waited for the limits
+	readTimes, writeTimes, flushTimes        histogram
 	kicks                                    atomic.Uint64 // wake-ups by them: those that come together count once
 }
 

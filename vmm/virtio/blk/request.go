@@ -50,6 +50,7 @@ type request struct {
 
 	limiter *limiter // where cost has been taken from, for one that was held back
 	due     int64    // when it may go, by the disk's clock
+	began   int64    // when it went
 
 	bounce  []byte // aligned, where O_DIRECT needs it
 	bounced bool   // the io_uring request under way is on bounce
@@ -81,6 +82,7 @@ func (r *request) start() error {
 
 // begin does what the request asks for.
 func (r *request) begin() error {
+	r.began = r.w.d.clock()
 	switch r.typ {
 	case typeIn, typeOut:
 		return r.transfer()
@@ -178,6 +180,7 @@ func (r *request) complete(res int32) error {
 		if res < 0 {
 			return r.finishError()
 		}
+		r.took(&r.w.d.metrics.flushTimes)
 		return r.finish(statusOK, 0)
 	}
 	if res <= 0 { // 0: the file has become shorter than the disk
@@ -207,9 +210,11 @@ func (r *request) again() error {
 
 func (r *request) transferred() error {
 	if r.typ == typeIn {
+		r.took(&r.w.d.metrics.readTimes)
 		r.w.d.metrics.readBytes.Add(r.data)
 		return r.finish(statusOK, r.data)
 	}
+	r.took(&r.w.d.metrics.writeTimes)
 	r.w.d.metrics.writtenBytes.Add(r.data)
 	return r.finish(statusOK, 0)
 }
