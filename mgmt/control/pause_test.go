@@ -3,6 +3,7 @@ package control_test
 import (
 	"context"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -322,6 +323,9 @@ func TestCounters(t *testing.T) {
 	}
 	if c.Devices["disk0.reads"] != 7 || c.Devices["disk0.read_bytes"] != math.MaxInt64 {
 		t.Errorf("counters of devices = %v", c.Devices)
+	}
+	if h := c.Latencies["disk0.read"]; len(c.Latencies) != 1 || !slices.Equal(h.GetCounts(), []int64{0, 0, 3, 4}) {
+		t.Errorf("latencies = %v", c.Latencies)
 	}
 	if len(c.Cpus) != 2 || c.Cpus[0].Counters["nmi_injections"] != 1 || c.Cpus[1].Counters["exits"] != 2 {
 		t.Errorf("counters of processors = %v", c.Cpus)

@@ -73,6 +73,15 @@ func TestDiskLimits(t *testing.T) {
 
 	c.ask("write /dev/vda 3 8")
 	limited := throttled()
+	for _, kind := range []string{"read", "write", "flush"} {
+		var sum int64
+		for _, n := range h.counters(t, "limited").Latencies["disk0."+kind].GetCounts() {
+			sum += n
+		}
+		if sum == 0 {
+			t.Errorf("no time of a %s has been counted", kind)
+		}
+	}
 	if limited == 0 {
 		t.Error("8 MiB at 8 MiB a second have not waited")
 	}

@@ -91,7 +91,19 @@ func (g *Manager) Counters(ctx context.Context, name string) (*ashlarv1.VirtualM
 	if err != nil {
 		return nil, err
 	}
-	return countersProto(m.Name(), msg.Counters), nil
+	p := countersProto(m.Name(), msg.Counters)
+	// They do not fit into one message of core's with all that there can be besides.
+	if msg, err = m.askFor(ctx, hostcall.GuestHistograms, func(hostcall.Message) bool { return true }); err != nil {
+		return nil, err
+	}
+	for kind, counts := range msg.Histograms {
+		h := &ashlarv1.LatencyHistogram{}
+		for _, n := range counts {
+			h.Counts = append(h.Counts, signed(n))
+		}
+		p.Latencies[kind] = h
+	}
+	return p, nil
 }
 
 // askFor asks core for something of a guest that runs or is paused; there says whether
@@ -112,7 +124,9 @@ func (m *Machine) askFor(ctx context.Context, method hostcall.Method, there func
 
 // countersProto turns counters by name into counters by processor.
 func countersProto(name string, c *hostcall.Counters) *ashlarv1.VirtualMachineCounters {
-	p := &ashlarv1.VirtualMachineCounters{Name: name, ReadTime: timestamppb.New(c.Read), Devices: map[string]int64{}}
+	p := &ashlarv1.VirtualMachineCounters{
+		Name: name, ReadTime: timestamppb.New(c.Read), Devices: map[string]int64{}, Latencies: map[string]*ashlarv1.LatencyHistogram{},
+	}
 	if !c.Started.IsZero() {
 		p.StartTime = timestamppb.New(c.Started)
 	}

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ const (
 	maxCounters    = 512 // of devices
 	maxVCPUCounter = 64  // names
 	maxCounterName = 48  // bytes
+	maxHistograms  = 64
 )
 
 // Counters returns what a guest has done (hostcall.GuestCounters).
@@ -38,26 +40,63 @@ func (m *Manager) Counters(ctx context.Context, id string) (hostcall.Counters, e
 	return out, nil
 }
 
+// Histograms returns how long requests of a guest took (hostcall.GuestHistograms).
+func (m *Manager) Histograms(ctx context.Context, id string) (protocol.Histograms, error) {
+	r, err := m.find(id)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	response, _, err := r.client.call(ctx, protocol.HistogramsMethod, nil, nil)
+	var refused *protocol.Error
+	if errors.As(err, &refused) && refused.Code == protocol.InvalidArgument {
+		return nil, nil // the VMM is older than they are
+	}
+	if err != nil {
+		return nil, refusal(err)
+	}
+	if err := checkHistograms(response.Histograms); err != nil {
+		return nil, err
+	}
+	return response.Histograms, nil
+}
+
+// checkHistograms is checkCounters for histograms.
+func checkHistograms(h protocol.Histograms) error {
+	if len(h) > maxHistograms {
+		return senseless("%d histograms", len(h))
+	}
+	for name, counts := range h {
+		if !counterName(name) || len(counts) > protocol.HistogramBuckets {
+			return senseless("%.60q with %d counts", name, len(counts))
+		}
+	}
+	return nil
+}
+
+// senseless refuses what a VMM tells.
+func senseless(format string, args ...any) error {
+	return &hostcall.Error{Code: hostcall.Internal,
+		Message: clean("The guest's VMM tells counters that make no sense: " + fmt.Sprintf(format, args...) + ".")}
+}
+
 // checkCounters refuses what is too much, or is not named as counters are.
 func checkCounters(c *protocol.Counters) error {
-	wrong := func(format string, args ...any) error {
-		return &hostcall.Error{Code: hostcall.Internal,
-			Message: clean("The guest's VMM tells counters that make no sense: " + fmt.Sprintf(format, args...) + ".")}
-	}
 	switch {
 	case c == nil:
-		return wrong("none")
+		return senseless("none")
 	case len(c.Devices) > maxCounters || len(c.VCPUs) > maxVCPUCounter:
-		return wrong("%d of devices, %d of processors", len(c.Devices), len(c.VCPUs))
+		return senseless("%d of devices, %d of processors", len(c.Devices), len(c.VCPUs))
 	}
 	for name := range c.Devices {
 		if !counterName(name) {
-			return wrong("%.60q", name)
+			return senseless("%.60q", name)
 		}
 	}
 	for name, values := range c.VCPUs {
 		if !counterName(name) || len(values) > maxVCPUs {
-			return wrong("%.60q of %d processors", name, len(values))
+			return senseless("%.60q of %d processors", name, len(values))
 		}
 	}
 	return nil

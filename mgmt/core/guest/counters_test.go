@@ -46,6 +46,27 @@ func TestCheckCounters(t *testing.T) {
 	}
 }
 
+func TestCheckHistograms(t *testing.T) {
+	many := protocol.Histograms{}
+	for i := range maxHistograms + 1 {
+		many[fmt.Sprintf("disk%d.read", i)] = []uint64{1}
+	}
+	for name, h := range map[string]protocol.Histograms{
+		"many":   many,
+		"escape": {"\x1b[2J": {1}},
+		"long":   {"disk0.read": make([]uint64, protocol.HistogramBuckets+1)},
+	} {
+		if err := checkHistograms(h); code(err) != hostcall.Internal {
+			t.Errorf("%s: %v, want an error", name, err)
+		}
+	}
+	for _, good := range []protocol.Histograms{nil, {"disk15.flush": make([]uint64, protocol.HistogramBuckets), "disk0.read": {}}} {
+		if err := checkHistograms(good); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // FuzzCounters checks what a VMM in its guest's hands may tell.
 func FuzzCounters(f *testing.F) {
 	f.Add([]byte(`{"devices":{"disk0.reads":7},"vcpus":{"exits":[1,2]}}`))

@@ -73,6 +73,9 @@ func TestPause(t *testing.T) {
 	if got, err := b.Balloon(t.Context(), guest); err != nil || got.TargetBytes != 1<<20 {
 		t.Errorf("Balloon = %+v, %v", got, err)
 	}
+	if h, err := b.Histograms(t.Context(), guest); err != nil || len(h["disk0.read"]) != 2 {
+		t.Errorf("Histograms of a paused guest = %v, %v", h, err)
+	}
 	b.letGo(t, guest)
 	if s := b.status(t, guest); s.State != hostcall.Paused {
 		t.Errorf("adopted as %+v, want paused", s)

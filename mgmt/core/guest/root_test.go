@@ -116,6 +116,11 @@ func peer() int {
 				}
 			case protocol.CountersMethod:
 				out.Counters = counters(name)
+			case protocol.HistogramsMethod:
+				if name == "rude" {
+					out.Error = &protocol.Error{Code: protocol.InvalidArgument, Message: "unknown method"}
+				}
+				out.Histograms = protocol.Histograms{"disk0.read": {0, 1}}
 			case protocol.ResetMethod:
 				if name == "stubborn" {
 					continue

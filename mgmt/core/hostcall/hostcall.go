@@ -67,6 +67,8 @@ const (
 	GuestSetBalloon Method = "guest-set-balloon"
 	// GuestBalloon reads ID and fills Balloon, of a guest that runs or is paused.
 	GuestBalloon Method = "guest-balloon"
+	// GuestHistograms reads ID and fills Histograms, in the same way.
+	GuestHistograms Method = "guest-histograms"
 	// GuestKill reads ID: ends the VMM; answers when it is gone and cleaned up.
 	GuestKill Method = "guest-kill"
 	// GuestDelete reads ID: removes folder and disks of a guest that does not run.
@@ -107,6 +109,8 @@ type Message struct {
 	Counters *Counters `json:"counters,omitempty"`
 	// Balloon answers GuestBalloon.
 	Balloon *protocol.Balloon `json:"balloon,omitempty"`
+	// Histograms answers GuestHistograms.
+	Histograms protocol.Histograms `json:"histograms,omitempty"`
 }
 
 // A Code says what kind of Error it is; the names are gRPC's.

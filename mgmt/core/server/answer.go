@@ -33,6 +33,7 @@ var methods = map[hostcall.Method]method{
 	hostcall.GuestCounters:      {id: true, do: guestCounters},
 	hostcall.GuestSetBalloon:    {id: true, do: guestSetBalloon},
 	hostcall.GuestBalloon:       {id: true, do: guestBalloon},
+	hostcall.GuestHistograms:    {id: true, do: guestHistograms},
 	hostcall.GuestKill:          {id: true, do: guestKill},
 	hostcall.GuestDelete:        {id: true, do: guestDelete},
 	hostcall.GuestList:          {do: guestList},
@@ -191,6 +192,11 @@ func guestBalloon(ctx context.Context, s *Server, c *hostcall.Call, m *hostcall.
 	}
 	m.Balloon = &balloon
 	return nil, nil
+}
+
+func guestHistograms(ctx context.Context, s *Server, c *hostcall.Call, m *hostcall.Message) (_ *os.File, err error) {
+	m.Histograms, err = s.Guests.Histograms(ctx, c.ID)
+	return nil, err
 }
 
 func guestKill(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {

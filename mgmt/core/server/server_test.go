@@ -220,6 +220,7 @@ func TestHostile(t *testing.T) {
 		{"balloon of a stopped guest", hostcall.Call{Method: hostcall.GuestBalloon, ID: id(1)}, hostcall.FailedPrecondition, ""},
 		{"set balloon of a stopped guest", hostcall.Call{Method: hostcall.GuestSetBalloon, ID: id(1)}, hostcall.FailedPrecondition, ""},
 		{"balloon of all memory", hostcall.Call{Method: hostcall.GuestStart, ID: id(1), Guest: guest(func(g *hostcall.Guest) { g.BalloonBytes = g.MemoryBytes })}, hostcall.InvalidArgument, "guest.balloonBytes"},
+		{"histograms of a stopped guest", hostcall.Call{Method: hostcall.GuestHistograms, ID: id(1)}, hostcall.FailedPrecondition, ""},
 		{"pause of nobody", hostcall.Call{Method: hostcall.GuestPause, ID: id(8)}, hostcall.NotFound, "id"},
 		{"reset of nobody", hostcall.Call{Method: hostcall.GuestReset, ID: id(8)}, hostcall.NotFound, "id"},
 		{"NMI to a path", hostcall.Call{Method: hostcall.GuestNMI, ID: "../../../../../dev/kvm"}, hostcall.InvalidArgument, "id"},

@@ -92,7 +92,7 @@ func (a *app) vmStats() *cobra.Command {
 	var each bool
 	cmd := &cobra.Command{
 		Use: "stats NAME", Aliases: []string{"counters"}, Short: "Show what a virtual machine has done",
-		Long:              "Show the counters of a running or paused virtual machine since its start: exits of its processors, and requests, bytes, kicks, interrupts and errors of its devices. What each counts is told at VirtualMachineCounters in the API. Reading them costs the guest nothing.",
+		Long:              "Show the counters of a running or paused virtual machine since its start: exits of its processors, requests, bytes, kicks, interrupts and errors of its devices, and how long the requests of its disks took. What each counts is told at VirtualMachineCounters in the API. Reading them costs the guest nothing.",
 		Example:           "  ashlarctl vm stats demo\n  ashlarctl vm stats demo --each-cpu\n  ashlarctl vm stats demo -o json",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.firstArg(a.completeMachines()),

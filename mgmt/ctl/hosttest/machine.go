@@ -208,7 +208,8 @@ func (h *Host) GetVirtualMachineCounters(_ context.Context, req *connect.Request
 	}
 	c := &ashlarv1.VirtualMachineCounters{
 		Name: req.Msg.GetName(), StartTime: timestamppb.New(Time), ReadTime: timestamppb.New(Time.Add(90 * time.Second)),
-		Devices: map[string]int64{"disk0.reads": 7, "disk0.read_bytes": 28672, "nic0.rx_packets": 3, "disk10.reads": 1},
+		Devices:   map[string]int64{"disk0.reads": 7, "disk0.read_bytes": 28672, "nic0.rx_packets": 3, "disk10.reads": 1},
+		Latencies: map[string]*ashlarv1.LatencyHistogram{"disk0.read": {Counts: []int64{0, 0, 0, 0, 0, 0, 4, 2, 0, 0, 0, 1}}, "disk0.write": {}},
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

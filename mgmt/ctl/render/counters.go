@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	ashlarv1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
 )
@@ -26,8 +27,46 @@ func Counters(c *ashlarv1.VirtualMachineCounters, each bool) *Rows {
 	}
 	r.addCounters("cpu.", sum)
 	r.addCounters("", c.GetDevices())
+	for _, name := range slices.SortedFunc(maps.Keys(c.GetLatencies()), natural) {
+		if text := latency(c.GetLatencies()[name].GetCounts()); text != "" {
+			r.Add(name+" took", text)
+		}
+	}
 	return r
 }
+
+// latency says how long most requests took: less than what. The last of all buckets has
+// no end.
+func latency(counts []int64) string {
+	var all int64
+	for _, n := range counts {
+		all += n
+	}
+	if all == 0 {
+		return ""
+	}
+	var words []string
+	for _, part := range []struct {
+		what    string
+		percent float64
+	}{{"half", 50}, {"99%", 99}, {"all", 100}} {
+		sum, i := int64(0), 0
+		for ; i < len(counts)-1; i++ {
+			if sum += counts[i]; float64(sum) >= float64(all)*part.percent/100 {
+				break
+			}
+		}
+		word := "< " + (time.Microsecond << i).String()
+		if i >= lastBucket {
+			word = ">= " + (time.Microsecond << (lastBucket - 1)).String()
+		}
+		words = append(words, part.what+" "+word)
+	}
+	return strings.Join(words, ", ")
+}
+
+// lastBucket is the place of the bucket of a LatencyHistogram that has no end.
+const lastBucket = 25
 
 // addCounters adds them by name.
 func (r *Rows) addCounters(prefix string, counters map[string]int64) {

@@ -92,3 +92,23 @@ func TestStates(t *testing.T) {
 		}
 	}
 }
+
+func TestLatency(t *testing.T) {
+	last := make([]int64, lastBucket+1)
+	last[0], last[lastBucket] = 99, 1
+	for _, tt := range []struct {
+		counts []int64
+		want   string
+	}{
+		{nil, ""},
+		{[]int64{0, 0}, ""},
+		{[]int64{5}, "half < 1µs, 99% < 1µs, all < 1µs"},
+		{[]int64{0, 0, 50, 49, 0, 0, 0, 0, 0, 0, 0, 1}, "half < 4µs, 99% < 8µs, all < 2.048ms"},
+		{[]int64{0, 0, 50, 48, 0, 0, 0, 0, 0, 0, 0, 2}, "half < 4µs, 99% < 2.048ms, all < 2.048ms"},
+		{last, "half < 1µs, 99% < 1µs, all >= 16.777216s"},
+	} {
+		if got := latency(tt.counts); got != tt.want {
+			t.Errorf("latency(%v) = %q, want %q", tt.counts, got, tt.want)
+		}
+	}
+}
