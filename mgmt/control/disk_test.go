@@ -161,3 +161,25 @@ func TestResizeDisk(t *testing.T) {
 		t.Errorf("recorded are %d bytes that the disk has not, want %d", got, size)
 	}
 }
+
+// An operation on a disk is done by the next run of control, where this one ends first.
+func TestResizeDiskOutlivesControl(t *testing.T) {
+	l := newLab(t)
+	vm := l.withMachine("demo")
+	l.core.Stop()
+	const size = 64 << 20
+	res, err := l.resize(&ashlarv1.ResizeVirtualMachineDiskRequest{Name: vm.Name, SizeBytes: size})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.restartControl()
+	if err := l.core.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if op := l.wait(res.Msg.Name); op.Error != nil {
+		t.Fatalf("resize = %v", op)
+	}
+	if _, disks := l.core.Spec(vm.Uid); disks[0].Size != size || l.get(vm.Name).Disks[0].SizeBytes != size {
+		t.Errorf("core has %d bytes, recorded are %d, want %d", disks[0].Size, l.get(vm.Name).Disks[0].SizeBytes, size)
+	}
+}

@@ -274,6 +274,12 @@ func TestValidateAsCore(t *testing.T) {
 		".processor":            func(vm *ashlarv1.VirtualMachine) { vm.Processor.Cores = 3 },
 		".processor.model":      func(vm *ashlarv1.VirtualMachine) { vm.Processor.Model = "486" },
 		".balloon_bytes":        func(vm *ashlarv1.VirtualMachine) { vm.BalloonBytes = 1 << 40 },
+		".disks[0].limits.burst_bytes": func(vm *ashlarv1.VirtualMachine) {
+			vm.Disks = []*ashlarv1.Disk{{SizeBytes: 4096, Limits: &ashlarv1.DiskLimits{BurstBytes: 1}}}
+		},
+		".disks[0].limits.operations_per_second": func(vm *ashlarv1.VirtualMachine) {
+			vm.Disks = []*ashlarv1.Disk{{SizeBytes: 4096, Limits: &ashlarv1.DiskLimits{OperationsPerSecond: -1}}}
+		},
 		".processor.halt_poll": func(vm *ashlarv1.VirtualMachine) {
 			vm.Processor.HaltPoll = durationpb.New(11 * time.Millisecond)
 		},
@@ -283,7 +289,8 @@ func TestValidateAsCore(t *testing.T) {
 		change(vm)
 		_, err := g.validate(&ashlarv1.CreateVirtualMachineRequest{VirtualMachineId: "demo", VirtualMachine: vm}, host)
 		got := refuse.Sentence(err) // of the kernel, which does not exist, too
-		for _, f := range []string{".boot.cmdline", ".memory_bytes", ".memory_backing.pages", ".balloon_bytes", ".processor", ".processor.model", ".processor.halt_poll"} {
+		for _, f := range []string{".boot.cmdline", ".memory_bytes", ".memory_backing.pages", ".balloon_bytes", ".processor", ".processor.model", ".processor.halt_poll",
+			".disks[0].limits.burst_bytes", ".disks[0].limits.operations_per_second"} {
 			if want := f == field; strings.Contains(got, "virtual_machine"+f+": ") != want {
 				t.Errorf("with a wrong %q: %s", field, got)
 			}

@@ -456,7 +456,8 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// FuzzBlk lets a driver fill descriptors and a request's header at will. The
+// FuzzBlk lets a driver fill descriptors and a request's header at will, on a disk
+// with and without limits. The
 // header is at 0x8000, where the seeds' descriptors point.
 func FuzzBlk(f *testing.F) {
 	desc := func(gpa uint64, n uint32, flags, next uint16) []byte {
@@ -469,15 +470,16 @@ func FuzzBlk(f *testing.F) {
 	read := bytes.Join([][]byte{desc(at, 16, 1, 1), desc(at+0x1000, 512, 3, 2), desc(at+0x2000, 1, 2, 0)}, nil)
 	write := bytes.Join([][]byte{desc(at, 16, 1, 1), desc(at+0x1000, 512, 1, 2), desc(at+0x2000, 1, 2, 0)}, nil)
 	zeroes := bytes.Join([][]byte{desc(at, 32, 1, 1), desc(at+0x2000, 1, 2, 0)}, nil)
-	f.Add(read, header(typeIn, 3), uint16(1))
-	f.Add(write, header(typeOut, 2047), uint16(1))
-	f.Add(zeroes, append(header(typeWriteZeroes, 0), segment(7, 9, 1)...), uint16(1))
-	f.Add(zeroes, append(header(typeDiscard, 0), segment(1<<63, 1<<31, 0)...), uint16(1))
-	f.Add(read[16:], header(typeFlush, 0), uint16(16))
+	f.Add(read, header(typeIn, 3), uint16(1), uint16(0))
+	f.Add(write, header(typeOut, 2047), uint16(1), uint16(10))
+	f.Add(zeroes, append(header(typeWriteZeroes, 0), segment(7, 9, 1)...), uint16(1), uint16(0))
+	f.Add(zeroes, append(header(typeDiscard, 0), segment(1<<63, 1<<31, 0)...), uint16(1), uint16(1))
+	f.Add(read[16:], header(typeFlush, 0), uint16(16), uint16(60000))
 	r := newRig(f, Config{}, 1<<20, os.O_RDWR, all)
 	ring := r.rings[0]
-	f.Fuzz(func(t *testing.T, desc, head []byte, idx uint16) {
+	f.Fuzz(func(t *testing.T, desc, head []byte, idx, limit uint16) {
 		r.M.Reuse(t)
+		r.M.Must(r.dev.SetLimits(Limits{BytesPerSecond: 512 * uint64(limit), OperationsPerSecond: uint64(limit)}))
 		r.M.Must(r.M.Mem.WriteAt(at, head[:min(len(head), 4096)]))
 		ring.Fuzz(r.Negotiate(all), desc, idx)
 		r.AddStatus(virtio.DriverOK)
