@@ -33,6 +33,12 @@ func TestGroup(t *testing.T) {
 			t.Errorf("%s = %q, %v; want %q", file, got, err, want)
 		}
 	}
+	if err := g.SetMemoryMax(128 << 20); err != nil {
+		t.Errorf("SetMemoryMax: %v", err)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "memory.max")); err != nil || string(got) != "134217728\n" {
+		t.Errorf("memory.max = %q, %v after SetMemoryMax", got, err)
+	}
 	if _, err := Create(dir, Limits{}); err == nil {
 		t.Error("Create of a group that exists: no error")
 	}
