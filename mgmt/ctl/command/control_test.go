@@ -176,6 +176,7 @@ func TestAgainstControl(t *testing.T) {
 	d.fails(4, "does not exist", "vm", "get", "demo")
 	d.ok(append(create, "--start")...)
 	d.fails(6, "exists already", create...)
+	d.fails(2, `--balloon \(virtual_machine.balloon_bytes\)`, "vm", "create", "x", "--kernel", "kernel", "--memory", "64MiB", "--balloon", "40MiB")
 	d.fails(2, `NAME \(virtual_machine_id\)`, "vm", "create", "a/b", "--kernel", "kernel")
 	d.fails(2, "", "vm", "console", "a/demo", "--timeout", "5s")
 	d.fails(2, `(?s)--disk no. 2 \(virtual_machine.disks\[1\].image\).*--network no. 1`, "vm", "create", "x", "--kernel", "kernel", "--disk", "debian", "--disk", "nosuch", "--network", "nosuch")

@@ -11,6 +11,7 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/client"
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/fault"
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/render"
+	"github.com/ashlar-hv/ashlar/mgmt/ctl/size"
 	"github.com/ashlar-hv/ashlar/vmm/processor"
 )
 
@@ -20,6 +21,7 @@ var createFields = fieldTable{
 	"cpus":                "--cpus",
 	"memoryBytes":         "--memory",
 	"memoryBacking.pages": "--memory",
+	"balloonBytes":        "--balloon",
 	"processor":           "--cpu",
 	"processor.model":     "--cpu",
 	"processor.haltPoll":  "--cpu",
@@ -37,7 +39,8 @@ var createFields = fieldTable{
 type createFlags struct {
 	cpus                             int32
 	cpu                              string
-	memory, kernel, initrd, cmdline  string
+	memory, balloon                  string
+	kernel, initrd, cmdline          string
 	disks, networks                  []string
 	start, validateOnly, waitNothing bool
 }
@@ -88,6 +91,7 @@ func (a *app) vmCreate() *cobra.Command {
 	f.Int32Var(&fl.cpus, "cpus", 1, "number of processors, 1 to 128")
 	f.StringVar(&fl.cpu, "cpu", "", "what they are like: MODEL[,sockets=N][,cores=N][,threads=N][,hyperv=on][,poll=TIME]")
 	f.StringVar(&fl.memory, "memory", "512MiB", "size of the memory, a multiple of 2MiB: SIZE[,pages=KIND][,populate=on]")
+	f.StringVar(&fl.balloon, "balloon", "0", "how much of it the virtual machine gives back to the host")
 	f.StringVar(&fl.kernel, "kernel", "", "image of the kernel (required)")
 	f.StringVar(&fl.initrd, "initramfs", "", "image of the initramfs")
 	f.StringVar(&fl.cmdline, "cmdline", "", "command line of the kernel")
@@ -112,8 +116,12 @@ func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--memory: %w", err)
 	}
+	balloon, err := size.Parse(fl.balloon)
+	if err != nil {
+		return nil, fmt.Errorf("--balloon: %w", err)
+	}
 	vm := &ashlarv1.VirtualMachine{
-		Cpus: fl.cpus, MemoryBytes: memory, MemoryBacking: backing,
+		Cpus: fl.cpus, MemoryBytes: memory, MemoryBacking: backing, BalloonBytes: balloon,
 		Boot: &ashlarv1.Boot{Kernel: resource(images, fl.kernel), Cmdline: fl.cmdline},
 	}
 	if fl.cpu != "" {

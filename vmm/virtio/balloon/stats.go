@@ -3,7 +3,6 @@ package balloon
 import (
 	"encoding/binary"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/ashlar-hv/ashlar/vmm/virtio/queue"
@@ -28,8 +27,8 @@ var names = []string{
 
 // Statistics are what a guest says of its memory.
 type Statistics struct {
-	Time   time.Time // when it said so, UTC; zero where it never has
-	Values map[string]uint64
+	Time   time.Time         // when it said so, UTC; zero where it never has
+	Values map[string]uint64 // not to be changed
 }
 
 // Statistics asks the driver for statistics, unless it was asked within a second, and
@@ -55,7 +54,7 @@ func (d *Device) Statistics(patience time.Duration) Statistics {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return Statistics{Time: d.stats.Time, Values: maps.Clone(d.stats.Values)}
+	return d.stats
 }
 
 // statistics holds the driver's buffer, and gives it back when statistics are wanted:
