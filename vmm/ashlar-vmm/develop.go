@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -86,7 +85,7 @@ func parse(args []string, add func(*os.File, error) (protocol.File, error)) (*pr
 		s.CPU, err = parseCPU(v)
 		return err
 	})
-	size := fs.String("memory", "256MiB", "such as 512MiB or 4GiB")
+	size := fs.String("memory", "256MiB", "such as 512MiB or 4GiB,transparent,populate")
 	var errs []error
 	open := func(f *os.File, err error) protocol.File {
 		n, err := add(f, err)
@@ -115,7 +114,7 @@ func parse(args []string, add func(*os.File, error) (protocol.File, error)) (*pr
 		return nil, errors.New("run: want --kernel and options only: see ashlar-vmm --help")
 	}
 	var err error
-	if s.MemoryBytes, err = parseSize(*size); err != nil {
+	if s.MemoryBytes, s.Backing, err = parseMemory(*size); err != nil {
 		return nil, err
 	}
 	s.Boot.Kernel = open(os.Open(*kernel))
@@ -155,20 +154,6 @@ func openTap(name string) (*os.File, error) {
 		return nil, fmt.Errorf("attach to tap %s: %w", name, err)
 	}
 	return os.NewFile(uintptr(fd), name), nil
-}
-
-// parseSize reads a number with MiB or GiB behind it.
-func parseSize(s string) (uint64, error) {
-	for suffix, unit := range map[string]uint64{"MiB": 1 << 20, "GiB": 1 << 30} {
-		if num, ok := strings.CutSuffix(s, suffix); ok {
-			n, err := strconv.ParseUint(num, 10, 20)
-			if err != nil {
-				break
-			}
-			return n * unit, nil
-		}
-	}
-	return 0, fmt.Errorf("memory %q: want a number and MiB or GiB", s)
 }
 
 // typeInto types what comes from the terminal, and calls end at Ctrl-].

@@ -28,7 +28,8 @@
 //	--cpus N            1 to 128 (default 1)
 //	--cpu LIST          model (host or x86-64-v1 to -v4), sockets=N, cores=N,
 //	                    threads=N, hyperv, poll=DURATION, with commas between
-//	--memory SIZE       such as 512MiB or 4GiB (default 256MiB)
+//	--memory SIZE       such as 512MiB or 4GiB (default 256MiB); transparent (huge
+//	                    pages) and populate may follow, with commas between
 //	--disk FILE         raw image; FILE,ro for one that is only read
 //	--tap NAME          network device on the tap interface NAME
 package main

@@ -93,7 +93,9 @@ func Create(name string, size uint64) (*os.File, error) {
 }
 
 // Map maps the first size bytes of f, which stays the caller's and may be
-// closed at once. size is a multiple of PageSize and just the size of f.
+// closed at once. size is a multiple of PageSize and just the size of f. The
+// mapping lies at a multiple of 2 MiB, or of the pages that f is made of where those
+// are larger, so that huge pages stay whole in the host's page tables and in KVM's.
 func Map(f *os.File, size uint64) (*Memory, error) {
 	if err := checkSize(size); err != nil {
 		return nil, err

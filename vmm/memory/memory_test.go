@@ -328,6 +328,21 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
+func BenchmarkPopulate(b *testing.B) {
+	const size = 1 << 30
+	b.SetBytes(size)
+	for b.Loop() {
+		f, err := Create("test", size)
+		if err != nil {
+			b.Fatal(err)
+		}
+		m := mapped(b, f, size)
+		if err := errors.Join(m.Populate(), m.Close(), f.Close()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkReadAt(b *testing.B) {
 	m := newMemory(b, 1<<20)
 	for _, bb := range []struct {
