@@ -18,7 +18,7 @@ func boot(ctx context.Context, kernel, initrd string, cmdline ...string) (string
 		mu   sync.Mutex
 		text strings.Builder
 	)
-	args := []string{"-nodefaults", "-serial", "stdio", "-display", "none", "-m", "2G"}
+	args := []string{"-nodefaults", "-serial", "stdio", "-display", "none", "-m", "4G"}
 	if lab.Hardware() {
 		args = append(args, "-M", "q35", "-accel", "kvm", "-cpu", "host", "-smp", "2")
 	} else {

@@ -27,7 +27,7 @@ func touches(name string, spec *protocol.Spec, files []*os.File) *protocol.Error
 	switch name {
 	case "hogs":
 		m, err := memory.Map(files[spec.Memory], spec.MemoryBytes)
-		if err == nil && m.PageSize() != 2<<20 {
+		if err == nil && m.PageSize() != spec.Backing.Kind().PoolSize() {
 			return failed("pages of %d bytes", m.PageSize())
 		}
 		if err == nil {
@@ -137,15 +137,22 @@ func TestPoolIsNotForTheTaking(t *testing.T) {
 	b.start(t, 1, "hoards")
 }
 
-// TestNoPool asks for pages of another size than the pool has, and of a size that is
-// no part of the memory.
-func TestNoPool(t *testing.T) {
+// TestGigantic has a guest on the only page of 1 GiB of the machine, and then asks
+// for two, for a part of one, and for pages of a size that there is not.
+func TestGigantic(t *testing.T) {
 	b := newBench(t)
 	guest := b.create(t, 1)
-	g := b.pooled("vm")
+	g := b.pooled("hogs")
 	g.Backing.Pages, g.MemoryBytes = protocol.Pages1GiB, 1<<30
-	if err := b.Start(t.Context(), guest, g); code(err) != hostcall.ResourceExhausted {
-		t.Errorf("Start: %v", err)
+	if err := b.Start(t.Context(), guest, g); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Kill(t.Context(), guest); err != nil {
+		t.Fatal(err)
+	}
+	g.MemoryBytes = 2 << 30
+	if err := b.Start(t.Context(), guest, g); code(err) != hostcall.ResourceExhausted || !strings.Contains(err.Error(), "1 of its 1 pages of 1GiB free, 2 are asked for") {
+		t.Errorf("Start on two pages: %v", err)
 	}
 	g.MemoryBytes = 64 << 20
 	if err := b.Start(t.Context(), guest, g); code(err) != hostcall.InvalidArgument {
