@@ -84,8 +84,9 @@ func TestNMI(t *testing.T) {
 	}
 	time.Sleep(100 * time.Millisecond) // for a second vCPU that would spin
 	c := g.Counters().VCPUs
-	if n := c["nmi_injections"]; len(n) != 2 || n[0] != 3 || n[1] != 0 {
-		t.Errorf("nmi_injections = %v, want 3 and 0", n)
+	// KVM counts one again that it has to inject once more.
+	if n := c["nmi_injections"]; len(n) != 2 || n[0] < 3 || n[1] != 0 {
+		t.Errorf("nmi_injections = %v, want 3 or more, and 0", n)
 	}
 	if n := c["user_interrupts"]; len(n) != 2 || n[1] > 100 {
 		t.Errorf("user_interrupts = %v: the second vCPU does not sleep", n)

@@ -222,12 +222,16 @@ func (m *Memory) Zero(gpa, n uint64) error {
 }
 
 // Remove gives the whole pages among the n bytes at gpa back to the host; they read as
-// zeros from then on, until somebody writes to them. Memory made of larger pages
-// gives back what is a whole page of those, and clears the rest.
+// zeros from then on, until somebody writes to them. Pages of the host's pools stay as
+// they are: what is promised of a pool would go with them, and whoever touched them
+// again would be killed where others had taken them.
 func (m *Memory) Remove(gpa, n uint64) error {
 	off, ok := m.offset(gpa, n)
 	if !ok {
 		return outOfRange("remove", gpa, n)
+	}
+	if m.pageSize > PageSize {
+		return nil
 	}
 	// Regions begin and end with a page, in the guest as in the file.
 	end := (off + n) &^ (PageSize - 1)

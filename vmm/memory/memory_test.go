@@ -399,7 +399,7 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// Memory of huge pages can be asked for, and a small page of it refuses nothing.
+// Memory of the host's pools keeps its pages, and that is no error.
 func TestRemoveFromHugePages(t *testing.T) {
 	const size = 4 << 20
 	fd, err := unix.MemfdCreate("huge", unix.MFD_CLOEXEC|unix.MFD_HUGETLB|unix.MFD_HUGE_2MB)

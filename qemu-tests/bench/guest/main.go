@@ -49,7 +49,7 @@ func main() {
 	}
 	fmt.Println("ERR console closed:", in.Err())
 	for {
-		unix.Pause()
+		_ = unix.Pause() // a signal has come
 	}
 }
 

@@ -52,6 +52,7 @@ func wide(t testing.TB, n int) (*Device, []bool) {
 	var err error
 	d.control, err = worker.New("net-control-kick")
 	must(t, err)
+	must(t, d.setPairs(1))
 	return d, tap
 }
 

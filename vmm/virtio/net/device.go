@@ -126,7 +126,7 @@ func New(c Config) (*Device, error) {
 	d := &Device{c: c, attached: len(c.Pairs),
 		offload: func(f virtio.Features) error { return setOffloads(c.Pairs[0].Tap, f) },
 		attach:  func(i int, on bool) error { return attachQueue(c.Pairs[i].Tap, on) }}
-	if err := d.addPaths(); err != nil {
+	if err := errors.Join(d.addPaths(), d.setPairs(1)); err != nil {
 		return nil, errors.Join(fmt.Errorf("network device: %w", err), d.closePaths())
 	}
 	return d, nil
@@ -211,12 +211,6 @@ func (d *Device) activate(a virtio.Activation) error {
 	if d.control != nil && a.Features.Has(featMQ|featCtrlVQ) {
 		paths, control = d.paths, a.Queues[len(d.paths)*pair]
 	}
-	// A control queue at its beginning has seen no command since the last reset.
-	if control == nil || control.Config.Start.Avail == 0 {
-		if err := d.setPairs(1); err != nil {
-			return err
-		}
-	}
 	for i, p := range paths {
 		own := a
 		own.Queues = a.Queues[i*pair : (i+1)*pair]
@@ -240,6 +234,13 @@ func (d *Device) Deactivate() {
 		p.stop()
 	}
 	d.started = nil
+}
+
+// Reset is the driver's: it starts with one pair again.
+func (d *Device) Reset() {
+	if err := d.setPairs(1); err != nil {
+		d.metrics.errors.Add(1)
+	}
 }
 
 // Close closes the taps and the vhost descriptors.
