@@ -28,16 +28,6 @@ func plug(t testing.TB) (*Device, *virtiotest.Driver) {
 	return d, virtiotest.NewMachine(t).Plug(d)
 }
 
-// wait waits for what another goroutine is about to do.
-func wait(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	for end := time.Now().Add(virtiotest.Patience); !done(); time.Sleep(100 * time.Microsecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not in %v", what, virtiotest.Patience)
-		}
-	}
-}
-
 // list is page numbers in guest memory.
 func list(m *virtiotest.Machine, pages ...uint32) []virtiotest.Buf {
 	var b []byte
