@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/ashlar-hv/ashlar/vmm/virtio"
@@ -30,19 +31,29 @@ func (p *idle) start(a virtio.Activation) error {
 	return nil
 }
 
-// wide makes a device with n idle pairs, and notes which of the tap's queues are attached.
-func wide(t testing.TB, n int) (*Device, []bool) {
+// A fakeTap notes which of its queues are attached.
+type fakeTap struct {
+	mu     sync.Mutex
+	queues []bool
+}
+
+func (f *fakeTap) attach(i int, on bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.queues[i] == on {
+		return errors.New("is so already")
+	}
+	f.queues[i] = on
+	return nil
+}
+
+// wide makes a device with n idle pairs.
+func wide(t testing.TB, n int) (*Device, *fakeTap) {
 	t.Helper()
-	tap := slices.Repeat([]bool{true}, n)
+	tap := &fakeTap{queues: slices.Repeat([]bool{true}, n)}
 	d := &Device{c: Config{Pairs: make([]Pair, n), MAC: guestMAC}, attached: n,
 		offload: func(virtio.Features) error { return nil },
-		attach: func(i int, on bool) error {
-			if tap[i] == on {
-				return errors.New("is so already")
-			}
-			tap[i] = on
-			return nil
-		}}
+		attach:  tap.attach}
 	for i := range n {
 		d.paths = append(d.paths, &idle{})
 		f, err := os.Open(os.DevNull)
@@ -56,11 +67,14 @@ func wide(t testing.TB, n int) (*Device, []bool) {
 	return d, tap
 }
 
-func attachedOf(tap []bool) (n int) {
-	for n < len(tap) && tap[n] {
+// attachedOf is how many queues, the first ones, are attached; -1 where it is others.
+func attachedOf(f *fakeTap) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for n < len(f.queues) && f.queues[n] {
 		n++
 	}
-	if slices.Contains(tap[n:], true) {
+	if slices.Contains(f.queues[n:], true) {
 		return -1
 	}
 	return n
