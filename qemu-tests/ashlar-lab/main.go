@@ -15,6 +15,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -171,15 +172,20 @@ func up(ctx context.Context) error {
 func stick(ctx context.Context, c lab.Config, image, sum string) error {
 	doc := filepath.Join(dir, "ashlar.yaml")
 	address := fmt.Sprintf("127.0.0.1:%d", c.Port)
-	marker := filepath.Join(dir, "address")
+	// What the context was when the document was made: the lab of another tree, or on
+	// another port, makes the context anew, and this one's document is stale then.
+	marker := filepath.Join(dir, "context")
 	known, _ := os.ReadFile(marker)
-	show := exec.CommandContext(ctx, ctl, "context", "show", "lab")
-	if _, err := os.Stat(doc); err != nil || string(known) != address || show.Run() != nil {
+	now, showErr := showContext(ctx)
+	if _, err := os.Stat(doc); err != nil || showErr != nil || !bytes.Equal(known, now) || !bytes.Contains(now, []byte(address)) {
 		if err := ashlarctl(ctx, "config", "init", "--context", "lab", "--host-name", "lab", "--address", address,
 			"--interface", lab.ManagementMAC, "--disk", "serial=ashlar-data", "--out", doc, "--force"); err != nil {
 			return err
 		}
-		if err := os.WriteFile(marker, []byte(address), 0o644); err != nil {
+		if now, showErr = showContext(ctx); showErr != nil {
+			return fmt.Errorf("show the context lab: %w", showErr)
+		}
+		if err := os.WriteFile(marker, now, 0o644); err != nil {
 			return err
 		}
 	}
@@ -191,6 +197,11 @@ func stick(ctx context.Context, c lab.Config, image, sum string) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "image.sha256"), []byte(sum), 0o644)
+}
+
+// showContext is all about the context lab: address, CA, certificate.
+func showContext(ctx context.Context) ([]byte, error) {
+	return exec.CommandContext(ctx, ctl, "context", "show", "lab").Output()
 }
 
 // demo starts the guest named demo and attaches to its console.
