@@ -84,6 +84,11 @@ type Request struct {
 	Disk   int         `json:"disk,omitempty"`
 	Limits *DiskLimits `json:"limits,omitempty"`
 	Size   uint64      `json:"size,omitempty"` // bytes
+	// NewDisk and NewNIC are what AttachDisk and AttachNIC bring; Device and Force are Detach's.
+	NewDisk *Disk  `json:"newDisk,omitempty"`
+	NewNIC  *NIC   `json:"newNic,omitempty"`
+	Device  string `json:"device,omitempty"`
+	Force   bool   `json:"force,omitempty"`
 }
 
 // A Response answers the Request with the same ID.
@@ -185,6 +190,8 @@ type Spec struct {
 	Log   File   `json:"log"`
 	Disks []Disk `json:"disks,omitempty"`
 	NICs  []NIC  `json:"nics,omitempty"`
+	// HotplugSlots is how many slots there are for devices that come and go, 0 to MaxHotplugSlots.
+	HotplugSlots int `json:"hotplugSlots,omitempty"`
 	// Entropy is a file to read randomness from (/dev/urandom).
 	Entropy File `json:"entropy"`
 	Jail    Jail `json:"jail"`
@@ -232,6 +239,9 @@ type Boot struct {
 
 // A Disk is a raw file or block device shown as virtio-blk.
 type Disk struct {
+	// Number is what it is named by: `disk3`. No two disks share one; where all are 0 they are
+	// numbered by their places.
+	Number   int    `json:"number,omitempty"`
 	File     File   `json:"file"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
 	Serial   string `json:"serial,omitempty"` // at most 20 bytes
@@ -286,6 +296,8 @@ func checkRate(rateField string, rate, least, most uint64, burstField string, bu
 
 // A NIC is a virtio-net device on a tap.
 type NIC struct {
+	// Number is what it is named by, as that of a Disk.
+	Number int `json:"number,omitempty"`
 	// Pairs are the queues of the tap, 1 to 16: the guest has a pair of queues for each.
 	Pairs []Pair `json:"pairs"`
 	MAC   string `json:"mac"`
@@ -341,6 +353,8 @@ type Status struct {
 	PID     int    `json:"pid,omitempty"`
 	Reason  Reason `json:"reason,omitempty"`
 	Message string `json:"message,omitempty"`
+	// Devices are the disks and network devices of a guest that has not stopped.
+	Devices []PluggedDevice `json:"devices,omitempty"`
 }
 
 // A Result is what a VMM writes to ResultFD as JSON before it exits.
