@@ -9,6 +9,15 @@ const (
 	FeatureIndirectDesc Features = 1 << 28
 	FeatureEventIdx     Features = 1 << 29
 	FeatureVersion1     Features = 1 << 32
+	FeatureRingPacked   Features = 1 << 34
+	FeatureInOrder      Features = 1 << 35
+)
+
+// RingFeatures are what package queue can do: devices whose queues it serves offer
+// them. Those that use buffers in the order in which they came offer OrderedRing.
+const (
+	RingFeatures = FeatureIndirectDesc | FeatureEventIdx | FeatureRingPacked
+	OrderedRing  = RingFeatures | FeatureInOrder
 )
 
 // Has tells whether all bits of g are in f.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"maps"
+	"os"
 	"testing"
 	"time"
 
@@ -12,9 +13,11 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/virtio/internal/virtiotest"
 )
 
-const (
-	all = virtio.FeatureIndirectDesc | virtio.FeatureEventIdx | featStatsVQ | featDeflateOnOOM | featReporting
+var all = virtio.OrderedRing | featStatsVQ | featDeflateOnOOM | featReporting
 
+func TestMain(m *testing.M) { os.Exit(virtiotest.Both(m, &all)) }
+
+const (
 	reportQueue = 3 // with all features
 	maxTarget   = virtiotest.MemorySize - 1<<20
 )
@@ -389,7 +392,7 @@ func FuzzBalloon(f *testing.F) {
 		d.M.Reuse(t)
 		d.M.Must(d.M.Mem.WriteAt(2<<20, data[:min(len(data), 1<<20)]))
 		r := rings[which%queueCount]
-		r.Fuzz(d.Negotiate(all), desc, idx)
+		r.Fuzz(d.Negotiate(virtiotest.FuzzFeatures(all, idx)), desc, idx)
 		d.AddStatus(virtio.DriverOK)
 		r.Kick()
 		dev.Statistics(time.Millisecond)

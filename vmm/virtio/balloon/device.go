@@ -86,7 +86,7 @@ func (d *Device) ID() virtio.ID { return virtio.IDBalloon }
 
 // Features returns what the balloon offers.
 func (d *Device) Features() virtio.Features {
-	return virtio.FeatureIndirectDesc | virtio.FeatureEventIdx | featStatsVQ | featDeflateOnOOM | featReporting
+	return virtio.OrderedRing | featStatsVQ | featDeflateOnOOM | featReporting
 }
 
 // Queues returns the queues.

@@ -91,7 +91,7 @@ func (d *Device) eachBatch(s *worker.Session, take func([]uint32), sum *counter)
 		}
 		for off := uint64(0); off < total; {
 			if s.Stopped() {
-				return 0, putBack(s)
+				return 0, putBack(s, c)
 			}
 			n, err := queue.CopyOut(s.Memory, c.Readable, off, buf)
 			if err != nil {
@@ -122,8 +122,8 @@ func numbers(m *memory.Memory, pages []uint32, b []byte) ([]uint32, error) {
 
 // putBack leaves the chain at hand for the next life of the queue: what is done with
 // a page twice is as if it were done once.
-func putBack(s *worker.Session) error {
-	s.Queue.Undo(1)
+func putBack(s *worker.Session, c *queue.Chain) error {
+	s.Queue.Undo(*c)
 	return errors.Join(s.Interrupt(), worker.ErrStopped)
 }
 
@@ -137,7 +137,7 @@ func (d *Device) reported(s *worker.Session) error {
 		for _, b := range c.Writable {
 			for off := uint64(0); off < uint64(b.Len); off += piece {
 				if s.Stopped() {
-					return 0, putBack(s)
+					return 0, putBack(s, c)
 				}
 				n := min(uint64(b.Len)-off, piece)
 				d.remove(s.Memory, b.GPA+off, n)

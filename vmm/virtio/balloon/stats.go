@@ -80,7 +80,7 @@ func (d *Device) statistics(s *worker.Session) error {
 		select {
 		case <-d.ask:
 		case <-d.quit:
-			return putBack(s)
+			return putBack(s, &c)
 		}
 		d.metrics.polls.Add(1)
 		if err := s.Queue.Push(c.Head, 0); err != nil {

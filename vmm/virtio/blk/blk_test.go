@@ -15,7 +15,9 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/virtio/internal/virtiotest"
 )
 
-const all = ^virtio.Features(0)
+var all = ^virtio.Features(0)
+
+func TestMain(m *testing.M) { os.Exit(virtiotest.Both(m, &all)) }
 
 // disk makes a file of random bytes and opens it with flags.
 func disk(t testing.TB, size int, flags int) (*os.File, []byte) {
@@ -481,7 +483,7 @@ func FuzzBlk(f *testing.F) {
 		r.M.Reuse(t)
 		r.M.Must(r.dev.SetLimits(Limits{BytesPerSecond: 512 * uint64(limit), OperationsPerSecond: uint64(limit)}))
 		r.M.Must(r.M.Mem.WriteAt(at, head[:min(len(head), 4096)]))
-		ring.Fuzz(r.Negotiate(all), desc, idx)
+		ring.Fuzz(r.Negotiate(virtiotest.FuzzFeatures(all, idx)), desc, idx)
 		r.AddStatus(virtio.DriverOK)
 		ring.Kick()
 		ring.Settle()

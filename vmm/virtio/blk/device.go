@@ -120,7 +120,7 @@ func (d *Device) ID() virtio.ID { return virtio.IDBlock }
 
 // Features returns what the disk offers.
 func (d *Device) Features() virtio.Features {
-	f := virtio.FeatureIndirectDesc | virtio.FeatureEventIdx |
+	f := virtio.RingFeatures |
 		featSegMax | featBlkSize | featTopology | featFlush | featConfigWCE
 	if len(d.queues) > 1 {
 		f |= featMQ

@@ -169,7 +169,7 @@ func (w *worker) putBack() {
 	if r := w.held; r != nil {
 		w.held = nil
 		r.limiter.giveBack(r.cost)
-		w.q.Unpop()
+		w.q.Undo(r.chain)
 		w.release(r)
 	}
 }

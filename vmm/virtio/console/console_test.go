@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -10,7 +11,9 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/virtio/internal/virtiotest"
 )
 
-const all = ^virtio.Features(0)
+var all = ^virtio.Features(0)
+
+func TestMain(m *testing.M) { os.Exit(virtiotest.Both(m, &all)) }
 
 // A screen keeps what is printed.
 type screen struct {
@@ -163,7 +166,7 @@ func FuzzConsole(f *testing.F) {
 	r := newRig(f, all)
 	f.Fuzz(func(t *testing.T, rx, tx []byte, idx uint16) {
 		r.M.Reuse(t)
-		features := r.Negotiate(all)
+		features := r.Negotiate(virtiotest.FuzzFeatures(all, idx))
 		r.rx.Fuzz(features, rx, idx)
 		r.tx.Fuzz(features, tx, idx)
 		r.AddStatus(virtio.DriverOK)

@@ -65,7 +65,7 @@ func (d *Device) ID() virtio.ID { return virtio.IDConsole }
 
 // Features returns what the console offers.
 func (d *Device) Features() virtio.Features {
-	return virtio.FeatureIndirectDesc | virtio.FeatureEventIdx | featEmergencyWrite
+	return virtio.OrderedRing | featEmergencyWrite
 }
 
 // Queues returns the receive and the transmit queue.

@@ -15,7 +15,9 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/virtio/internal/virtiotest"
 )
 
-const all = ^virtio.Features(0)
+var all = ^virtio.Features(0)
+
+func TestMain(m *testing.M) { os.Exit(virtiotest.Both(m, &all)) }
 
 var guestMAC = net.HardwareAddr{0x02, 0, 0, 0, 0, 1}
 
@@ -276,7 +278,7 @@ func FuzzNet(f *testing.F) {
 	rx, tx := r.rx, r.tx
 	f.Fuzz(func(t *testing.T, rxDesc, txDesc []byte, idx uint16) {
 		r.M.Reuse(t)
-		features := r.Negotiate(all)
+		features := r.Negotiate(virtiotest.FuzzFeatures(all, idx))
 		rx.Fuzz(features, rxDesc, idx)
 		tx.Fuzz(features, txDesc, idx)
 		r.AddStatus(virtio.DriverOK)

@@ -91,7 +91,7 @@ func (r *receiver) deliver(packet []byte) error {
 	m := &r.p.d.metrics
 	if room < uint64(len(packet)) {
 		m.rxDropped.Add(1)
-		r.s.Queue.Undo(uint16(n))
+		r.s.Queue.Undo(r.chains[:n]...)
 		return nil
 	}
 	binary.LittleEndian.PutUint16(packet[numBuffers:], uint16(n))
@@ -126,7 +126,7 @@ func (r *receiver) collect(size int) (n int, room uint64, err error) {
 		}
 		c := &r.chains[n]
 		if err := r.s.Next(c); err != nil {
-			r.s.Queue.Undo(uint16(n))
+			r.s.Queue.Undo(r.chains[:n]...)
 			return 0, 0, err
 		}
 		n++

@@ -47,7 +47,7 @@ func (p *userPath) queues() []virtio.QueueSpec {
 func (p *userPath) kickCount() uint64 { return p.rx.Kicks() + p.tx.Kicks() }
 
 func (p *userPath) ring() virtio.Features {
-	return featMrgRxbuf | virtio.FeatureIndirectDesc | virtio.FeatureEventIdx
+	return featMrgRxbuf | virtio.OrderedRing
 }
 
 func (p *userPath) start(a virtio.Activation) error {

@@ -3,6 +3,8 @@ package queue
 import (
 	"encoding/binary"
 	"fmt"
+
+	"github.com/ashlar-hv/ashlar/vmm/memory"
 )
 
 // A Buffer is a piece of guest memory. All of it lies inside one region.
@@ -14,10 +16,18 @@ type Buffer struct {
 // A Chain is one request: buffers to read, then buffers to write. Its slices
 // are used again by the next Pop into it.
 type Chain struct {
-	Head     uint16 // for Push
+	Head     Head
 	Readable []Buffer
 	Writable []Buffer
 }
+
+// A Head names a chain to Push.
+type Head struct {
+	ID      uint16 // the driver's name for it
+	Entries uint16 // how many of the ring's it takes: 1 in a split queue
+}
+
+func (c *Chain) empty() { c.Head, c.Readable, c.Writable = Head{}, c.Readable[:0], c.Writable[:0] }
 
 // Descriptor flags (section 2.7.5).
 const (
@@ -33,78 +43,55 @@ type descriptor struct {
 	gpa   uint64
 	len   uint32
 	flags uint16
-	next  uint16
+	next  uint16 // split only
+	id    uint16 // packed only
+}
+
+// A walker reads descriptors of one kind.
+type walker struct {
+	mem      *memory.Memory
+	indirect bool // they are allowed
+	packed   bool
 }
 
 // descriptor copies the one at gpa.
-func (q *Queue) descriptor(gpa uint64) (descriptor, error) {
+func (w *walker) descriptor(gpa uint64) (descriptor, error) {
 	var b [descSize]byte
-	if err := q.mem.ReadAt(gpa, b[:]); err != nil {
+	if err := w.mem.ReadAt(gpa, b[:]); err != nil {
 		return descriptor{}, fmt.Errorf("read descriptor: %w", err)
 	}
-	return descriptor{
-		gpa:   binary.LittleEndian.Uint64(b[0:]),
-		len:   binary.LittleEndian.Uint32(b[8:]),
-		flags: binary.LittleEndian.Uint16(b[12:]),
-		next:  binary.LittleEndian.Uint16(b[14:]),
-	}, nil
+	le := binary.LittleEndian
+	d := descriptor{gpa: le.Uint64(b[0:]), len: le.Uint32(b[8:])}
+	if w.packed {
+		d.id, d.flags = le.Uint16(b[12:]), le.Uint16(b[14:])
+	} else {
+		d.flags, d.next = le.Uint16(b[12:]), le.Uint16(b[14:])
+	}
+	return d, nil
 }
 
-// Pop takes the next chain that the driver has made available into c, and
-// tells whether there was one. After an error nothing more can be taken.
-func (q *Queue) Pop(c *Chain) (bool, error) {
-	c.Head, c.Readable, c.Writable = 0, c.Readable[:0], c.Writable[:0]
-	n, err := q.pending()
-	if err != nil || n == 0 {
-		return false, err
-	}
-	head, err := q.mem.Load16(q.c.Driver + 4 + 2*uint64(q.next&(q.c.Size-1)))
-	if err != nil {
-		return false, err
-	}
-	if head >= q.c.Size {
-		return false, fmt.Errorf("available ring names descriptor %d of %d: %w", head, q.c.Size, ErrMalformed)
-	}
-	w := walk{q: q, c: c}
-	if err := w.table(q.c.Desc, q.c.Size, head, false); err != nil {
-		c.Readable, c.Writable = c.Readable[:0], c.Writable[:0]
-		return false, fmt.Errorf("chain at descriptor %d: %w", head, err)
-	}
-	c.Head = head
-	q.next++
-	return true, nil
-}
-
-// Undo gives back the n chains that Pop took last and that were not pushed: the
-// next Pop takes the first of them again.
-func (q *Queue) Undo(n uint16) { q.next -= n }
+var errNested = fmt.Errorf("indirect descriptor in an indirect table: %w", ErrMalformed)
 
 // A walk follows one chain.
 type walk struct {
-	q     *Queue
+	*walker
 	c     *Chain
 	total uint64 // bytes of all buffers
 }
 
-// table follows the chain from entry i on in the descriptor table of n entries
+// table follows the chain from entry i on in the split descriptor table of n entries
 // at gpa. As no chain is longer than its table, the count ends every loop.
 func (w *walk) table(gpa uint64, n, i uint16, indirect bool) error {
 	for range n {
-		d, err := w.q.descriptor(gpa + descSize*uint64(i))
+		d, err := w.descriptor(gpa + descSize*uint64(i))
 		if err != nil {
 			return err
 		}
-		if d.flags&flagIndirect != 0 {
-			if indirect || d.flags&flagNext != 0 {
-				return fmt.Errorf("indirect descriptor that is nested or goes on: %w", ErrMalformed)
-			}
-			return w.indirect(d)
+		if indirect && d.flags&flagIndirect != 0 {
+			return errNested
 		}
-		if err := w.add(d); err != nil {
+		if err := w.entry(d); err != nil || d.flags&flagNext == 0 {
 			return err
-		}
-		if d.flags&flagNext == 0 {
-			return nil
 		}
 		if i = d.next; i >= n {
 			return fmt.Errorf("next descriptor is %d of %d: %w", i, n, ErrMalformed)
@@ -113,18 +100,48 @@ func (w *walk) table(gpa uint64, n, i uint16, indirect bool) error {
 	return fmt.Errorf("chain is longer than %d descriptors: %w", n, ErrMalformed)
 }
 
-// indirect follows the table that d points to (section 2.7.5.3).
-func (w *walk) indirect(d descriptor) error {
+// entry adds what d is: a buffer, or a table of them.
+func (w *walk) entry(d descriptor) error {
+	switch {
+	case d.flags&flagIndirect == 0:
+		return w.add(d)
+	case d.flags&flagNext != 0:
+		return fmt.Errorf("indirect descriptor that goes on: %w", ErrMalformed)
+	}
+	return w.follow(d)
+}
+
+// follow takes the table that d points to (sections 2.7.5.3 and 2.8.8).
+func (w *walk) follow(d descriptor) error {
 	n := d.len / descSize
 	switch {
-	case !w.q.c.Indirect:
+	case !w.indirect:
 		return fmt.Errorf("indirect descriptor was not negotiated: %w", ErrMalformed)
 	case d.len%descSize != 0 || n == 0 || n > MaxChain:
 		return fmt.Errorf("indirect table of %d bytes: %w", d.len, ErrMalformed)
-	case !w.q.mem.Contains(d.gpa, uint64(d.len)):
+	case !w.mem.Contains(d.gpa, uint64(d.len)):
 		return fmt.Errorf("indirect table of %d bytes at %#x: %w", d.len, d.gpa, ErrMalformed)
+	case w.packed:
+		return w.list(d.gpa, n)
 	}
 	return w.table(d.gpa, uint16(n), 0, true)
+}
+
+// list takes the n descriptors of a packed queue's indirect table at gpa, all of them.
+func (w *walk) list(gpa uint64, n uint32) error {
+	for i := range uint64(n) {
+		d, err := w.descriptor(gpa + descSize*i)
+		if err != nil {
+			return err
+		}
+		if d.flags&flagIndirect != 0 {
+			return errNested
+		}
+		if err := w.add(d); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // add appends the buffer of d to the chain. Empty buffers are left out.
@@ -136,7 +153,7 @@ func (w *walk) add(d descriptor) error {
 	if d.len == 0 {
 		return nil
 	}
-	if !w.q.mem.Contains(d.gpa, uint64(d.len)) {
+	if !w.mem.Contains(d.gpa, uint64(d.len)) {
 		return fmt.Errorf("buffer of %d bytes at %#x outside guest memory: %w", d.len, d.gpa, ErrMalformed)
 	}
 	if w.total += uint64(d.len); w.total > 1<<32-1 {

@@ -117,30 +117,30 @@ func TestPop(t *testing.T) {
 		writable []Buffer
 		err      error
 	}{
-		{name: "one", descs: []descriptor{{0x100, 16, rd, 0}}, readable: []Buffer{{0x100, 16}}},
-		{name: "two", descs: []descriptor{{0x100, 16, nx, 1}, {0x200, 8, wr, 0}},
+		{name: "one", descs: []descriptor{{0x100, 16, rd, 0, 0}}, readable: []Buffer{{0x100, 16}}},
+		{name: "two", descs: []descriptor{{0x100, 16, nx, 1, 0}, {0x200, 8, wr, 0, 0}},
 			readable: []Buffer{{0x100, 16}}, writable: []Buffer{{0x200, 8}}},
-		{name: "empty buffer", descs: []descriptor{{0x100, 0, nx, 1}, {0x200, 8, wr, 0}}, writable: []Buffer{{0x200, 8}}},
-		{name: "loop", descs: []descriptor{{0x100, 1, nx, 1}, {0x200, 1, nx, 0}}, err: ErrMalformed},
-		{name: "self loop of empty buffers", descs: []descriptor{{0x100, 0, nx, 0}}, err: ErrMalformed},
-		{name: "next out of range", descs: []descriptor{{0x100, 1, nx, 8}}, err: ErrMalformed},
+		{name: "empty buffer", descs: []descriptor{{0x100, 0, nx, 1, 0}, {0x200, 8, wr, 0, 0}}, writable: []Buffer{{0x200, 8}}},
+		{name: "loop", descs: []descriptor{{0x100, 1, nx, 1, 0}, {0x200, 1, nx, 0, 0}}, err: ErrMalformed},
+		{name: "self loop of empty buffers", descs: []descriptor{{0x100, 0, nx, 0, 0}}, err: ErrMalformed},
+		{name: "next out of range", descs: []descriptor{{0x100, 1, nx, 8, 0}}, err: ErrMalformed},
 		{name: "head out of range", head: 8, err: ErrMalformed},
-		{name: "readable after writable", descs: []descriptor{{0x100, 1, wr | nx, 1}, {0x200, 1, rd, 0}}, err: ErrMalformed},
-		{name: "outside", descs: []descriptor{{memSize - 1, 2, rd, 0}}, err: ErrMalformed},
-		{name: "wraps", descs: []descriptor{{^uint64(0), 2, rd, 0}}, err: ErrMalformed},
-		{name: "indirect", descs: []descriptor{{tableAt, 32, ind, 0}},
-			table:    []descriptor{{0x100, 4, nx, 1}, {0x200, 5, wr, 0}},
+		{name: "readable after writable", descs: []descriptor{{0x100, 1, wr | nx, 1, 0}, {0x200, 1, rd, 0, 0}}, err: ErrMalformed},
+		{name: "outside", descs: []descriptor{{memSize - 1, 2, rd, 0, 0}}, err: ErrMalformed},
+		{name: "wraps", descs: []descriptor{{^uint64(0), 2, rd, 0, 0}}, err: ErrMalformed},
+		{name: "indirect", descs: []descriptor{{tableAt, 32, ind, 0, 0}},
+			table:    []descriptor{{0x100, 4, nx, 1, 0}, {0x200, 5, wr, 0, 0}},
 			readable: []Buffer{{0x100, 4}}, writable: []Buffer{{0x200, 5}}},
-		{name: "direct, then indirect", descs: []descriptor{{0x80, 3, nx, 1}, {tableAt, 16, ind | wr, 0}},
-			table: []descriptor{{0x100, 4, rd, 0}}, readable: []Buffer{{0x80, 3}, {0x100, 4}}},
-		{name: "indirect not negotiated", direct: true, descs: []descriptor{{tableAt, 16, ind, 0}}, err: ErrMalformed},
-		{name: "indirect and next", descs: []descriptor{{tableAt, 16, ind | nx, 1}}, err: ErrMalformed},
-		{name: "nested", descs: []descriptor{{tableAt, 16, ind, 0}}, table: []descriptor{{tableAt, 16, ind, 0}}, err: ErrMalformed},
-		{name: "indirect loop", descs: []descriptor{{tableAt, 16, ind, 0}}, table: []descriptor{{0x100, 1, nx, 0}}, err: ErrMalformed},
-		{name: "indirect of 0 bytes", descs: []descriptor{{tableAt, 0, ind, 0}}, err: ErrMalformed},
-		{name: "indirect of 17 bytes", descs: []descriptor{{tableAt, 17, ind, 0}}, err: ErrMalformed},
-		{name: "indirect too long", descs: []descriptor{{tableAt, 16 * (MaxChain + 1), ind, 0}}, err: ErrMalformed},
-		{name: "indirect outside", descs: []descriptor{{memSize - 16, 32, ind, 0}}, err: ErrMalformed},
+		{name: "direct, then indirect", descs: []descriptor{{0x80, 3, nx, 1, 0}, {tableAt, 16, ind | wr, 0, 0}},
+			table: []descriptor{{0x100, 4, rd, 0, 0}}, readable: []Buffer{{0x80, 3}, {0x100, 4}}},
+		{name: "indirect not negotiated", direct: true, descs: []descriptor{{tableAt, 16, ind, 0, 0}}, err: ErrMalformed},
+		{name: "indirect and next", descs: []descriptor{{tableAt, 16, ind | nx, 1, 0}}, err: ErrMalformed},
+		{name: "nested", descs: []descriptor{{tableAt, 16, ind, 0, 0}}, table: []descriptor{{tableAt, 16, ind, 0, 0}}, err: ErrMalformed},
+		{name: "indirect loop", descs: []descriptor{{tableAt, 16, ind, 0, 0}}, table: []descriptor{{0x100, 1, nx, 0, 0}}, err: ErrMalformed},
+		{name: "indirect of 0 bytes", descs: []descriptor{{tableAt, 0, ind, 0, 0}}, err: ErrMalformed},
+		{name: "indirect of 17 bytes", descs: []descriptor{{tableAt, 17, ind, 0, 0}}, err: ErrMalformed},
+		{name: "indirect too long", descs: []descriptor{{tableAt, 16 * (MaxChain + 1), ind, 0, 0}}, err: ErrMalformed},
+		{name: "indirect outside", descs: []descriptor{{memSize - 16, 32, ind, 0, 0}}, err: ErrMalformed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := config(8)
@@ -182,11 +182,11 @@ func TestWrap(t *testing.T) {
 	c := config(4)
 	c.Start = Indexes{Avail: 65534, Used: 65534}
 	q, m := newQueue(t, c)
-	put(t, m, descAt, 2, descriptor{0x100, 1, 0, 0})
+	put(t, m, descAt, 2, descriptor{0x100, 1, 0, 0, 0})
 	expose(t, m, 4, 65534, 2, 2, 2, 2)
 	var ch Chain
 	for i := range 4 {
-		if ok, err := q.Pop(&ch); !ok || err != nil || ch.Head != 2 {
+		if ok, err := q.Pop(&ch); !ok || err != nil || ch.Head.ID != 2 {
 			t.Fatalf("Pop %d = %v, %v", i, ok, err)
 		}
 		must(t, q.Push(ch.Head, uint32(i)))
@@ -229,7 +229,7 @@ func TestInterrupt(t *testing.T) {
 			must(t, m.Store16(availAt, tt.flags))
 			must(t, m.Store16(availAt+4+2*8, tt.event))
 			for range tt.push {
-				must(t, q.Push(0, 0))
+				must(t, q.Push(Head{}, 0))
 			}
 			if got, err := q.Interrupt(); got != tt.want || err != nil {
 				t.Errorf("Interrupt = %v, %v; want %v", got, err, tt.want)
@@ -246,7 +246,7 @@ func TestArm(t *testing.T) {
 		c := config(8)
 		c.EventIdx = eventIdx
 		q, m := newQueue(t, c)
-		put(t, m, descAt, 0, descriptor{0x100, 1, 0, 0})
+		put(t, m, descAt, 0, descriptor{0x100, 1, 0, 0, 0})
 		must(t, q.Disarm())
 		if flags, _ := m.Load16(usedAt); (flags == noNotify) == eventIdx {
 			t.Errorf("event index %v: used flags after Disarm = %d", eventIdx, flags)
@@ -273,18 +273,19 @@ func TestArm(t *testing.T) {
 
 func TestUndo(t *testing.T) {
 	q, m := newQueue(t, config(8))
-	put(t, m, descAt, 0, descriptor{0x100, 1, 0, 0})
-	put(t, m, descAt, 3, descriptor{0x200, 1, 0, 0})
+	put(t, m, descAt, 0, descriptor{0x100, 1, 0, 0, 0})
+	put(t, m, descAt, 3, descriptor{0x200, 1, 0, 0, 0})
 	expose(t, m, 8, 0, 0, 3)
 	var c Chain
-	for range 2 {
-		if ok, err := q.Pop(&c); !ok || err != nil {
+	var taken [2]Chain
+	for i := range taken {
+		if ok, err := q.Pop(&taken[i]); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
 	}
-	q.Undo(2)
-	if ok, err := q.Pop(&c); !ok || err != nil || c.Head != 0 {
-		t.Errorf("Pop after Undo = %v, %v, chain %d; want chain 0", ok, err, c.Head)
+	q.Undo(taken[:]...)
+	if ok, err := q.Pop(&c); !ok || err != nil || c.Head.ID != 0 {
+		t.Errorf("Pop after Undo = %v, %v, chain %d; want chain 0", ok, err, c.Head.ID)
 	}
 }
 
@@ -340,8 +341,8 @@ func FuzzQueue(f *testing.F) {
 				break
 			}
 			bufs := append(append([]Buffer(nil), ch.Readable...), ch.Writable...)
-			if len(bufs) > MaxChain || ch.Head >= c.Size {
-				t.Fatalf("chain %d of %d buffers", ch.Head, len(bufs))
+			if len(bufs) > MaxChain || ch.Head.ID >= c.Size {
+				t.Fatalf("chain %d of %d buffers", ch.Head.ID, len(bufs))
 			}
 			for _, b := range bufs {
 				if b.Len == 0 || !m.Contains(b.GPA, uint64(b.Len)) {

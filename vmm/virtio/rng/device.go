@@ -40,7 +40,7 @@ func (d *Device) ID() virtio.ID { return virtio.IDEntropy }
 
 // Features returns what the device offers: none of its own.
 func (d *Device) Features() virtio.Features {
-	return virtio.FeatureIndirectDesc | virtio.FeatureEventIdx
+	return virtio.OrderedRing
 }
 
 // Queues returns the request queue.

@@ -10,7 +10,9 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/virtio/internal/virtiotest"
 )
 
-const all = virtio.FeatureIndirectDesc | virtio.FeatureEventIdx
+var all = virtio.OrderedRing
+
+func TestMain(m *testing.M) { os.Exit(virtiotest.Both(m, &all)) }
 
 // pattern is an entropy file whose bytes are known.
 func pattern(t testing.TB, n int) *os.File {
@@ -126,10 +128,34 @@ func FuzzRng(f *testing.F) {
 	r := d.Queue(0, 16, d.Negotiate(all))
 	f.Fuzz(func(t *testing.T, desc []byte, idx uint16) {
 		d.M.Reuse(t)
-		r.Fuzz(d.Negotiate(all), desc, idx)
+		r.Fuzz(d.Negotiate(virtiotest.FuzzFeatures(all, idx)), desc, idx)
 		d.AddStatus(virtio.DriverOK)
 		r.Kick()
 		r.Settle()
 		d.Reset()
 	})
+}
+
+// TestInOrder has the device use buffers in the order in which they came, as
+// VIRTIO_F_IN_ORDER promises.
+func TestInOrder(t *testing.T) {
+	d := plug(t, pattern(t, 1<<16))
+	f := d.Negotiate(all)
+	if !f.Has(virtio.FeatureInOrder) {
+		t.Fatalf("features %#x lack VIRTIO_F_IN_ORDER", f)
+	}
+	r := d.Queue(0, 8, f)
+	d.Start()
+	for range 5 {
+		var heads []uint16
+		for range 3 {
+			heads = append(heads, r.Add(nil, d.M.Room(64).Cut(32)))
+		}
+		r.Kick()
+		for i, want := range heads {
+			if got, _ := r.Wait(); got != want {
+				t.Fatalf("used chain %d is %d, want %d", i, got, want)
+			}
+		}
+	}
 }

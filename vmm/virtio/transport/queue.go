@@ -90,6 +90,7 @@ func (q *queueRegs) open(f virtio.Features) (*virtio.Queue, error) {
 	}
 	c.EventIdx = f.Has(virtio.FeatureEventIdx)
 	c.Indirect = f.Has(virtio.FeatureIndirectDesc)
+	c.Packed = f.Has(virtio.FeatureRingPacked)
 	if err := c.Check(q.t.mem); err != nil {
 		return nil, fmt.Errorf("queue %d: %w", q.index, err)
 	}

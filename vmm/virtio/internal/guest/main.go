@@ -44,7 +44,7 @@ func main() {
 		name string
 		f    func() error
 	}{
-		{"disk", disk}, {"disk queues", diskQueues}, {"disk ranges", diskRanges},
+		{"packed queues", packedQueues}, {"disk", disk}, {"disk queues", diskQueues}, {"disk ranges", diskRanges},
 		{"disk driver again", diskAgain}, {"read-only disk", readOnlyDisk},
 		{"entropy", entropy}, {"console", console}, {"network", network}, {"network driver again", networkAgain},
 		{"network queues", networkQueues},
@@ -98,6 +98,27 @@ func fill(b []byte, seed byte) {
 }
 
 // disk writes from several threads past the guest's cache, flushes, and reads.
+// packedQueues looks whether the drivers of queues that the VMM serves itself have taken
+// packed ones.
+func packedQueues() error {
+	for _, driver := range []string{"virtio_blk", "virtio_rng", "virtio_console"} {
+		files, err := filepath.Glob("/sys/bus/virtio/drivers/" + driver + "/virtio*/features")
+		if err != nil {
+			return err
+		}
+		if len(files) == 0 {
+			return fmt.Errorf("no device of %s", driver)
+		}
+		for _, f := range files {
+			const packed = 34 // its place in a string of bits
+			if bits := attribute(f); len(bits) <= packed || bits[packed] != '1' {
+				return fmt.Errorf("%s: %s: not packed", f, bits)
+			}
+		}
+	}
+	return nil
+}
+
 func disk() error {
 	if got, want := attribute("/sys/block/vda/serial"), argument("disk"); got != want {
 		return fmt.Errorf("serial %q, want %q", got, want)

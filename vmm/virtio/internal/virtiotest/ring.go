@@ -35,7 +35,8 @@ const (
 	Indirect = 4
 )
 
-// A Ring is the driver's side of a split queue.
+// A Ring is the driver's side of a queue: a split one, or, where that was negotiated, a
+// packed one, whose parts lie at Desc, Avail and Used.
 type Ring struct {
 	d                 *Driver
 	Index             int
@@ -46,15 +47,21 @@ type Ring struct {
 	free uint16 // next descriptor to use, round and round
 	idx  uint16 // available index
 	last uint16 // used index seen
+
+	packed *packedRing // nil where it is split
 }
 
 // NewRing lays out a ring in guest memory without telling the device.
 func (d *Driver) NewRing(i int, size uint16, f virtio.Features) *Ring {
 	n := uint64(size)
-	return &Ring{
+	r := &Ring{
 		d: d, Index: i, Size: size, EventIdx: f.Has(virtio.FeatureEventIdx),
 		Desc: d.M.Alloc(16 * n), Avail: d.M.Alloc(6 + 2*n), Used: d.M.Alloc(6 + 8*n),
 	}
+	if f.Has(virtio.FeatureRingPacked) {
+		r.packed = &packedRing{r: r, entries: map[uint16]uint16{}}
+	}
+	return r
 }
 
 // Program tells the device where r is, with vector Index+1, and enables it.
@@ -91,8 +98,11 @@ func (r *Ring) SetDesc(table uint64, i uint16, b Buf, flags, next uint16) {
 // Add makes a chain available and returns its head. It does not kick.
 func (r *Ring) Add(readable, writable []Buf) uint16 {
 	r.d.M.T.Helper()
-	head := r.free
 	all := append(append([]Buf(nil), readable...), writable...)
+	if r.packed != nil {
+		return r.packed.add(all, len(readable))
+	}
+	head := r.free
 	for i, b := range all {
 		flags := uint16(0)
 		if i >= len(readable) {
@@ -124,6 +134,9 @@ func (r *Ring) AddIndirect(readable, writable []Buf) uint16 {
 		}
 		r.SetDesc(table, uint16(i), b, flags, uint16(i+1))
 	}
+	if r.packed != nil {
+		return r.packed.addIndirect(table, all, len(readable))
+	}
 	head := r.free
 	r.SetDesc(r.Desc, head, Buf{table, uint32(16 * len(all))}, Indirect, 0)
 	r.free = (r.free + 1) % r.Size
@@ -136,11 +149,19 @@ func (r *Ring) Expose(head uint16) {
 	r.d.M.T.Helper()
 	m := r.d.M
 	m.Must(m.Mem.Store16(r.Avail+4+2*uint64(r.idx%r.Size), head))
-	if r.EventIdx { // interrupt for the next used entry
-		m.Must(m.Mem.Store16(r.Avail+4+2*uint64(r.Size), r.last))
-	}
+	r.wantInterrupt()
 	r.idx++
 	m.Must(m.Mem.Store16(r.Avail+2, r.idx))
+}
+
+// wantInterrupt asks for an interrupt for the next used entry.
+func (r *Ring) wantInterrupt() {
+	switch m := r.d.M; {
+	case r.packed != nil:
+		r.packed.wantInterrupt()
+	case r.EventIdx:
+		m.Must(m.Mem.Store16(r.Avail+4+2*uint64(r.Size), r.last))
+	}
 }
 
 // Kick notifies the device.
@@ -154,6 +175,9 @@ func (r *Ring) Kick() {
 // Done tells whether the device has used another chain, and which.
 func (r *Ring) Done() (head uint16, n uint32, ok bool) {
 	r.d.M.T.Helper()
+	if r.packed != nil {
+		return r.packed.done()
+	}
 	m := r.d.M
 	idx, err := m.Mem.Load16(r.Used + 2)
 	m.Must(err)
@@ -178,7 +202,7 @@ func (r *Ring) Wait() (head uint16, n uint32) {
 			return head, n
 		}
 		if r.EventIdx {
-			r.d.M.Must(r.d.M.Mem.Store16(r.Avail+4+2*uint64(r.Size), r.last))
+			r.wantInterrupt()
 			if head, n, ok := r.Done(); ok {
 				return head, n
 			}
@@ -217,25 +241,41 @@ func (m *Machine) Reuse(t testing.TB) {
 func (r *Ring) Settle() {
 	r.d.M.T.Helper()
 	for end := time.Now().Add(2 * time.Millisecond); time.Now().Before(end); runtime.Gosched() {
+		if r.d.Status()&virtio.NeedsReset != 0 {
+			return
+		}
+		if r.packed != nil {
+			continue // nobody knows what is a chain there
+		}
 		idx, err := r.d.M.Mem.Load16(r.Used + 2)
 		r.d.M.Must(err)
-		if idx == r.idx || r.d.Status()&virtio.NeedsReset != 0 {
+		if idx == r.idx {
 			return
 		}
 	}
 }
 
 // Fuzz programs r anew with desc as its descriptor table, and idx entries
-// available, of which entry i names descriptor i.
+// available, of which entry i names descriptor i; in a packed queue, with desc as its
+// ring and as many entries available as idx says modulo its size.
 func (r *Ring) Fuzz(f virtio.Features, desc []byte, idx uint16) {
 	r.d.M.T.Helper()
 	m := r.d.M
 	r.EventIdx = f.Has(virtio.FeatureEventIdx)
+	r.packed = nil
+	if f.Has(virtio.FeatureRingPacked) {
+		r.packed = &packedRing{r: r, entries: map[uint16]uint16{}}
+	}
 	n := uint64(r.Size)
 	m.Must(m.Mem.Zero(r.Desc, 16*n))
 	m.Must(m.Mem.Zero(r.Avail, 6+2*n))
 	m.Must(m.Mem.Zero(r.Used, 6+8*n))
 	m.Must(m.Mem.WriteAt(r.Desc, desc[:min(len(desc), int(16*n))]))
+	if r.packed != nil {
+		r.packed.fuzz(idx)
+		r.Program()
+		return
+	}
 	for i := range r.Size {
 		m.Must(m.Mem.Store16(r.Avail+4+2*uint64(i), i))
 	}
