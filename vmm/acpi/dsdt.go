@@ -67,6 +67,7 @@ func motherboard(m Machine) []byte {
 		name("_CRS", resources(
 			fixedMemory(uint32(m.ECAM.Base), uint32(m.ECAM.Size)),
 			ports(arch.PortACPI, PM1Size),
+			ports(arch.PortTimer, TimerSize),
 			ports(arch.PortPCI, 8),
 		)),
 	)

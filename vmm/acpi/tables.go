@@ -29,6 +29,10 @@ const (
 	SleepTypeShift = 10
 	SleepTypeMask  = 7
 	SoftOff        = 5
+	// TimerSize is that of the power management timer at arch.PortTimer, in bytes; it
+	// counts TimerHz times a second (section 4.8.3.3).
+	TimerSize = 4
+	TimerHz   = 3579545
 	// ResetValue at arch.PortReset resets the machine.
 	ResetValue = 6
 )
@@ -173,6 +177,7 @@ func fadt(facs, dsdt uint64) []byte {
 		procC1       = 1 << 2
 		noSlpButton  = 1 << 5 // there is no fixed one
 		fixRTC       = 1 << 6 // no wake status in fixed registers
+		timer32Bits  = 1 << 8
 		resetRegSup  = 1 << 10
 		noC2, noC3   = 101, 1001
 		pm1EventSize = 4
@@ -186,11 +191,13 @@ func fadt(facs, dsdt uint64) []byte {
 	le.PutUint16(b[46:], arch.IRQACPI)
 	le.PutUint32(b[56:], arch.PortACPI+PM1Status)
 	le.PutUint32(b[64:], arch.PortACPI+PM1Control)
+	le.PutUint32(b[76:], arch.PortTimer)
 	b[88], b[89] = pm1EventSize, pm1CntSize
+	b[91] = TimerSize
 	le.PutUint16(b[96:], noC2)
 	le.PutUint16(b[98:], noC3)
 	le.PutUint16(b[109:], legacyDevices|vgaNotPresent|noASPM)
-	le.PutUint32(b[112:], wbinvd|procC1|noSlpButton|fixRTC|resetRegSup)
+	le.PutUint32(b[112:], wbinvd|procC1|noSlpButton|fixRTC|timer32Bits|resetRegSup)
 	gas(b[116:], arch.PortReset, 1)
 	b[128] = ResetValue
 	b[131] = 5 // minor version
@@ -199,6 +206,8 @@ func fadt(facs, dsdt uint64) []byte {
 	le.PutUint64(b[140:], dsdt)
 	gas(b[148:], arch.PortACPI+PM1Status, pm1EventSize)
 	gas(b[172:], arch.PortACPI+PM1Control, pm1CntSize)
+	gas(b[208:], arch.PortTimer, TimerSize)
+	b[208+3] = 3 // read as a double word
 	copy(b[268:], "KVMKVMKV")
 	return table("FACP", 6, b[headerSize:])
 }

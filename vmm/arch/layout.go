@@ -54,6 +54,7 @@ const (
 	PortPost     = 0x80
 	PortSerial   = 0x3f8
 	PortACPI     = 0x600
+	PortTimer    = 0x608
 	PortPCI      = 0xcf8 // configuration mechanism #1; the reset register lies within
 	PortReset    = 0xcf9
 )

@@ -207,6 +207,7 @@ func (m *Machine) addBoard() error {
 		m.ports.Add(arch.PortSerial, serial.Ports, m.uart),
 		m.ports.Add(arch.PortRTC, rtc.Ports, rtc.New(time.Now)),
 		m.ports.Add(arch.PortACPI, acpi.PM1Size, m.pm1),
+		m.ports.Add(arch.PortTimer, acpi.TimerSize, power.NewTimer(time.Now)),
 		m.ports.Add(arch.PortPCI, pci.PortCount, pci.NewPorts(m.bus, &power.ResetPort{Reset: reset})),
 		m.ports.Add(arch.PortKeyboard, 1, power.Keyboard{Reset: reset}),
 	)
