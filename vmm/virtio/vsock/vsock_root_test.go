@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"io"
 	"os"
 	"testing"
 
@@ -29,7 +30,6 @@ const (
 	hdrSize   = 44
 	opRequest = 1
 	opAnswer  = 2
-	opRST     = 3
 	opRW      = 5
 	opCredit  = 6
 	typ       = 1 // VIRTIO_VSOCK_TYPE_STREAM
@@ -110,8 +110,9 @@ func (r *rig) to(op uint16, port uint32, data []byte) {
 	r.send(packet{src: r.cid, dst: hostCID, srcPort: port, dstPort: hostPort, op: op, data: data})
 }
 
-// recv waits for a packet of this kind, and leaves out those about credit.
-func (r *rig) recv(op uint16) packet {
+// recv waits for a packet of this kind to a port. It leaves out those about credit, and
+// what the kernel still has to say of earlier connections.
+func (r *rig) recv(op uint16, port uint32) packet {
 	r.M.T.Helper()
 	for {
 		head, n := r.rx.Wait()
@@ -123,21 +124,29 @@ func (r *rig) recv(op uint16) packet {
 		if p.src != hostCID || p.dst != r.cid {
 			r.M.T.Fatalf("packet from %d to %d", p.src, p.dst)
 		}
+		if p.dstPort != port || p.op == opCredit {
+			continue
+		}
 		if p.op == op {
 			return p
 		}
-		if p.op != opCredit {
-			r.M.T.Fatalf("packet %+v, want operation %d", p, op)
-		}
+		r.M.T.Fatalf("packet %+v, want operation %d", p, op)
 	}
 }
 
+// A conn is a connection of the guest's to the host.
+type conn struct {
+	r    *rig
+	port uint32
+	host *os.File
+}
+
 // bytes waits for n bytes of the host's.
-func (r *rig) bytes(n int) []byte {
-	r.M.T.Helper()
+func (c *conn) bytes(n int) []byte {
+	c.r.M.T.Helper()
 	var out []byte
 	for len(out) < n {
-		out = append(out, r.recv(opRW).data...)
+		out = append(out, c.r.recv(opRW, c.port).data...)
 	}
 	return out
 }
@@ -154,35 +163,38 @@ func listen(t testing.TB) int {
 	return l
 }
 
+// lastPort is the guest's port of the last connection: the kernel remembers one that the
+// guest has forgotten for some seconds.
+var lastPort uint32
+
 // connect connects the guest to the host's port l.
-func (r *rig) connect(l int, port uint32) *os.File {
+func (r *rig) connect(l int) *conn {
 	r.M.T.Helper()
-	r.to(opRequest, port, nil)
-	r.recv(opAnswer)
+	lastPort++
+	c := &conn{r: r, port: lastPort}
+	r.to(opRequest, c.port, nil)
+	r.recv(opAnswer, c.port)
 	fd, _, err := unix.Accept4(l, unix.SOCK_CLOEXEC)
 	must(r.M.T, err)
-	f := os.NewFile(uintptr(fd), "vsock")
-	r.M.T.Cleanup(func() { f.Close() })
-	return f
+	c.host = os.NewFile(uintptr(fd), "vsock")
+	r.M.T.Cleanup(func() { c.host.Close() })
+	return c
 }
 
-func (r *rig) exchange(f *os.File, port uint32, fill byte) {
-	r.M.T.Helper()
+// exchange sends 3000 bytes each way.
+func (c *conn) exchange(fill byte) {
+	t := c.r.M.T
+	t.Helper()
 	want := bytes.Repeat([]byte{fill}, 3000)
-	r.to(opRW, port, want)
+	c.r.to(opRW, c.port, want)
 	got := make([]byte, len(want))
-	for n := 0; n < len(got); {
-		m, err := f.Read(got[n:])
-		must(r.M.T, err)
-		n += m
+	if _, err := io.ReadFull(c.host, got); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("the host got something else, %v", err)
 	}
-	if !bytes.Equal(got, want) {
-		r.M.T.Fatal("the host got something else")
-	}
-	_, err := f.Write(want)
-	must(r.M.T, err)
-	if got := r.bytes(len(want)); !bytes.Equal(got, want) {
-		r.M.T.Fatal("the guest got something else")
+	_, err := c.host.Write(want)
+	must(t, err)
+	if got := c.bytes(len(want)); !bytes.Equal(got, want) {
+		t.Fatal("the guest got something else")
 	}
 }
 
@@ -197,30 +209,29 @@ func TestConnection(t *testing.T) {
 			if cid := r.Device(0, 8); cid != guestCID {
 				t.Errorf("guest_cid = %d", cid)
 			}
-			f := r.connect(l, 1)
+			c := r.connect(l)
 			for i := range 20 { // round the rings
-				r.exchange(f, 1, byte(i))
+				c.exchange(byte(i))
 			}
 			for i := range 5 {
 				r.Transport.Pause()
 				sent := []byte{byte(i), 'x'}
-				_, err := f.Write(sent) // waits for the guest
+				_, err := c.host.Write(sent) // waits for the guest
 				must(t, err)
 				s := r.Transport.Save()
 				r.M.Must(r.Transport.Restore(s))
 				r.Transport.Resume()
-				if got := r.bytes(len(sent)); !bytes.Equal(got, sent) {
+				if got := c.bytes(len(sent)); !bytes.Equal(got, sent) {
 					t.Fatalf("after a pause came %x, want %x", got, sent)
 				}
-				r.exchange(f, 1, byte(i))
+				c.exchange(byte(i))
 			}
 			// A driver that is reloaded in the middle.
-			_, err := f.Write(make([]byte, 100_000))
+			_, err := c.host.Write(make([]byte, 100_000))
 			must(t, err)
 			r.start(tt.feats)
-			f.Close()
-			for port := uint32(2); port < 5; port++ {
-				r.again(l, port)
+			for i := range 3 {
+				r.connect(l).exchange(byte(i))
 			}
 			for name, n := range r.Transport.Device().(*Device).Counters() {
 				if n != 0 {
@@ -229,24 +240,6 @@ func TestConnection(t *testing.T) {
 			}
 		})
 	}
-}
-
-// again connects anew where packets of an earlier connection may still come.
-func (r *rig) again(l int, port uint32) {
-	r.M.T.Helper()
-	r.to(opRequest, port, nil)
-	for {
-		head, n := r.rx.Wait()
-		b := bytes.Clone(r.M.Bytes(r.room[head])[:n])
-		r.offer(r.room[head])
-		r.rx.Kick()
-		if binary.LittleEndian.Uint32(b[20:]) == port && binary.LittleEndian.Uint16(b[30:]) == opAnswer {
-			break
-		}
-	}
-	fd, _, err := unix.Accept4(l, unix.SOCK_CLOEXEC)
-	must(r.M.T, err)
-	must(r.M.T, unix.Close(fd))
 }
 
 // TestOnlyTheHost sends what is for another guest, or says that it is from another one:
@@ -258,11 +251,11 @@ func TestOnlyTheHost(t *testing.T) {
 		{src: one.cid, dst: other.cid}, {src: other.cid, dst: hostCID}, {src: other.cid, dst: one.cid}, {src: hostCID, dst: other.cid},
 		{src: one.cid, dst: 1}, {src: one.cid, dst: 1<<32 - 1}, {src: one.cid, dst: 1 << 40},
 	} {
-		p.srcPort, p.dstPort, p.op = 7, hostPort, opRequest
+		p.srcPort, p.dstPort, p.op = 1<<20, hostPort, opRequest
 		one.send(p)
 	}
-	one.exchange(one.connect(l, 8), 8, 1)
-	other.exchange(other.connect(l, 9), 9, 2)
+	one.connect(l).exchange(1)
+	other.connect(l).exchange(2)
 }
 
 func TestMalformed(t *testing.T) {
@@ -282,14 +275,14 @@ func TestMalformed(t *testing.T) {
 		r.WaitBroken()
 		r.start(all)
 	}
-	r.exchange(r.connect(l, 1), 1, 1)
+	r.connect(l).exchange(1)
 	// A driver that leaves out a queue.
 	f := r.Negotiate(all)
 	r.Queue(0, ringSize, f)
 	r.AddStatus(virtio.DriverOK)
 	r.WaitBroken()
 	r.start(all)
-	r.exchange(r.connect(l, 2), 2, 2)
+	r.connect(l).exchange(2)
 }
 
 func TestCID(t *testing.T) {
