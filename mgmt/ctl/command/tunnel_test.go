@@ -135,3 +135,34 @@ func TestForward(t *testing.T) {
 		t.Errorf("interrupted with exit code %d, want 130", code)
 	}
 }
+
+// TestConnectInterrupted ends a connection that is open in both directions.
+func TestConnectInterrupted(t *testing.T) {
+	r := newRun(t)
+	r.host.AddImage("kernel", 1)
+	if code, _, errs := r.do(t.Context(), "vm", "create", "demo", "--kernel", "kernel", "--vsock", "--start"); code != 0 {
+		t.Fatal(errs)
+	}
+	in, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	defer w.Close()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	said, ended := make(chan string, 10), make(chan int, 1)
+	go func() {
+		ended <- Run(ctx, []string{"vm", "connect", "demo", "7"}, IO{
+			In: in, Out: notes{said}, Err: io.Discard, Getenv: func(k string) string { return r.env[k] }, Version: "1.0-test",
+		})
+	}()
+	if _, err := w.Write([]byte("echo")); err != nil {
+		t.Fatal(err)
+	}
+	for got := ""; got != "echo"; got += <-said {
+	}
+	cancel(os.ErrClosed)
+	if code := <-ended; code != 130 {
+		t.Errorf("interrupted with exit code %d, want 130", code)
+	}
+}
