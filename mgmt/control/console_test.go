@@ -20,8 +20,14 @@ type consoleStream = connect.BidiStreamForClient[ashlarv1.ConsoleRequest, ashlar
 // console opens a console.
 func (l *lab) console(first *ashlarv1.ConsoleRequest) *consoleStream {
 	l.t.Helper()
+	return stream(l, l.machines.Console, first)
+}
+
+// stream opens a stream with its first message.
+func stream[Req, Res any](l *lab, open func(context.Context) *connect.BidiStreamForClient[Req, Res], first *Req) *connect.BidiStreamForClient[Req, Res] {
+	l.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	stream := l.machines.Console(ctx)
+	stream := open(ctx)
 	if err := stream.Send(first); err != nil && !errors.Is(err, io.EOF) { // EOF: refused already, Receive says why
 		l.t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/control/operation"
 	"github.com/ashlar-hv/ashlar/mgmt/control/service"
 	"github.com/ashlar-hv/ashlar/mgmt/control/store"
+	"github.com/ashlar-hv/ashlar/mgmt/control/tunnel"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 )
 
@@ -73,7 +74,7 @@ func (c *Control) load() (err error) {
 	c.ops = ops
 	c.api = &service.API{
 		Link: c.link, Feed: f, Images: c.images, Machines: c.machines, Operations: ops,
-		Consoles: console.New(c.link, c.machines), Log: c.log,
+		Consoles: console.New(c.link, c.machines), Tunnels: tunnel.New(c.link, c.machines), Log: c.log,
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ func TestAll(t *testing.T) {
 			module + "initramfs/uevent",
 			module + "vmm/vhost",
 			module + "vmm/virtio/net",
+			module + "vmm/virtio/vsock",
 			module + "vmm/virtio/internal/guesttest",
 			module + "drivers/cgroup",
 			module + "drivers/network",

@@ -16,6 +16,8 @@
 //	keep DEVICE                keep it open, and so in memory what is cached of it
 //	log DEVICE                 write numbered blocks for ever, `ACK N` after each fsync
 //	last DEVICE                the highest number that log has left
+//	vsock-echo PORT            send back what comes to a port of the socket device
+//	vsock-connect CID PORT     connect to another's
 //
 // The ACPI power button switches it off.
 package main
@@ -153,7 +155,7 @@ func network() string {
 }
 
 func command(f []string) (string, error) {
-	need := map[string]int{"read": 2, "ping": 2, "tcp": 3, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2}
+	need := map[string]int{"read": 2, "ping": 2, "tcp": 3, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "vsock-echo": 2, "vsock-connect": 3}
 	if n := need[f[0]]; n > 0 && len(f) != n {
 		return "", fmt.Errorf("want %d words, got %d", n, len(f))
 	}
@@ -185,6 +187,10 @@ func command(f []string) (string, error) {
 		return "", keep(f[1])
 	case "log":
 		return "", writeLog(f[1])
+	case "vsock-echo":
+		return vsockEcho(f[1])
+	case "vsock-connect":
+		return vsockConnect(f[1], f[2])
 	case "last":
 		return last(f[1])
 	}

@@ -30,7 +30,7 @@ const (
 	memoryMultiple  = 2 << 20
 	typedAhead      = 16 // messages of input that wait for a virtio console
 	devicesOnBus    = 31 // slots 1 to 31
-	fixedDevices    = 3  // entropy, console and balloon
+	fixedDevices    = 4  // entropy, console, balloon, and the socket device where there is one
 	maxDisksAndNICs = devicesOnBus - fixedDevices
 	maxDiskQueues   = 64 // of all disks: each has a thread, and up to two of the kernel
 )
@@ -205,7 +205,10 @@ func (g *Guest) addDevices(s *protocol.Spec, d *descriptors) *protocol.Error {
 	if err := g.addEntropyAndConsole(s, d); err != nil {
 		return err
 	}
-	return g.addBalloon(s)
+	if err := g.addBalloon(s); err != nil {
+		return err
+	}
+	return g.addVsock(s, d)
 }
 
 // diskQueues is how many queues each disk has: one per vCPU, unless those of

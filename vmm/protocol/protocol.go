@@ -190,6 +190,8 @@ type Spec struct {
 	Log   File   `json:"log"`
 	Disks []Disk `json:"disks,omitempty"`
 	NICs  []NIC  `json:"nics,omitempty"`
+	// Vsock is how programs of the host reach the guest; nil for not at all.
+	Vsock *Vsock `json:"vsock,omitempty"`
 	// HotplugSlots is how many slots there are for devices that come and go, 0 to MaxHotplugSlots.
 	HotplugSlots int `json:"hotplugSlots,omitempty"`
 	// Entropy is a file to read randomness from (/dev/urandom).

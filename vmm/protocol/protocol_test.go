@@ -24,7 +24,8 @@ func largest() Request {
 		CPU:     &CPU{Model: "x86-64-v4", Sockets: 8, Cores: 8, Threads: 2, HyperV: true, HaltPollNs: &poll},
 		Backing: &Backing{Pages: TransparentPages, Populate: true},
 		Memory:  2, KVM: 3, Log: 4, Entropy: 5, Jail: Jail{UID: 100000, GID: 100000},
-		Boot: Boot{Kernel: 0, Initramfs: &initramfs, Cmdline: string(make([]byte, 2047))}}
+		Boot:  Boot{Kernel: 0, Initramfs: &initramfs, Cmdline: string(make([]byte, 2047))},
+		Vsock: &Vsock{Vhost: 24, CID: MaxCID}}
 	for i := range 16 {
 		s.Disks = append(s.Disks, Disk{File: File(6 + i), Serial: "12345678901234567890", ReadOnly: true,
 			Limits: &DiskLimits{MaxBytesPerSecond, MaxBytesPerSecond, MaxOperationsPerSecond, MaxOperationsPerSecond}})
@@ -107,9 +108,10 @@ func TestGolden(t *testing.T) {
 			NICs: []NIC{{Pairs: []Pair{{Tap: 7}}, MAC: "02:00:00:00:00:01"}}, Jail: Jail{UID: 100000, GID: 100000}}},
 		"configure-cpu": Request{ID: 1, Method: Configure, Spec: &Spec{VCPUs: 8,
 			CPU: &CPU{Model: "x86-64-v3", Sockets: 2, Cores: 2, Threads: 2, HyperV: true, HaltPollNs: &poll}}},
-		"status": Response{ID: 1, Status: &Status{State: Stopped, Reason: Failed, Message: "m"}},
-		"error":  Response{ID: 1, Error: &Error{Code: InvalidArgument, Field: "boot.kernel", Message: "m"}},
-		"result": Result{Reason: PoweredOff},
+		"status":          Response{ID: 1, Status: &Status{State: Stopped, Reason: Failed, Message: "m"}},
+		"error":           Response{ID: 1, Error: &Error{Code: InvalidArgument, Field: "boot.kernel", Message: "m"}},
+		"result":          Result{Reason: PoweredOff},
+		"configure-vsock": Request{ID: 1, Method: Configure, Spec: &Spec{Vsock: &Vsock{Vhost: 8, CID: 4711}}},
 		"balloon": Response{ID: 5, Balloon: &Balloon{TargetBytes: 64 << 20, ActualBytes: 32 << 20,
 			Statistics: map[string]uint64{"free_bytes": 7}, StatisticsTime: time.Unix(1e9, 0).UTC()}},
 		"set-balloon": Request{ID: 6, Method: SetBalloon, BalloonBytes: 64 << 20},

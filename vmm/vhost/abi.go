@@ -51,6 +51,7 @@ const (
 	vhostType = 0xaf
 
 	sizeU64       = 8
+	sizeInt       = 4
 	sizeState     = 8
 	sizeFile      = 8
 	sizeAddr      = 40
@@ -68,4 +69,7 @@ const (
 	setVringCall  = iocWrite<<30 | sizeFile<<16 | vhostType<<8 | 0x21
 	setVringErr   = iocWrite<<30 | sizeFile<<16 | vhostType<<8 | 0x22
 	netSetBackend = iocWrite<<30 | sizeFile<<16 | vhostType<<8 | 0x30
+
+	vsockSetGuestCID = iocWrite<<30 | sizeU64<<16 | vhostType<<8 | 0x60
+	vsockSetRunning  = iocWrite<<30 | sizeInt<<16 | vhostType<<8 | 0x61
 )

@@ -36,6 +36,8 @@ func TestABI(t *testing.T) {
 		{"VHOST_SET_VRING_CALL", setVringCall, 0x4008af21},
 		{"VHOST_SET_VRING_ERR", setVringErr, 0x4008af22},
 		{"VHOST_NET_SET_BACKEND", netSetBackend, 0x4008af30},
+		{"VHOST_VSOCK_SET_GUEST_CID", vsockSetGuestCID, 0x4008af60},
+		{"VHOST_VSOCK_SET_RUNNING", vsockSetRunning, 0x4004af61},
 	} {
 		if tt.got != tt.want {
 			t.Errorf("%s = %#x, want %#x", tt.name, tt.got, tt.want)

@@ -1,7 +1,8 @@
 // Package vhost lets the kernel serve virtio queues: linux/vhost.h and the
-// vhost drivers (vhost-net here). The driver reads and writes guest memory
+// vhost drivers (vhost-net and vhost-vsock here). The driver reads and writes guest memory
 // through this process's mappings, takes kicks from one eventfd and raises
-// interrupts by another; no packet passes through this process.
+// interrupts by another; no packet passes through this process. A Device is the open
+// driver, Queues what a virtio device does with it.
 package vhost
 
 import (
@@ -23,7 +24,7 @@ func Rules() []jail.Rule {
 	var rules []jail.Rule
 	for _, n := range []uint64{
 		setFeatures, setMemTable, setVringNum, setVringAddr, setVringBase, getVringBase,
-		setVringKick, setVringCall, setVringErr, netSetBackend,
+		setVringKick, setVringCall, setVringErr, netSetBackend, vsockSetRunning,
 	} {
 		rules = append(rules, jail.Allow(unix.SYS_IOCTL, "queues in the kernel (vhost)", jail.Masked(1, 1<<32-1, n)))
 	}
@@ -37,7 +38,7 @@ type Device struct {
 	features uint64
 }
 
-// New takes f, /dev/vhost-net newly opened, which the Device owns on success, and
+// New takes f, /dev/vhost-net or /dev/vhost-vsock newly opened, which the Device owns on success, and
 // makes this process its owner: the kernel's worker uses this process's memory.
 func New(f *os.File) (*Device, error) {
 	d := &Device{f: f}

@@ -46,6 +46,7 @@ const (
 	IDConsole ID = 3
 	IDEntropy ID = 4
 	IDBalloon ID = 5
+	IDVsock   ID = 19
 )
 
 // NoVector in a vector register means no interrupt (section 4.1.4.3).

@@ -35,7 +35,8 @@ type Core struct {
 	listener *net.UnixListener
 	conns    map[*conn]bool
 	wg       sync.WaitGroup // of connections
-	viewing  sync.WaitGroup // of consoles
+	viewing  sync.WaitGroup // of consoles and ports
+	ports    map[uint32]func(*net.UnixConn)
 }
 
 // A conn is one connection of control.
@@ -375,7 +376,11 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 		}
 		g.spec, g.output, g.typed, g.stopped, g.nmis = *call.Guest, nil, nil, make(chan struct{}), 0
 		g.balloon = protocol.Balloon{TargetBytes: call.Guest.BalloonBytes}
-		c.change(g, hostcall.GuestStatus{ID: call.ID, State: hostcall.Running, PID: 4711, Started: time.Now(), Addresses: make([]string, len(call.Guest.NICs))})
+		st := hostcall.GuestStatus{ID: call.ID, State: hostcall.Running, PID: 4711, Started: time.Now(), Addresses: make([]string, len(call.Guest.NICs))}
+		if call.Guest.Vsock {
+			st.CID = CID
+		}
+		c.change(g, st)
 	case hostcall.GuestPowerButton:
 		if !runs || paused {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")
@@ -419,6 +424,11 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")
 		}
 		g.balloon.TargetBytes = uint64(call.Size)
+	case hostcall.GuestConnect:
+		if !runs || paused {
+			return nil, refusal(hostcall.FailedPrecondition, "does not run")
+		}
+		return c.connect(g, call.Port)
 	case hostcall.GuestLog:
 		return c.log(call.ID, g)
 	default:

@@ -33,7 +33,7 @@ const (
 )
 
 // slow are the methods that may take long, by what takes it, and how many calls of each
-// group are under way at once. core carries out 16 calls of one connection and reads no
+// group are under way at once. core carries out 20 calls of one connection and reads no
 // more before one of them has ended: what is left is for the quick ones.
 var slow = []struct {
 	most    int
@@ -42,6 +42,7 @@ var slow = []struct {
 	{3, []hostcall.Method{hostcall.GuestCreate, hostcall.GuestDelete, hostcall.ImageSeal, hostcall.ImageDelete}},
 	{6, []hostcall.Method{hostcall.GuestStart, hostcall.GuestPause, hostcall.GuestResume}},
 	{4, []hostcall.Method{hostcall.GuestKill, hostcall.GuestReset}},
+	{4, []hostcall.Method{hostcall.GuestConnect}},
 }
 
 // A Handler is told what core has to say. Its methods are called one at a time,

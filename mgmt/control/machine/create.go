@@ -222,6 +222,7 @@ var (
 		"boot.kernel": "boot.kernel", "boot.initramfs": "boot.initramfs", "boot.cmdline": "boot.cmdline",
 		"guest.backing.pages": "memory_backing.pages", "backing.pages": "memory_backing.pages",
 		"vcpus": "cpus", "memoryBytes": "memory_bytes",
+		"guest.vsock": "vsock", "guest.vsock.cid": "vsock", "guest.vsock.vhost": "vsock",
 		"guest.balloonBytes": "balloon_bytes", "balloonBytes": "balloon_bytes",
 	}
 	leaf = map[string]string{"image": ".image", "size": ".size_bytes", "limits": ".limits", "network": ".network", "mac": ".mac_address"}

@@ -68,7 +68,7 @@ func (m *Machine) observe(st hostcall.GuestStatus, ok bool) {
 
 func equal(a, b hostcall.GuestStatus) bool {
 	return a.State == b.State && a.Reason == b.Reason && a.Message == b.Message && a.PID == b.PID &&
-		a.Started.Equal(b.Started) && slices.Equal(a.Addresses, b.Addresses)
+		a.Started.Equal(b.Started) && slices.Equal(a.Addresses, b.Addresses) && a.CID == b.CID
 }
 
 // alive reports whether a VMM runs, as far as known. mu is held.
@@ -236,6 +236,9 @@ func (m *Machine) proto() *ashlarv1.VirtualMachine {
 	if m.alive() && !m.seen.Started.IsZero() {
 		p.StartTime = timestamppb.New(m.seen.Started)
 	}
+	if p.Vsock != nil && m.alive() {
+		p.Vsock.Cid = m.seen.CID
+	}
 	for i, nic := range p.NetworkInterfaces {
 		if m.alive() && i < len(m.seen.Addresses) {
 			nic.IpAddress = m.seen.Addresses[i]
@@ -270,6 +273,9 @@ func describe(rec store.VM) *ashlarv1.VirtualMachine {
 		if ns := c.HaltPollNs; ns != nil {
 			p.Processor.HaltPoll = durationpb.New(time.Duration(*ns))
 		}
+	}
+	if rec.Vsock {
+		p.Vsock = &ashlarv1.Vsock{}
 	}
 	for _, d := range rec.Disks {
 		disk := &ashlarv1.Disk{SizeBytes: d.Size, Limits: limitsProto(d.Limits)}

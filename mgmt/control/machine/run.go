@@ -299,6 +299,7 @@ func (m *Machine) startCall() (hostcall.Call, error) {
 	for _, n := range rec.NICs {
 		guest.NICs = append(guest.NICs, hostcall.NIC{Network: n.Network, MAC: n.MAC})
 	}
+	guest.Vsock = rec.Vsock
 	return hostcall.Call{Method: hostcall.GuestStart, ID: rec.UID, Guest: guest}, nil
 }
 

@@ -59,6 +59,7 @@ func (g *Manager) validate(req *ashlarv1.CreateVirtualMachineRequest, host *host
 	rec := store.VM{
 		ID: req.VirtualMachineId, UID: newUID(), Phase: store.Creating, CreateTime: time.Now(),
 		CPUs: vm.Cpus, MemoryBytes: vm.MemoryBytes, BalloonBytes: vm.BalloonBytes,
+		Vsock: vm.Vsock != nil,
 	}
 	c.size(vm, host)
 	c.backing(vm, &rec)

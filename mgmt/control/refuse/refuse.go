@@ -40,6 +40,10 @@ const (
 	HostRestarted   = "HOST_RESTARTED"
 	WatcherTooSlow  = "WATCHER_TOO_SLOW"
 	InternalFault   = "INTERNAL"
+	// Of ConnectVirtualMachine.
+	NoVsock           = "NO_VSOCK"
+	ConnectionRefused = "CONNECTION_REFUSED"
+	ConnectionLost    = "CONNECTION_LOST"
 )
 
 // A Violation is one field of a request that is wrong: its path in the proto
@@ -133,6 +137,7 @@ var coreCodes = map[hostcall.Code]connect.Code{
 	hostcall.ResourceExhausted:  connect.CodeResourceExhausted,
 	hostcall.Unavailable:        connect.CodeUnavailable,
 	hostcall.Internal:           connect.CodeInternal,
+	hostcall.DeadlineExceeded:   connect.CodeDeadlineExceeded,
 }
 
 // Core turns an answer of core into the client's error. field turns a path in the

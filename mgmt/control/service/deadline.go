@@ -30,17 +30,21 @@ func CloseRead(ctx context.Context) {
 
 // WithDeadlines lets no client hold a call by being slow: each read and each write has
 // a time of its own, however long the call as a whole may take. Only a console may be
-// silent.
+// silent, and a connection to a guest also unread: there is a bounded number of them.
 func WithDeadlines(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
 		b := &body{ReadCloser: r.Body, rc: rc, timeout: readTimeout}
-		if r.URL.Path == ashlarv1connect.VirtualMachineServiceConsoleProcedure {
+		out := &writer{ResponseWriter: w, rc: rc, timeout: writeTimeout}
+		switch r.URL.Path {
+		case ashlarv1connect.VirtualMachineServiceConsoleProcedure:
 			b.timeout = 0
+		case ashlarv1connect.VirtualMachineServiceConnectVirtualMachineProcedure:
+			b.timeout, out.timeout = 0, 0
 		}
 		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, b))
 		r.Body = b
-		next.ServeHTTP(&writer{ResponseWriter: w, rc: rc}, r)
+		next.ServeHTTP(out, r)
 	})
 }
 
@@ -90,7 +94,8 @@ func (b *body) end() {
 // A writer is a response with a deadline for each write.
 type writer struct {
 	http.ResponseWriter
-	rc *http.ResponseController
+	rc      *http.ResponseController
+	timeout time.Duration
 }
 
 // Unwrap is for http.ResponseController.
@@ -115,7 +120,7 @@ func (w *writer) FlushError() error {
 }
 
 func (w *writer) limit() (lift func()) {
-	if errors.Is(w.rc.SetWriteDeadline(time.Now().Add(writeTimeout)), http.ErrNotSupported) {
+	if w.timeout == 0 || errors.Is(w.rc.SetWriteDeadline(time.Now().Add(w.timeout)), http.ErrNotSupported) {
 		return func() {}
 	}
 	return func() { _ = w.rc.SetWriteDeadline(time.Time{}) }

@@ -26,6 +26,7 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/control/machine"
 	"github.com/ashlar-hv/ashlar/mgmt/control/operation"
 	"github.com/ashlar-hv/ashlar/mgmt/control/refuse"
+	"github.com/ashlar-hv/ashlar/mgmt/control/tunnel"
 )
 
 // maxMessage is the largest message a client may send: a piece of an image as JSON,
@@ -40,6 +41,7 @@ type API struct {
 	Machines   *machine.Manager
 	Operations *operation.Registry
 	Consoles   *console.Server
+	Tunnels    *tunnel.Server
 	Log        *slog.Logger
 }
 

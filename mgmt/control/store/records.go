@@ -48,6 +48,8 @@ type VM struct {
 	Disks        []Disk    `json:"disks,omitempty"`
 	NICs         []NIC     `json:"nics,omitempty"`
 	CreateTime   time.Time `json:"createTime"`
+	// Vsock is whether it has a socket device.
+	Vsock bool `json:"vsock,omitempty"`
 	// DesiredRunning is whether the host is to keep it running.
 	DesiredRunning bool `json:"desiredRunning,omitempty"`
 	// StopNote is what control has to say about why it does not run, where core

@@ -51,6 +51,8 @@ type record struct {
 	// Leased are the addresses that the guest has taken, in order of NICs.
 	Leased  []string  `json:"leased,omitempty"`
 	Started time.Time `json:"started"`
+	// CID is that of its socket device; 0 where it has none.
+	CID uint32 `json:"cid,omitempty"`
 }
 
 // uid is the user and group that the VMM runs as.
@@ -67,6 +69,8 @@ func (r *record) check(id string) error {
 		return fmt.Errorf("has slot %d", r.Slot)
 	case len(r.Leased) != len(r.NICs):
 		return fmt.Errorf("has %d leases for %d NICs", len(r.Leased), len(r.NICs))
+	case r.CID != 0 && (r.CID < protocol.MinCID || r.CID > protocol.MaxCID):
+		return fmt.Errorf("has CID %d", r.CID)
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ type run struct {
 // status describes the run. The caller holds Manager.mu.
 func (r *run) status() hostcall.GuestStatus {
 	return hostcall.GuestStatus{ID: r.rec.ID, State: r.state, PID: r.rec.PID,
-		Addresses: append([]string(nil), r.rec.Leased...), Started: r.rec.Started}
+		Addresses: append([]string(nil), r.rec.Leased...), Started: r.rec.Started, CID: r.rec.CID}
 }
 
 func (r *run) powerButton(ctx context.Context) error {
@@ -131,7 +131,7 @@ func (m *Manager) retire(r *run) {
 // fields maps the parts of protocol.Spec to those of hostcall.Guest.
 var fields = strings.NewReplacer("boot.kernel", "guest.kernel", "boot.initramfs", "guest.initramfs",
 	"boot.cmdline", "guest.cmdline", "memoryBytes", "guest.memoryBytes", "vcpus", "guest.vcpus", "backing.", "guest.backing.",
-	"name", "guest.name", "nics[", "guest.nics[")
+	"name", "guest.name", "nics[", "guest.nics[", "vsock.", "guest.vsock.")
 
 // refusal makes a hostcall.Error of what a VMM says.
 func refusal(err error) error {

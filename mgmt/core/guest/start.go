@@ -112,6 +112,9 @@ func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
 	if rec.Slot, err = m.slot(); err != nil {
 		return nil, err
 	}
+	if g.Vsock {
+		rec.CID = m.cid(id)
+	}
 	r := &run{
 		rec:    rec,
 		state:  hostcall.Starting,

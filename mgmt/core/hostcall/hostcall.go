@@ -78,6 +78,11 @@ const (
 	// GuestConsole reads ID and brings a connected stream socket
 	// (vmm/protocol.Console).
 	GuestConsole Method = "guest-console"
+	// GuestConnect reads ID and Port and brings a stream socket that is connected to that
+	// port of a guest that runs (vmm/protocol.Vsock). It fails with FailedPrecondition and
+	// the field `port` where nobody listens there, `vsock` where the guest has no socket
+	// device, and with DeadlineExceeded where the guest does not answer.
+	GuestConnect Method = "guest-connect"
 	// GuestLog reads ID and brings the console log, open for reading.
 	GuestLog Method = "guest-log"
 )
@@ -93,6 +98,8 @@ type Call struct {
 	// Disk is the place of one among the guest's, from 0 on.
 	Disk   int                  `json:"disk,omitempty"`
 	Limits *protocol.DiskLimits `json:"limits,omitempty"`
+	// Port is one of the guest's.
+	Port uint32 `json:"port,omitempty"`
 }
 
 // A Message is what core sends: a Reply to the Call with the same Seq, or
@@ -125,6 +132,7 @@ const (
 	ResourceExhausted  Code = "resource-exhausted"
 	Unavailable        Code = "unavailable"
 	Internal           Code = "internal"
+	DeadlineExceeded   Code = "deadline-exceeded"
 )
 
 // An Error is a refusal: a sentence that says what to do, and the field at
@@ -166,6 +174,8 @@ type Guest struct {
 	// DiskLimits has an entry, which may be nil, for each of Disks, or none at all.
 	DiskLimits []*protocol.DiskLimits `json:"diskLimits,omitempty"`
 	NICs       []NIC                  `json:"nics,omitempty"`
+	// Vsock makes it have a socket device.
+	Vsock bool `json:"vsock,omitempty"`
 }
 
 // A NIC of a guest.
@@ -227,6 +237,8 @@ type GuestStatus struct {
 	// Addresses are what DHCP gave to its NICs, in order of NICs ("" for none yet).
 	Addresses []string  `json:"addresses,omitempty"`
 	Started   time.Time `json:"started,omitzero"`
+	// CID is that of its socket device while it runs; 0 where it has none.
+	CID uint32 `json:"cid,omitempty"`
 }
 
 // Counters are what a guest has done since it was started. They only grow.

@@ -39,6 +39,7 @@ var methods = map[hostcall.Method]method{
 	hostcall.GuestList:          {do: guestList},
 	hostcall.GuestConsole:       {id: true, do: guestConsole},
 	hostcall.GuestLog:           {id: true, do: guestLog},
+	hostcall.GuestConnect:       {id: true, do: guestConnect},
 	hostcall.GuestSetDiskLimits: {id: true, do: guestSetDiskLimits},
 }
 
@@ -214,6 +215,10 @@ func guestList(_ context.Context, s *Server, _ *hostcall.Call, m *hostcall.Messa
 
 func guestConsole(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
 	return s.Guests.Console(ctx, c.ID)
+}
+
+func guestConnect(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return s.Guests.Connect(ctx, c.ID, c.Port)
 }
 
 func guestLog(_ context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {

@@ -25,7 +25,7 @@ import (
 
 const (
 	maxConns = 8
-	maxCalls = 16 // under way, for one connection
+	maxCalls = 20 // under way, for one connection
 	// acceptPause is how long Serve waits after a connection that could not be
 	// taken, for want of descriptors or memory.
 	acceptPause = 100 * time.Millisecond

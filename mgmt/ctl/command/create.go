@@ -33,6 +33,7 @@ var createFields = fieldTable{
 	"disks":               "--disk",
 	"networkInterfaces[]": "--network",
 	"networkInterfaces":   "--network",
+	"vsock":               "--vsock",
 }
 
 // createFlags are the flags of `vm create`.
@@ -43,6 +44,7 @@ type createFlags struct {
 	kernel, initrd, cmdline          string
 	disks, networks                  []string
 	start, validateOnly, waitNothing bool
+	vsock                            bool
 }
 
 const createLong = `Create a virtual machine and its disks. It boots a Linux kernel (an image that
@@ -54,7 +56,8 @@ is given; --disk size=SIZE is an empty disk. Behind it [,bps=SIZE][,iops=N] limi
 what the disk reads and writes, and how many requests it does, in a second;
 bps-burst=SIZE and iops-burst=N are what it can do at once after a rest (a tenth
 of a second's worth). --network NAME[,mac=ADDRESS] attaches the virtual machine
-to a network of the host. Both can be given several times.
+to a network of the host. Both can be given several times. --vsock gives it a socket
+device, for ` + "`ashlarctl vm connect`" + `.
 
 --memory SIZE[,pages=KIND][,populate=on] says how much memory it has and what of the
 host's that is made of: what the host gives (pages=default), huge pages as far as
@@ -97,6 +100,7 @@ func (a *app) vmCreate() *cobra.Command {
 	f.StringVar(&fl.cmdline, "cmdline", "", "command line of the kernel")
 	f.StringArrayVar(&fl.disks, "disk", nil, "disk: IMAGE[,size=SIZE] or size=SIZE, then [,bps=SIZE][,iops=N] (repeatable)")
 	f.StringArrayVar(&fl.networks, "network", nil, "network: NAME[,mac=ADDRESS] (repeatable)")
+	f.BoolVar(&fl.vsock, "vsock", false, "socket device, to connect to its ports without a network")
 	f.BoolVar(&fl.start, "start", false, "start it, too")
 	f.BoolVar(&fl.validateOnly, "validate-only", false, "let the host check everything and make nothing")
 	f.BoolVar(&fl.waitNothing, "no-wait", false, "with --start: do not wait until it runs")
@@ -128,6 +132,9 @@ func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
 		if vm.Processor, err = ParseProcessor(fl.cpu); err != nil {
 			return nil, fmt.Errorf("--cpu: %w", err)
 		}
+	}
+	if fl.vsock {
+		vm.Vsock = &ashlarv1.Vsock{}
 	}
 	if fl.initrd != "" {
 		vm.Boot.Initramfs = resource(images, fl.initrd)

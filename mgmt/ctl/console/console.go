@@ -74,7 +74,7 @@ func (v *Viewer) Run(ctx context.Context) (*ashlarv1.VirtualMachine, error) {
 	defer cancel(nil)
 	if v.Input != nil {
 		wg.Go(func() {
-			if err := pump(ctx, v.Input, v.typed); errors.Is(err, ErrDetached) {
+			if err := Pump(ctx, v.Input, v.typed); errors.Is(err, ErrDetached) {
 				cancel(ErrDetached)
 			}
 		})

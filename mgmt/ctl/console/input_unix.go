@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pump reads f and gives what it reads to send, until f ends, send fails or
+// Pump reads f and gives what it reads to send, until f ends, send fails or
 // the context is done. It waits with poll(2), so that it can stop while nobody
 // types; nothing is read and lost.
-func pump(ctx context.Context, f *os.File, send func([]byte) error) error {
+func Pump(ctx context.Context, f *os.File, send func([]byte) error) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err

@@ -85,6 +85,9 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 	for i, n := range vm.GetNetworkInterfaces() {
 		r.Add(fmt.Sprintf("Network %d:", i), strings.Join(nonEmpty(n.GetNetwork(), n.GetMacAddress(), n.GetIpAddress()), ", "))
 	}
+	if v := vm.GetVsock(); v != nil {
+		r.Add("Vsock:", vsock(v))
+	}
 	r.Add("Created:", when(vm.GetCreateTime()))
 	if vm.GetStartTime() != nil {
 		r.Add("Started:", when(vm.GetStartTime()))

@@ -218,7 +218,7 @@ func (x MemoryBacking_Pages) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MemoryBacking_Pages.Descriptor instead.
 func (MemoryBacking_Pages) EnumDescriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{3, 0}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{4, 0}
 }
 
 // VirtualMachine is a guest.
@@ -256,7 +256,9 @@ type VirtualMachine struct {
 	MemoryBacking *MemoryBacking `protobuf:"bytes,16,opt,name=memory_backing,json=memoryBacking,proto3" json:"memory_backing,omitempty"`
 	// How much of its memory it is asked to give back: a multiple of 4096, at most
 	// memory_bytes less 32 MiB. SetVirtualMachineBalloon changes it.
-	BalloonBytes  int64 `protobuf:"varint,17,opt,name=balloon_bytes,json=balloonBytes,proto3" json:"balloon_bytes,omitempty"`
+	BalloonBytes int64 `protobuf:"varint,17,opt,name=balloon_bytes,json=balloonBytes,proto3" json:"balloon_bytes,omitempty"`
+	// Makes it have a socket device (virtio vsock), for ConnectVirtualMachine.
+	Vsock         *Vsock `protobuf:"bytes,21,opt,name=vsock,proto3" json:"vsock,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -410,6 +412,60 @@ func (x *VirtualMachine) GetBalloonBytes() int64 {
 	return 0
 }
 
+func (x *VirtualMachine) GetVsock() *Vsock {
+	if x != nil {
+		return x.Vsock
+	}
+	return nil
+}
+
+// Vsock is a socket device.
+type Vsock struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The guest's context ID while it runs: of no other guest of the host, and the same at
+	// each start unless another one has it. Output only.
+	Cid           uint32 `protobuf:"varint,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Vsock) Reset() {
+	*x = Vsock{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Vsock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Vsock) ProtoMessage() {}
+
+func (x *Vsock) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Vsock.ProtoReflect.Descriptor instead.
+func (*Vsock) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Vsock) GetCid() uint32 {
+	if x != nil {
+		return x.Cid
+	}
+	return 0
+}
+
 // Boot is a Linux kernel and what it is given.
 type Boot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -425,7 +481,7 @@ type Boot struct {
 
 func (x *Boot) Reset() {
 	*x = Boot{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[1]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -437,7 +493,7 @@ func (x *Boot) String() string {
 func (*Boot) ProtoMessage() {}
 
 func (x *Boot) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[1]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -450,7 +506,7 @@ func (x *Boot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Boot.ProtoReflect.Descriptor instead.
 func (*Boot) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{1}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Boot) GetKernel() string {
@@ -500,7 +556,7 @@ type Processor struct {
 
 func (x *Processor) Reset() {
 	*x = Processor{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[2]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -512,7 +568,7 @@ func (x *Processor) String() string {
 func (*Processor) ProtoMessage() {}
 
 func (x *Processor) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[2]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -525,7 +581,7 @@ func (x *Processor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Processor.ProtoReflect.Descriptor instead.
 func (*Processor) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{2}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Processor) GetModel() string {
@@ -583,7 +639,7 @@ type MemoryBacking struct {
 
 func (x *MemoryBacking) Reset() {
 	*x = MemoryBacking{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[3]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -595,7 +651,7 @@ func (x *MemoryBacking) String() string {
 func (*MemoryBacking) ProtoMessage() {}
 
 func (x *MemoryBacking) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[3]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -608,7 +664,7 @@ func (x *MemoryBacking) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemoryBacking.ProtoReflect.Descriptor instead.
 func (*MemoryBacking) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{3}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *MemoryBacking) GetPages() MemoryBacking_Pages {
@@ -640,7 +696,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[4]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +708,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[4]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +721,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{4}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Disk) GetImage() string {
@@ -710,7 +766,7 @@ type DiskLimits struct {
 
 func (x *DiskLimits) Reset() {
 	*x = DiskLimits{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[5]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -722,7 +778,7 @@ func (x *DiskLimits) String() string {
 func (*DiskLimits) ProtoMessage() {}
 
 func (x *DiskLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[5]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -735,7 +791,7 @@ func (x *DiskLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskLimits.ProtoReflect.Descriptor instead.
 func (*DiskLimits) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{5}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DiskLimits) GetBytesPerSecond() int64 {
@@ -781,7 +837,7 @@ type NetworkInterface struct {
 
 func (x *NetworkInterface) Reset() {
 	*x = NetworkInterface{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[6]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +849,7 @@ func (x *NetworkInterface) String() string {
 func (*NetworkInterface) ProtoMessage() {}
 
 func (x *NetworkInterface) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[6]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +862,7 @@ func (x *NetworkInterface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkInterface.ProtoReflect.Descriptor instead.
 func (*NetworkInterface) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{6}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NetworkInterface) GetNetwork() string {
@@ -845,7 +901,7 @@ type CreateVirtualMachineRequest struct {
 
 func (x *CreateVirtualMachineRequest) Reset() {
 	*x = CreateVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[7]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +913,7 @@ func (x *CreateVirtualMachineRequest) String() string {
 func (*CreateVirtualMachineRequest) ProtoMessage() {}
 
 func (x *CreateVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[7]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +926,7 @@ func (x *CreateVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*CreateVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{7}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateVirtualMachineRequest) GetVirtualMachineId() string {
@@ -911,7 +967,7 @@ type GetVirtualMachineRequest struct {
 
 func (x *GetVirtualMachineRequest) Reset() {
 	*x = GetVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[8]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +979,7 @@ func (x *GetVirtualMachineRequest) String() string {
 func (*GetVirtualMachineRequest) ProtoMessage() {}
 
 func (x *GetVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[8]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +992,7 @@ func (x *GetVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*GetVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{8}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetVirtualMachineRequest) GetName() string {
@@ -958,7 +1014,7 @@ type ListVirtualMachinesRequest struct {
 
 func (x *ListVirtualMachinesRequest) Reset() {
 	*x = ListVirtualMachinesRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[9]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1026,7 @@ func (x *ListVirtualMachinesRequest) String() string {
 func (*ListVirtualMachinesRequest) ProtoMessage() {}
 
 func (x *ListVirtualMachinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[9]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1039,7 @@ func (x *ListVirtualMachinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVirtualMachinesRequest.ProtoReflect.Descriptor instead.
 func (*ListVirtualMachinesRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{9}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListVirtualMachinesRequest) GetPageSize() int32 {
@@ -1011,7 +1067,7 @@ type ListVirtualMachinesResponse struct {
 
 func (x *ListVirtualMachinesResponse) Reset() {
 	*x = ListVirtualMachinesResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[10]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1079,7 @@ func (x *ListVirtualMachinesResponse) String() string {
 func (*ListVirtualMachinesResponse) ProtoMessage() {}
 
 func (x *ListVirtualMachinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[10]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1092,7 @@ func (x *ListVirtualMachinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVirtualMachinesResponse.ProtoReflect.Descriptor instead.
 func (*ListVirtualMachinesResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{10}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListVirtualMachinesResponse) GetVirtualMachines() []*VirtualMachine {
@@ -1067,7 +1123,7 @@ type DeleteVirtualMachineRequest struct {
 
 func (x *DeleteVirtualMachineRequest) Reset() {
 	*x = DeleteVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[11]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1135,7 @@ func (x *DeleteVirtualMachineRequest) String() string {
 func (*DeleteVirtualMachineRequest) ProtoMessage() {}
 
 func (x *DeleteVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[11]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1148,7 @@ func (x *DeleteVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{11}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeleteVirtualMachineRequest) GetName() string {
@@ -1135,7 +1191,7 @@ type StartVirtualMachineRequest struct {
 
 func (x *StartVirtualMachineRequest) Reset() {
 	*x = StartVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[12]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1147,7 +1203,7 @@ func (x *StartVirtualMachineRequest) String() string {
 func (*StartVirtualMachineRequest) ProtoMessage() {}
 
 func (x *StartVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[12]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1216,7 @@ func (x *StartVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*StartVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{12}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StartVirtualMachineRequest) GetName() string {
@@ -1200,7 +1256,7 @@ type StopVirtualMachineRequest struct {
 
 func (x *StopVirtualMachineRequest) Reset() {
 	*x = StopVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[13]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1268,7 @@ func (x *StopVirtualMachineRequest) String() string {
 func (*StopVirtualMachineRequest) ProtoMessage() {}
 
 func (x *StopVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[13]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1281,7 @@ func (x *StopVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*StopVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{13}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StopVirtualMachineRequest) GetName() string {
@@ -1275,7 +1331,7 @@ type PauseVirtualMachineRequest struct {
 
 func (x *PauseVirtualMachineRequest) Reset() {
 	*x = PauseVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[14]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1343,7 @@ func (x *PauseVirtualMachineRequest) String() string {
 func (*PauseVirtualMachineRequest) ProtoMessage() {}
 
 func (x *PauseVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[14]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1356,7 @@ func (x *PauseVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*PauseVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{14}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PauseVirtualMachineRequest) GetName() string {
@@ -1336,7 +1392,7 @@ type ResumeVirtualMachineRequest struct {
 
 func (x *ResumeVirtualMachineRequest) Reset() {
 	*x = ResumeVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[15]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1404,7 @@ func (x *ResumeVirtualMachineRequest) String() string {
 func (*ResumeVirtualMachineRequest) ProtoMessage() {}
 
 func (x *ResumeVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[15]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1417,7 @@ func (x *ResumeVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*ResumeVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{15}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResumeVirtualMachineRequest) GetName() string {
@@ -1397,7 +1453,7 @@ type ResetVirtualMachineRequest struct {
 
 func (x *ResetVirtualMachineRequest) Reset() {
 	*x = ResetVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[16]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1465,7 @@ func (x *ResetVirtualMachineRequest) String() string {
 func (*ResetVirtualMachineRequest) ProtoMessage() {}
 
 func (x *ResetVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[16]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1478,7 @@ func (x *ResetVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*ResetVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{16}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ResetVirtualMachineRequest) GetName() string {
@@ -1462,7 +1518,7 @@ type SetVirtualMachineDiskLimitsRequest struct {
 
 func (x *SetVirtualMachineDiskLimitsRequest) Reset() {
 	*x = SetVirtualMachineDiskLimitsRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[17]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1530,7 @@ func (x *SetVirtualMachineDiskLimitsRequest) String() string {
 func (*SetVirtualMachineDiskLimitsRequest) ProtoMessage() {}
 
 func (x *SetVirtualMachineDiskLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[17]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1543,7 @@ func (x *SetVirtualMachineDiskLimitsRequest) ProtoReflect() protoreflect.Message
 
 // Deprecated: Use SetVirtualMachineDiskLimitsRequest.ProtoReflect.Descriptor instead.
 func (*SetVirtualMachineDiskLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{17}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetVirtualMachineDiskLimitsRequest) GetName() string {
@@ -1541,7 +1597,7 @@ type ResizeVirtualMachineDiskRequest struct {
 
 func (x *ResizeVirtualMachineDiskRequest) Reset() {
 	*x = ResizeVirtualMachineDiskRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[18]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1609,7 @@ func (x *ResizeVirtualMachineDiskRequest) String() string {
 func (*ResizeVirtualMachineDiskRequest) ProtoMessage() {}
 
 func (x *ResizeVirtualMachineDiskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[18]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1622,7 @@ func (x *ResizeVirtualMachineDiskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVirtualMachineDiskRequest.ProtoReflect.Descriptor instead.
 func (*ResizeVirtualMachineDiskRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{18}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ResizeVirtualMachineDiskRequest) GetName() string {
@@ -1617,7 +1673,7 @@ type SendVirtualMachineNmiRequest struct {
 
 func (x *SendVirtualMachineNmiRequest) Reset() {
 	*x = SendVirtualMachineNmiRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1685,7 @@ func (x *SendVirtualMachineNmiRequest) String() string {
 func (*SendVirtualMachineNmiRequest) ProtoMessage() {}
 
 func (x *SendVirtualMachineNmiRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1698,7 @@ func (x *SendVirtualMachineNmiRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVirtualMachineNmiRequest.ProtoReflect.Descriptor instead.
 func (*SendVirtualMachineNmiRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{19}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SendVirtualMachineNmiRequest) GetName() string {
@@ -1675,7 +1731,7 @@ type SendVirtualMachineNmiResponse struct {
 
 func (x *SendVirtualMachineNmiResponse) Reset() {
 	*x = SendVirtualMachineNmiResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +1743,7 @@ func (x *SendVirtualMachineNmiResponse) String() string {
 func (*SendVirtualMachineNmiResponse) ProtoMessage() {}
 
 func (x *SendVirtualMachineNmiResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +1756,7 @@ func (x *SendVirtualMachineNmiResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVirtualMachineNmiResponse.ProtoReflect.Descriptor instead.
 func (*SendVirtualMachineNmiResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{20}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{21}
 }
 
 // GetVirtualMachineCountersRequest names one.
@@ -1713,7 +1769,7 @@ type GetVirtualMachineCountersRequest struct {
 
 func (x *GetVirtualMachineCountersRequest) Reset() {
 	*x = GetVirtualMachineCountersRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1725,7 +1781,7 @@ func (x *GetVirtualMachineCountersRequest) String() string {
 func (*GetVirtualMachineCountersRequest) ProtoMessage() {}
 
 func (x *GetVirtualMachineCountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1738,7 +1794,7 @@ func (x *GetVirtualMachineCountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVirtualMachineCountersRequest.ProtoReflect.Descriptor instead.
 func (*GetVirtualMachineCountersRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{21}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetVirtualMachineCountersRequest) GetName() string {
@@ -1760,7 +1816,7 @@ type VirtualMachineCounters struct {
 	// When they were read.
 	ReadTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=read_time,json=readTime,proto3" json:"read_time,omitempty"`
 	// Counters of devices, as DEVICE.COUNTER. Devices are `diskN` and `nicN` in the
-	// order of the virtual machine's, `console`, `entropy` and `balloon`.
+	// order of the virtual machine's, `console`, `entropy`, `balloon` and `vsock`.
 	//
 	// Of each device: `kicks`, how often the guest has woken its thread on the host,
 	// several that come together counted once; `interrupts`, how often that thread has
@@ -1782,7 +1838,7 @@ type VirtualMachineCounters struct {
 	// Of `balloon`: the bytes of pages `inflated_bytes`, given back to the host,
 	// `deflated_bytes`, taken again, and `reported_bytes`, which the guest had free for
 	// the moment; `failures`, runs of pages that the host could not take; `polls`,
-	// questions for statistics.
+	// questions for statistics. Of `vsock`: `errors`.
 	Devices map[string]int64 `protobuf:"bytes,4,rep,name=devices,proto3" json:"devices,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Counters of the virtual processors, in the order of their numbers.
 	Cpus []*VirtualCpuCounters `protobuf:"bytes,5,rep,name=cpus,proto3" json:"cpus,omitempty"`
@@ -1796,7 +1852,7 @@ type VirtualMachineCounters struct {
 
 func (x *VirtualMachineCounters) Reset() {
 	*x = VirtualMachineCounters{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1808,7 +1864,7 @@ func (x *VirtualMachineCounters) String() string {
 func (*VirtualMachineCounters) ProtoMessage() {}
 
 func (x *VirtualMachineCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1821,7 +1877,7 @@ func (x *VirtualMachineCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualMachineCounters.ProtoReflect.Descriptor instead.
 func (*VirtualMachineCounters) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{22}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *VirtualMachineCounters) GetName() string {
@@ -1879,7 +1935,7 @@ type LatencyHistogram struct {
 
 func (x *LatencyHistogram) Reset() {
 	*x = LatencyHistogram{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +1947,7 @@ func (x *LatencyHistogram) String() string {
 func (*LatencyHistogram) ProtoMessage() {}
 
 func (x *LatencyHistogram) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +1960,7 @@ func (x *LatencyHistogram) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyHistogram.ProtoReflect.Descriptor instead.
 func (*LatencyHistogram) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{23}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LatencyHistogram) GetCounts() []int64 {
@@ -1934,7 +1990,7 @@ type VirtualCpuCounters struct {
 
 func (x *VirtualCpuCounters) Reset() {
 	*x = VirtualCpuCounters{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2002,7 @@ func (x *VirtualCpuCounters) String() string {
 func (*VirtualCpuCounters) ProtoMessage() {}
 
 func (x *VirtualCpuCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2015,7 @@ func (x *VirtualCpuCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualCpuCounters.ProtoReflect.Descriptor instead.
 func (*VirtualCpuCounters) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{24}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *VirtualCpuCounters) GetCounters() map[string]int64 {
@@ -1983,7 +2039,7 @@ type SetVirtualMachineBalloonRequest struct {
 
 func (x *SetVirtualMachineBalloonRequest) Reset() {
 	*x = SetVirtualMachineBalloonRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1995,7 +2051,7 @@ func (x *SetVirtualMachineBalloonRequest) String() string {
 func (*SetVirtualMachineBalloonRequest) ProtoMessage() {}
 
 func (x *SetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2008,7 +2064,7 @@ func (x *SetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetVirtualMachineBalloonRequest.ProtoReflect.Descriptor instead.
 func (*SetVirtualMachineBalloonRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{25}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SetVirtualMachineBalloonRequest) GetName() string {
@@ -2042,7 +2098,7 @@ type GetVirtualMachineBalloonRequest struct {
 
 func (x *GetVirtualMachineBalloonRequest) Reset() {
 	*x = GetVirtualMachineBalloonRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2110,7 @@ func (x *GetVirtualMachineBalloonRequest) String() string {
 func (*GetVirtualMachineBalloonRequest) ProtoMessage() {}
 
 func (x *GetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2123,7 @@ func (x *GetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVirtualMachineBalloonRequest.ProtoReflect.Descriptor instead.
 func (*GetVirtualMachineBalloonRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{26}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetVirtualMachineBalloonRequest) GetName() string {
@@ -2104,7 +2160,7 @@ type VirtualMachineBalloon struct {
 
 func (x *VirtualMachineBalloon) Reset() {
 	*x = VirtualMachineBalloon{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2172,7 @@ func (x *VirtualMachineBalloon) String() string {
 func (*VirtualMachineBalloon) ProtoMessage() {}
 
 func (x *VirtualMachineBalloon) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2185,7 @@ func (x *VirtualMachineBalloon) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualMachineBalloon.ProtoReflect.Descriptor instead.
 func (*VirtualMachineBalloon) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{27}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *VirtualMachineBalloon) GetName() string {
@@ -2184,7 +2240,7 @@ type ConsoleRequest struct {
 
 func (x *ConsoleRequest) Reset() {
 	*x = ConsoleRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2252,7 @@ func (x *ConsoleRequest) String() string {
 func (*ConsoleRequest) ProtoMessage() {}
 
 func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2265,7 @@ func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{28}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ConsoleRequest) GetName() string {
@@ -2252,7 +2308,7 @@ type ConsoleResponse struct {
 
 func (x *ConsoleResponse) Reset() {
 	*x = ConsoleResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2320,7 @@ func (x *ConsoleResponse) String() string {
 func (*ConsoleResponse) ProtoMessage() {}
 
 func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2333,7 @@ func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{29}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ConsoleResponse) GetOutput() []byte {
@@ -2294,6 +2350,125 @@ func (x *ConsoleResponse) GetEnded() *VirtualMachine {
 	return nil
 }
 
+// ConnectVirtualMachineRequest is what a client sends.
+type ConnectVirtualMachineRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `virtualMachines/ID`: required in the first message.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The port in the guest, 1 to 4294967294: required in the first message.
+	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	// For the guest, at most 64 KiB.
+	Data          []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectVirtualMachineRequest) Reset() {
+	*x = ConnectVirtualMachineRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectVirtualMachineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectVirtualMachineRequest) ProtoMessage() {}
+
+func (x *ConnectVirtualMachineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectVirtualMachineRequest.ProtoReflect.Descriptor instead.
+func (*ConnectVirtualMachineRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ConnectVirtualMachineRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ConnectVirtualMachineRequest) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *ConnectVirtualMachineRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// ConnectVirtualMachineResponse is what comes from the guest; the first one is empty.
+type ConnectVirtualMachineResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// The guest sends no more, but may still take something. Where it does not, the call
+	// ends at once.
+	End           bool `protobuf:"varint,2,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectVirtualMachineResponse) Reset() {
+	*x = ConnectVirtualMachineResponse{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectVirtualMachineResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectVirtualMachineResponse) ProtoMessage() {}
+
+func (x *ConnectVirtualMachineResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectVirtualMachineResponse.ProtoReflect.Descriptor instead.
+func (*ConnectVirtualMachineResponse) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ConnectVirtualMachineResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *ConnectVirtualMachineResponse) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
 // ReadLogRequest names one.
 type ReadLogRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2304,7 +2479,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2316,7 +2491,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2329,7 +2504,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{30}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReadLogRequest) GetName() string {
@@ -2349,7 +2524,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2536,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2549,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{31}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReadLogResponse) GetData() []byte {
@@ -2388,7 +2563,7 @@ var File_ashlar_v1_virtual_machine_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\t\n" +
+	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\t\n" +
 	"\x0eVirtualMachine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -2410,7 +2585,8 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x04etag\x18\x0e \x01(\tR\x04etag\x122\n" +
 	"\tprocessor\x18\x0f \x01(\v2\x14.ashlar.v1.ProcessorR\tprocessor\x12?\n" +
 	"\x0ememory_backing\x18\x10 \x01(\v2\x18.ashlar.v1.MemoryBackingR\rmemoryBacking\x12#\n" +
-	"\rballoon_bytes\x18\x11 \x01(\x03R\fballoonBytes\"\x92\x01\n" +
+	"\rballoon_bytes\x18\x11 \x01(\x03R\fballoonBytes\x12&\n" +
+	"\x05vsock\x18\x15 \x01(\v2\x10.ashlar.v1.VsockR\x05vsock\"\x92\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_STOPPED\x10\x01\x12\x12\n" +
@@ -2429,7 +2605,9 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x18STOP_REASON_TRIPLE_FAULT\x10\x05\x12\x16\n" +
 	"\x12STOP_REASON_KILLED\x10\x06\x12\x16\n" +
 	"\x12STOP_REASON_FAILED\x10\a\x12\x14\n" +
-	"\x10STOP_REASON_LOST\x10\b\"V\n" +
+	"\x10STOP_REASON_LOST\x10\b\"\x19\n" +
+	"\x05Vsock\x12\x10\n" +
+	"\x03cid\x18\x01 \x01(\rR\x03cid\"V\n" +
 	"\x04Boot\x12\x16\n" +
 	"\x06kernel\x18\x01 \x01(\tR\x06kernel\x12\x1c\n" +
 	"\tinitramfs\x18\x02 \x01(\tR\tinitramfs\x12\x18\n" +
@@ -2585,11 +2763,18 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x06follow\x18\x04 \x01(\bR\x06follow\"Z\n" +
 	"\x0fConsoleResponse\x12\x16\n" +
 	"\x06output\x18\x01 \x01(\fR\x06output\x12/\n" +
-	"\x05ended\x18\x02 \x01(\v2\x19.ashlar.v1.VirtualMachineR\x05ended\"$\n" +
+	"\x05ended\x18\x02 \x01(\v2\x19.ashlar.v1.VirtualMachineR\x05ended\"Z\n" +
+	"\x1cConnectVirtualMachineRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"E\n" +
+	"\x1dConnectVirtualMachineResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x10\n" +
+	"\x03end\x18\x02 \x01(\bR\x03end\"$\n" +
 	"\x0eReadLogRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"%\n" +
 	"\x0fReadLogResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\x99\f\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\x89\r\n" +
 	"\x15VirtualMachineService\x12Y\n" +
 	"\x14CreateVirtualMachine\x12&.ashlar.v1.CreateVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12S\n" +
 	"\x11GetVirtualMachine\x12#.ashlar.v1.GetVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12d\n" +
@@ -2606,7 +2791,8 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x19GetVirtualMachineCounters\x12+.ashlar.v1.GetVirtualMachineCountersRequest\x1a!.ashlar.v1.VirtualMachineCounters\x12a\n" +
 	"\x18SetVirtualMachineBalloon\x12*.ashlar.v1.SetVirtualMachineBalloonRequest\x1a\x19.ashlar.v1.VirtualMachine\x12h\n" +
 	"\x18GetVirtualMachineBalloon\x12*.ashlar.v1.GetVirtualMachineBalloonRequest\x1a .ashlar.v1.VirtualMachineBalloon\x12D\n" +
-	"\aConsole\x12\x19.ashlar.v1.ConsoleRequest\x1a\x1a.ashlar.v1.ConsoleResponse(\x010\x01\x12B\n" +
+	"\aConsole\x12\x19.ashlar.v1.ConsoleRequest\x1a\x1a.ashlar.v1.ConsoleResponse(\x010\x01\x12n\n" +
+	"\x15ConnectVirtualMachine\x12'.ashlar.v1.ConnectVirtualMachineRequest\x1a(.ashlar.v1.ConnectVirtualMachineResponse(\x010\x01\x12B\n" +
 	"\aReadLog\x12\x19.ashlar.v1.ReadLogRequest\x1a\x1a.ashlar.v1.ReadLogResponse0\x01B9Z7github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1;ashlarv1b\x06proto3"
 
 var (
@@ -2622,117 +2808,123 @@ func file_ashlar_v1_virtual_machine_proto_rawDescGZIP() []byte {
 }
 
 var file_ashlar_v1_virtual_machine_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
 	(VirtualMachine_State)(0),                  // 0: ashlar.v1.VirtualMachine.State
 	(VirtualMachine_StopReason)(0),             // 1: ashlar.v1.VirtualMachine.StopReason
 	(MemoryBacking_Pages)(0),                   // 2: ashlar.v1.MemoryBacking.Pages
 	(*VirtualMachine)(nil),                     // 3: ashlar.v1.VirtualMachine
-	(*Boot)(nil),                               // 4: ashlar.v1.Boot
-	(*Processor)(nil),                          // 5: ashlar.v1.Processor
-	(*MemoryBacking)(nil),                      // 6: ashlar.v1.MemoryBacking
-	(*Disk)(nil),                               // 7: ashlar.v1.Disk
-	(*DiskLimits)(nil),                         // 8: ashlar.v1.DiskLimits
-	(*NetworkInterface)(nil),                   // 9: ashlar.v1.NetworkInterface
-	(*CreateVirtualMachineRequest)(nil),        // 10: ashlar.v1.CreateVirtualMachineRequest
-	(*GetVirtualMachineRequest)(nil),           // 11: ashlar.v1.GetVirtualMachineRequest
-	(*ListVirtualMachinesRequest)(nil),         // 12: ashlar.v1.ListVirtualMachinesRequest
-	(*ListVirtualMachinesResponse)(nil),        // 13: ashlar.v1.ListVirtualMachinesResponse
-	(*DeleteVirtualMachineRequest)(nil),        // 14: ashlar.v1.DeleteVirtualMachineRequest
-	(*StartVirtualMachineRequest)(nil),         // 15: ashlar.v1.StartVirtualMachineRequest
-	(*StopVirtualMachineRequest)(nil),          // 16: ashlar.v1.StopVirtualMachineRequest
-	(*PauseVirtualMachineRequest)(nil),         // 17: ashlar.v1.PauseVirtualMachineRequest
-	(*ResumeVirtualMachineRequest)(nil),        // 18: ashlar.v1.ResumeVirtualMachineRequest
-	(*ResetVirtualMachineRequest)(nil),         // 19: ashlar.v1.ResetVirtualMachineRequest
-	(*SetVirtualMachineDiskLimitsRequest)(nil), // 20: ashlar.v1.SetVirtualMachineDiskLimitsRequest
-	(*ResizeVirtualMachineDiskRequest)(nil),    // 21: ashlar.v1.ResizeVirtualMachineDiskRequest
-	(*SendVirtualMachineNmiRequest)(nil),       // 22: ashlar.v1.SendVirtualMachineNmiRequest
-	(*SendVirtualMachineNmiResponse)(nil),      // 23: ashlar.v1.SendVirtualMachineNmiResponse
-	(*GetVirtualMachineCountersRequest)(nil),   // 24: ashlar.v1.GetVirtualMachineCountersRequest
-	(*VirtualMachineCounters)(nil),             // 25: ashlar.v1.VirtualMachineCounters
-	(*LatencyHistogram)(nil),                   // 26: ashlar.v1.LatencyHistogram
-	(*VirtualCpuCounters)(nil),                 // 27: ashlar.v1.VirtualCpuCounters
-	(*SetVirtualMachineBalloonRequest)(nil),    // 28: ashlar.v1.SetVirtualMachineBalloonRequest
-	(*GetVirtualMachineBalloonRequest)(nil),    // 29: ashlar.v1.GetVirtualMachineBalloonRequest
-	(*VirtualMachineBalloon)(nil),              // 30: ashlar.v1.VirtualMachineBalloon
-	(*ConsoleRequest)(nil),                     // 31: ashlar.v1.ConsoleRequest
-	(*ConsoleResponse)(nil),                    // 32: ashlar.v1.ConsoleResponse
-	(*ReadLogRequest)(nil),                     // 33: ashlar.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),                    // 34: ashlar.v1.ReadLogResponse
-	nil,                                        // 35: ashlar.v1.VirtualMachineCounters.DevicesEntry
-	nil,                                        // 36: ashlar.v1.VirtualMachineCounters.LatenciesEntry
-	nil,                                        // 37: ashlar.v1.VirtualCpuCounters.CountersEntry
-	nil,                                        // 38: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	(*timestamppb.Timestamp)(nil),              // 39: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),                // 40: google.protobuf.Duration
-	(*Operation)(nil),                          // 41: ashlar.v1.Operation
+	(*Vsock)(nil),                              // 4: ashlar.v1.Vsock
+	(*Boot)(nil),                               // 5: ashlar.v1.Boot
+	(*Processor)(nil),                          // 6: ashlar.v1.Processor
+	(*MemoryBacking)(nil),                      // 7: ashlar.v1.MemoryBacking
+	(*Disk)(nil),                               // 8: ashlar.v1.Disk
+	(*DiskLimits)(nil),                         // 9: ashlar.v1.DiskLimits
+	(*NetworkInterface)(nil),                   // 10: ashlar.v1.NetworkInterface
+	(*CreateVirtualMachineRequest)(nil),        // 11: ashlar.v1.CreateVirtualMachineRequest
+	(*GetVirtualMachineRequest)(nil),           // 12: ashlar.v1.GetVirtualMachineRequest
+	(*ListVirtualMachinesRequest)(nil),         // 13: ashlar.v1.ListVirtualMachinesRequest
+	(*ListVirtualMachinesResponse)(nil),        // 14: ashlar.v1.ListVirtualMachinesResponse
+	(*DeleteVirtualMachineRequest)(nil),        // 15: ashlar.v1.DeleteVirtualMachineRequest
+	(*StartVirtualMachineRequest)(nil),         // 16: ashlar.v1.StartVirtualMachineRequest
+	(*StopVirtualMachineRequest)(nil),          // 17: ashlar.v1.StopVirtualMachineRequest
+	(*PauseVirtualMachineRequest)(nil),         // 18: ashlar.v1.PauseVirtualMachineRequest
+	(*ResumeVirtualMachineRequest)(nil),        // 19: ashlar.v1.ResumeVirtualMachineRequest
+	(*ResetVirtualMachineRequest)(nil),         // 20: ashlar.v1.ResetVirtualMachineRequest
+	(*SetVirtualMachineDiskLimitsRequest)(nil), // 21: ashlar.v1.SetVirtualMachineDiskLimitsRequest
+	(*ResizeVirtualMachineDiskRequest)(nil),    // 22: ashlar.v1.ResizeVirtualMachineDiskRequest
+	(*SendVirtualMachineNmiRequest)(nil),       // 23: ashlar.v1.SendVirtualMachineNmiRequest
+	(*SendVirtualMachineNmiResponse)(nil),      // 24: ashlar.v1.SendVirtualMachineNmiResponse
+	(*GetVirtualMachineCountersRequest)(nil),   // 25: ashlar.v1.GetVirtualMachineCountersRequest
+	(*VirtualMachineCounters)(nil),             // 26: ashlar.v1.VirtualMachineCounters
+	(*LatencyHistogram)(nil),                   // 27: ashlar.v1.LatencyHistogram
+	(*VirtualCpuCounters)(nil),                 // 28: ashlar.v1.VirtualCpuCounters
+	(*SetVirtualMachineBalloonRequest)(nil),    // 29: ashlar.v1.SetVirtualMachineBalloonRequest
+	(*GetVirtualMachineBalloonRequest)(nil),    // 30: ashlar.v1.GetVirtualMachineBalloonRequest
+	(*VirtualMachineBalloon)(nil),              // 31: ashlar.v1.VirtualMachineBalloon
+	(*ConsoleRequest)(nil),                     // 32: ashlar.v1.ConsoleRequest
+	(*ConsoleResponse)(nil),                    // 33: ashlar.v1.ConsoleResponse
+	(*ConnectVirtualMachineRequest)(nil),       // 34: ashlar.v1.ConnectVirtualMachineRequest
+	(*ConnectVirtualMachineResponse)(nil),      // 35: ashlar.v1.ConnectVirtualMachineResponse
+	(*ReadLogRequest)(nil),                     // 36: ashlar.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),                    // 37: ashlar.v1.ReadLogResponse
+	nil,                                        // 38: ashlar.v1.VirtualMachineCounters.DevicesEntry
+	nil,                                        // 39: ashlar.v1.VirtualMachineCounters.LatenciesEntry
+	nil,                                        // 40: ashlar.v1.VirtualCpuCounters.CountersEntry
+	nil,                                        // 41: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	(*timestamppb.Timestamp)(nil),              // 42: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),                // 43: google.protobuf.Duration
+	(*Operation)(nil),                          // 44: ashlar.v1.Operation
 }
 var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
-	4,  // 0: ashlar.v1.VirtualMachine.boot:type_name -> ashlar.v1.Boot
-	7,  // 1: ashlar.v1.VirtualMachine.disks:type_name -> ashlar.v1.Disk
-	9,  // 2: ashlar.v1.VirtualMachine.network_interfaces:type_name -> ashlar.v1.NetworkInterface
+	5,  // 0: ashlar.v1.VirtualMachine.boot:type_name -> ashlar.v1.Boot
+	8,  // 1: ashlar.v1.VirtualMachine.disks:type_name -> ashlar.v1.Disk
+	10, // 2: ashlar.v1.VirtualMachine.network_interfaces:type_name -> ashlar.v1.NetworkInterface
 	0,  // 3: ashlar.v1.VirtualMachine.state:type_name -> ashlar.v1.VirtualMachine.State
 	1,  // 4: ashlar.v1.VirtualMachine.stop_reason:type_name -> ashlar.v1.VirtualMachine.StopReason
-	39, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
-	39, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
-	5,  // 7: ashlar.v1.VirtualMachine.processor:type_name -> ashlar.v1.Processor
-	6,  // 8: ashlar.v1.VirtualMachine.memory_backing:type_name -> ashlar.v1.MemoryBacking
-	40, // 9: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
-	2,  // 10: ashlar.v1.MemoryBacking.pages:type_name -> ashlar.v1.MemoryBacking.Pages
-	8,  // 11: ashlar.v1.Disk.limits:type_name -> ashlar.v1.DiskLimits
-	3,  // 12: ashlar.v1.CreateVirtualMachineRequest.virtual_machine:type_name -> ashlar.v1.VirtualMachine
-	3,  // 13: ashlar.v1.ListVirtualMachinesResponse.virtual_machines:type_name -> ashlar.v1.VirtualMachine
-	40, // 14: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
-	8,  // 15: ashlar.v1.SetVirtualMachineDiskLimitsRequest.limits:type_name -> ashlar.v1.DiskLimits
-	39, // 16: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
-	39, // 17: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
-	35, // 18: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
-	27, // 19: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
-	36, // 20: ashlar.v1.VirtualMachineCounters.latencies:type_name -> ashlar.v1.VirtualMachineCounters.LatenciesEntry
-	37, // 21: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
-	38, // 22: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	39, // 23: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
-	3,  // 24: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
-	26, // 25: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
-	10, // 26: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
-	11, // 27: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
-	12, // 28: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
-	14, // 29: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
-	15, // 30: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
-	16, // 31: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
-	17, // 32: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
-	18, // 33: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
-	19, // 34: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
-	20, // 35: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
-	21, // 36: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
-	22, // 37: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
-	24, // 38: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
-	28, // 39: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
-	29, // 40: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
-	31, // 41: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
-	33, // 42: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
-	3,  // 43: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	3,  // 44: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	13, // 45: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
-	41, // 46: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 47: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 48: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 49: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 50: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 51: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 52: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
-	41, // 53: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
-	23, // 54: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
-	25, // 55: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
-	3,  // 56: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
-	30, // 57: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
-	32, // 58: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
-	34, // 59: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
-	43, // [43:60] is the sub-list for method output_type
-	26, // [26:43] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	42, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
+	42, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
+	6,  // 7: ashlar.v1.VirtualMachine.processor:type_name -> ashlar.v1.Processor
+	7,  // 8: ashlar.v1.VirtualMachine.memory_backing:type_name -> ashlar.v1.MemoryBacking
+	4,  // 9: ashlar.v1.VirtualMachine.vsock:type_name -> ashlar.v1.Vsock
+	43, // 10: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
+	2,  // 11: ashlar.v1.MemoryBacking.pages:type_name -> ashlar.v1.MemoryBacking.Pages
+	9,  // 12: ashlar.v1.Disk.limits:type_name -> ashlar.v1.DiskLimits
+	3,  // 13: ashlar.v1.CreateVirtualMachineRequest.virtual_machine:type_name -> ashlar.v1.VirtualMachine
+	3,  // 14: ashlar.v1.ListVirtualMachinesResponse.virtual_machines:type_name -> ashlar.v1.VirtualMachine
+	43, // 15: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	9,  // 16: ashlar.v1.SetVirtualMachineDiskLimitsRequest.limits:type_name -> ashlar.v1.DiskLimits
+	42, // 17: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
+	42, // 18: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
+	38, // 19: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
+	28, // 20: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
+	39, // 21: ashlar.v1.VirtualMachineCounters.latencies:type_name -> ashlar.v1.VirtualMachineCounters.LatenciesEntry
+	40, // 22: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
+	41, // 23: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	42, // 24: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
+	3,  // 25: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
+	27, // 26: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
+	11, // 27: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
+	12, // 28: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
+	13, // 29: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
+	15, // 30: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
+	16, // 31: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
+	17, // 32: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
+	18, // 33: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
+	19, // 34: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
+	20, // 35: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
+	21, // 36: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
+	22, // 37: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
+	23, // 38: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
+	25, // 39: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
+	29, // 40: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
+	30, // 41: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
+	32, // 42: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
+	34, // 43: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:input_type -> ashlar.v1.ConnectVirtualMachineRequest
+	36, // 44: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
+	3,  // 45: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	3,  // 46: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	14, // 47: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
+	44, // 48: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
+	44, // 49: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
+	44, // 50: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
+	44, // 51: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
+	44, // 52: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
+	44, // 53: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
+	44, // 54: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
+	44, // 55: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	24, // 56: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
+	26, // 57: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
+	3,  // 58: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
+	31, // 59: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
+	33, // 60: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
+	35, // 61: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:output_type -> ashlar.v1.ConnectVirtualMachineResponse
+	37, // 62: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
+	45, // [45:63] is the sub-list for method output_type
+	27, // [27:45] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_ashlar_v1_virtual_machine_proto_init() }
@@ -2747,7 +2939,7 @@ func file_ashlar_v1_virtual_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ashlar_v1_virtual_machine_proto_rawDesc), len(file_ashlar_v1_virtual_machine_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   36,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

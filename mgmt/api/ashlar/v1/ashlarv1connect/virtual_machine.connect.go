@@ -81,6 +81,9 @@ const (
 	// VirtualMachineServiceConsoleProcedure is the fully-qualified name of the VirtualMachineService's
 	// Console RPC.
 	VirtualMachineServiceConsoleProcedure = "/ashlar.v1.VirtualMachineService/Console"
+	// VirtualMachineServiceConnectVirtualMachineProcedure is the fully-qualified name of the
+	// VirtualMachineService's ConnectVirtualMachine RPC.
+	VirtualMachineServiceConnectVirtualMachineProcedure = "/ashlar.v1.VirtualMachineService/ConnectVirtualMachine"
 	// VirtualMachineServiceReadLogProcedure is the fully-qualified name of the VirtualMachineService's
 	// ReadLog RPC.
 	VirtualMachineServiceReadLogProcedure = "/ashlar.v1.VirtualMachineService/ReadLog"
@@ -146,6 +149,19 @@ type VirtualMachineServiceClient interface {
 	// The stream ends when the guest stops. A client that closes its side goes on
 	// seeing output; it leaves by cancelling the call.
 	Console(context.Context) *connect.BidiStreamForClient[v1.ConsoleRequest, v1.ConsoleResponse]
+	// ConnectVirtualMachine connects to a port of a virtual machine that runs, by its
+	// socket device (vsock): without a network, and whatever the guest's firewall says.
+	// The first request names the virtual machine and the port; the first response says
+	// that the connection stands. Data goes both ways then, in order, and no faster than
+	// the other side takes it. A client that closes its side of the call ends its
+	// direction only.
+	//
+	// Fails with FAILED_PRECONDITION and the reason NO_VSOCK where the virtual machine has
+	// no such device, CONNECTION_REFUSED where nobody listens, WRONG_STATE where it is
+	// stopped or paused; with DEADLINE_EXCEEDED where the guest does not answer; with
+	// RESOURCE_EXHAUSTED where there are 32 connections already; and with ABORTED and
+	// CONNECTION_LOST where it breaks: the guest was reset, has stopped, or cut it off.
+	ConnectVirtualMachine(context.Context) *connect.BidiStreamForClient[v1.ConnectVirtualMachineRequest, v1.ConnectVirtualMachineResponse]
 	// ReadLog returns what the console has printed, at most the last MiB.
 	ReadLog(context.Context, *connect.Request[v1.ReadLogRequest]) (*connect.ServerStreamForClient[v1.ReadLogResponse], error)
 }
@@ -257,6 +273,12 @@ func NewVirtualMachineServiceClient(httpClient connect.HTTPClient, baseURL strin
 			connect.WithSchema(virtualMachineServiceMethods.ByName("Console")),
 			connect.WithClientOptions(opts...),
 		),
+		connectVirtualMachine: connect.NewClient[v1.ConnectVirtualMachineRequest, v1.ConnectVirtualMachineResponse](
+			httpClient,
+			baseURL+VirtualMachineServiceConnectVirtualMachineProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("ConnectVirtualMachine")),
+			connect.WithClientOptions(opts...),
+		),
 		readLog: connect.NewClient[v1.ReadLogRequest, v1.ReadLogResponse](
 			httpClient,
 			baseURL+VirtualMachineServiceReadLogProcedure,
@@ -284,6 +306,7 @@ type virtualMachineServiceClient struct {
 	setVirtualMachineBalloon    *connect.Client[v1.SetVirtualMachineBalloonRequest, v1.VirtualMachine]
 	getVirtualMachineBalloon    *connect.Client[v1.GetVirtualMachineBalloonRequest, v1.VirtualMachineBalloon]
 	console                     *connect.Client[v1.ConsoleRequest, v1.ConsoleResponse]
+	connectVirtualMachine       *connect.Client[v1.ConnectVirtualMachineRequest, v1.ConnectVirtualMachineResponse]
 	readLog                     *connect.Client[v1.ReadLogRequest, v1.ReadLogResponse]
 }
 
@@ -367,6 +390,11 @@ func (c *virtualMachineServiceClient) Console(ctx context.Context) *connect.Bidi
 	return c.console.CallBidiStream(ctx)
 }
 
+// ConnectVirtualMachine calls ashlar.v1.VirtualMachineService.ConnectVirtualMachine.
+func (c *virtualMachineServiceClient) ConnectVirtualMachine(ctx context.Context) *connect.BidiStreamForClient[v1.ConnectVirtualMachineRequest, v1.ConnectVirtualMachineResponse] {
+	return c.connectVirtualMachine.CallBidiStream(ctx)
+}
+
 // ReadLog calls ashlar.v1.VirtualMachineService.ReadLog.
 func (c *virtualMachineServiceClient) ReadLog(ctx context.Context, req *connect.Request[v1.ReadLogRequest]) (*connect.ServerStreamForClient[v1.ReadLogResponse], error) {
 	return c.readLog.CallServerStream(ctx, req)
@@ -432,6 +460,19 @@ type VirtualMachineServiceHandler interface {
 	// The stream ends when the guest stops. A client that closes its side goes on
 	// seeing output; it leaves by cancelling the call.
 	Console(context.Context, *connect.BidiStream[v1.ConsoleRequest, v1.ConsoleResponse]) error
+	// ConnectVirtualMachine connects to a port of a virtual machine that runs, by its
+	// socket device (vsock): without a network, and whatever the guest's firewall says.
+	// The first request names the virtual machine and the port; the first response says
+	// that the connection stands. Data goes both ways then, in order, and no faster than
+	// the other side takes it. A client that closes its side of the call ends its
+	// direction only.
+	//
+	// Fails with FAILED_PRECONDITION and the reason NO_VSOCK where the virtual machine has
+	// no such device, CONNECTION_REFUSED where nobody listens, WRONG_STATE where it is
+	// stopped or paused; with DEADLINE_EXCEEDED where the guest does not answer; with
+	// RESOURCE_EXHAUSTED where there are 32 connections already; and with ABORTED and
+	// CONNECTION_LOST where it breaks: the guest was reset, has stopped, or cut it off.
+	ConnectVirtualMachine(context.Context, *connect.BidiStream[v1.ConnectVirtualMachineRequest, v1.ConnectVirtualMachineResponse]) error
 	// ReadLog returns what the console has printed, at most the last MiB.
 	ReadLog(context.Context, *connect.Request[v1.ReadLogRequest], *connect.ServerStream[v1.ReadLogResponse]) error
 }
@@ -539,6 +580,12 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 		connect.WithSchema(virtualMachineServiceMethods.ByName("Console")),
 		connect.WithHandlerOptions(opts...),
 	)
+	virtualMachineServiceConnectVirtualMachineHandler := connect.NewBidiStreamHandler(
+		VirtualMachineServiceConnectVirtualMachineProcedure,
+		svc.ConnectVirtualMachine,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("ConnectVirtualMachine")),
+		connect.WithHandlerOptions(opts...),
+	)
 	virtualMachineServiceReadLogHandler := connect.NewServerStreamHandler(
 		VirtualMachineServiceReadLogProcedure,
 		svc.ReadLog,
@@ -579,6 +626,8 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 			virtualMachineServiceGetVirtualMachineBalloonHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceConsoleProcedure:
 			virtualMachineServiceConsoleHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceConnectVirtualMachineProcedure:
+			virtualMachineServiceConnectVirtualMachineHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceReadLogProcedure:
 			virtualMachineServiceReadLogHandler.ServeHTTP(w, r)
 		default:
@@ -652,6 +701,10 @@ func (UnimplementedVirtualMachineServiceHandler) GetVirtualMachineBalloon(contex
 
 func (UnimplementedVirtualMachineServiceHandler) Console(context.Context, *connect.BidiStream[v1.ConsoleRequest, v1.ConsoleResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.Console is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) ConnectVirtualMachine(context.Context, *connect.BidiStream[v1.ConnectVirtualMachineRequest, v1.ConnectVirtualMachineResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.ConnectVirtualMachine is not implemented"))
 }
 
 func (UnimplementedVirtualMachineServiceHandler) ReadLog(context.Context, *connect.Request[v1.ReadLogRequest], *connect.ServerStream[v1.ReadLogResponse]) error {
