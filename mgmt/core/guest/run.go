@@ -27,13 +27,17 @@ type run struct {
 	reset   atomic.Bool          // and is to start again
 	starved bool                 // the kernel has ended it for want of memory; set with end
 	end     hostcall.GuestStatus // how the process ended; set before its end is told
-	gone    chan struct{}        // closed when it has ended and is cleaned up
+	before  string               // the reason why the last run ended
+	// panicked is when its kernel panicked and was left alone; guarded by Manager.mu
+	panicked time.Time
+	gone     chan struct{} // closed when it has ended and is cleaned up
 }
 
 // status describes the run. The caller holds Manager.mu.
 func (r *run) status() hostcall.GuestStatus {
 	return hostcall.GuestStatus{ID: r.rec.ID, State: r.state, PID: r.rec.PID,
-		Addresses: append([]string(nil), r.rec.Leased...), Started: r.rec.Started}
+		Addresses: append([]string(nil), r.rec.Leased...), Started: r.rec.Started,
+		Panicked: r.panicked, Before: r.before}
 }
 
 func (r *run) powerButton(ctx context.Context) error {
@@ -130,7 +134,7 @@ func (m *Manager) retire(r *run) {
 
 // fields maps the parts of protocol.Spec to those of hostcall.Guest.
 var fields = strings.NewReplacer("boot.kernel", "guest.kernel", "boot.initramfs", "guest.initramfs",
-	"boot.cmdline", "guest.cmdline", "memoryBytes", "guest.memoryBytes", "vcpus", "guest.vcpus", "backing.", "guest.backing.",
+	"boot.cmdline", "guest.cmdline", "memoryBytes", "guest.memoryBytes", "vcpus", "guest.vcpus", "board.", "guest.board.", "backing.", "guest.backing.",
 	"name", "guest.name", "nics[", "guest.nics[")
 
 // refusal makes a hostcall.Error of what a VMM says.

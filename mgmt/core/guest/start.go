@@ -69,6 +69,9 @@ func (m *Manager) check(g *hostcall.Guest) error {
 	if err := checkDisks(g); err != nil {
 		return err
 	}
+	if err := checkBoard(g.Board); err != nil {
+		return err
+	}
 	return m.c.Networks.Check(g.NICs)
 }
 
@@ -117,6 +120,7 @@ func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
 		state:  hostcall.Starting,
 		client: newClient(m.runPath(id, socketName)),
 		group:  m.groupOf(id),
+		before: m.ended[id].Reason,
 		gone:   make(chan struct{}),
 	}
 	m.running[id] = r

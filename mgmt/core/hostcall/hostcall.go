@@ -166,6 +166,8 @@ type Guest struct {
 	// DiskLimits has an entry, which may be nil, for each of Disks, or none at all.
 	DiskLimits []*protocol.DiskLimits `json:"diskLimits,omitempty"`
 	NICs       []NIC                  `json:"nics,omitempty"`
+	// Board says what the devices on board are to do; optional.
+	Board *protocol.Board `json:"board,omitempty"`
 }
 
 // A NIC of a guest.
@@ -227,6 +229,10 @@ type GuestStatus struct {
 	// Addresses are what DHCP gave to its NICs, in order of NICs ("" for none yet).
 	Addresses []string  `json:"addresses,omitempty"`
 	Started   time.Time `json:"started,omitzero"`
+	// Of one that runs: Panicked is when its kernel panicked and was left alone, Before the
+	// Reason of the run before.
+	Panicked time.Time `json:"panicked,omitzero"`
+	Before   string    `json:"before,omitempty"`
 }
 
 // Counters are what a guest has done since it was started. They only grow.
