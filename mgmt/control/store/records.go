@@ -48,6 +48,8 @@ type VM struct {
 	Disks        []Disk    `json:"disks,omitempty"`
 	NICs         []NIC     `json:"nics,omitempty"`
 	CreateTime   time.Time `json:"createTime"`
+	// Board is what the devices on board are to do; nil where nothing was asked for.
+	Board *protocol.Board `json:"board,omitempty"`
 	// DesiredRunning is whether the host is to keep it running.
 	DesiredRunning bool `json:"desiredRunning,omitempty"`
 	// StopNote is what control has to say about why it does not run, where core
