@@ -33,6 +33,9 @@ func when(t *timestamppb.Timestamp) string {
 // State is a virtual machine's state, with the reason where it has stopped.
 func State(vm *ashlarv1.VirtualMachine) string {
 	s := words(vm.GetState().String(), "STATE_")
+	if Panicked(vm) {
+		return s + " (panicked)"
+	}
 	if vm.GetState() != ashlarv1.VirtualMachine_STATE_STOPPED || vm.GetStopReason() == ashlarv1.VirtualMachine_STOP_REASON_UNSPECIFIED {
 		return s
 	}
@@ -85,6 +88,7 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 	for i, n := range vm.GetNetworkInterfaces() {
 		r.Add(fmt.Sprintf("Network %d:", i), strings.Join(nonEmpty(n.GetNetwork(), n.GetMacAddress(), n.GetIpAddress()), ", "))
 	}
+	addBoard(r, vm)
 	r.Add("Created:", when(vm.GetCreateTime()))
 	if vm.GetStartTime() != nil {
 		r.Add("Started:", when(vm.GetStartTime()))
