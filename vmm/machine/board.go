@@ -1,10 +1,11 @@
 package machine
 
 import (
-	"crypto/rand"
 	"fmt"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ashlar-hv/ashlar/vmm/arch"
 	"github.com/ashlar-hv/ashlar/vmm/device/i6300esb"
@@ -86,7 +87,10 @@ func (m *Machine) watchdogExpired(after time.Duration) {
 // writeGenerationID gives this start of the guest an identifier that no other has.
 func (m *Machine) writeGenerationID() error {
 	var id [16]byte
-	rand.Read(id[:])
+	// So few bytes come whole (getrandom(2)).
+	if _, err := unix.Getrandom(id[:], 0); err != nil {
+		return fmt.Errorf("make generation ID: %w", err)
+	}
 	if err := m.mem.WriteAt(arch.GenerationID, id[:]); err != nil {
 		return fmt.Errorf("write generation ID: %w", err)
 	}
