@@ -3,13 +3,22 @@ package machine
 import (
 	"bytes"
 	"encoding/binary"
+	"io"
 	"testing"
 	"time"
 
 	"github.com/ashlar-hv/ashlar/vmm/arch"
+	"github.com/ashlar-hv/ashlar/vmm/device/i6300esb"
 	"github.com/ashlar-hv/ashlar/vmm/internal/tinykernel"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
+
+// The machine pauses, counts and closes the watchdog as it does other devices.
+var _ interface {
+	pauser
+	counter
+	io.Closer
+} = (*i6300esb.Watchdog)(nil)
 
 // Where the watchdog of a guest without disks is: behind entropy, console and balloon, and the
 // only 32-bit BAR.

@@ -33,3 +33,17 @@ func TestParseActions(t *testing.T) {
 		}
 	}
 }
+
+// A guest that its watchdog has reset starts again, and one that it has switched off does not.
+func TestEndedByWatchdog(t *testing.T) {
+	vm := &ashlarv1.VirtualMachine{StopReason: ashlarv1.VirtualMachine_STOP_REASON_WATCHDOG, StopMessage: "not fed for 30s"}
+	for again, want := range map[bool]string{
+		true:  "demo was reset (watchdog: not fed for 30s) and starts again: with --follow the console stays attached",
+		false: "demo has stopped: watchdog: not fed for 30s",
+	} {
+		vm.DesiredRunning = again
+		if err := (&app{}).ended("demo", &viewFlags{}, vm); err == nil || err.Error() != want {
+			t.Errorf("ended = %v, want %s", err, want)
+		}
+	}
+}
