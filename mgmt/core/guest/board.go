@@ -25,6 +25,12 @@ func (m *Manager) gatherBoard(r *run, g *hostcall.Guest, spec *protocol.Spec, _ 
 	return nil
 }
 
+// boardNews are what a run tells of its guest's board.
+type boardNews struct {
+	before   string    // the reason why the last run ended
+	panicked time.Time // when its kernel panicked and was left alone; guarded by Manager.mu
+}
+
 // A listener asks a VMM how its guest is after it has written a message: what its guest has
 // come to is told there, and a VMM that is silent is left in peace.
 type listener struct {

@@ -20,6 +20,7 @@ type run struct {
 	client *client
 	group  *cgroup.Group
 	process
+	boardNews
 	watched bool                 // watch waits for its end; set by who starts watch
 	ran     bool                 // the guest came to run; guarded by Manager.mu
 	noted   bool                 // its end is kept; guarded by Manager.mu
@@ -27,10 +28,7 @@ type run struct {
 	reset   atomic.Bool          // and is to start again
 	starved bool                 // the kernel has ended it for want of memory; set with end
 	end     hostcall.GuestStatus // how the process ended; set before its end is told
-	before  string               // the reason why the last run ended
-	// panicked is when its kernel panicked and was left alone; guarded by Manager.mu
-	panicked time.Time
-	gone     chan struct{} // closed when it has ended and is cleaned up
+	gone    chan struct{}        // closed when it has ended and is cleaned up
 }
 
 // status describes the run. The caller holds Manager.mu.

@@ -120,9 +120,9 @@ func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
 		state:  hostcall.Starting,
 		client: newClient(m.runPath(id, socketName)),
 		group:  m.groupOf(id),
-		before: m.ended[id].Reason,
 		gone:   make(chan struct{}),
 	}
+	r.before = m.ended[id].Reason
 	m.running[id] = r
 	m.c.Notify(r.status())
 	return r, nil
