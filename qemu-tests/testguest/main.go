@@ -8,6 +8,9 @@
 //	mem, cpus                  what the guest sees
 //	topology                   socket:core of every CPU, and which are threads of a core
 //	read FILE                  what is in a file, in one line
+//	list FOLDER                what is in a folder
+//	starve SECONDS             a watchdog that is not fed; what it says of the last start
+//	crash                      a panic of the kernel
 //	nmis                       non-maskable interrupts so far, on all CPUs
 //	ping ADDRESS               one ICMP echo
 //	tcp ADDRESS:PORT TEXT      connect, send, and show what comes back
@@ -155,7 +158,7 @@ func network() string {
 }
 
 func command(f []string) (string, error) {
-	need := map[string]int{"read": 2, "ping": 2, "tcp": 3, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "vsock-echo": 2, "vsock-connect": 3}
+	need := map[string]int{"read": 2, "ping": 2, "tcp": 3, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "vsock-echo": 2, "vsock-connect": 3, "list": 2, "starve": 2}
 	if n := need[f[0]]; n > 0 && len(f) != n {
 		return "", fmt.Errorf("want %d words, got %d", n, len(f))
 	}
@@ -177,6 +180,12 @@ func command(f []string) (string, error) {
 	case "read":
 		b, err := os.ReadFile(f[1])
 		return strings.Join(strings.Fields(string(b)), " "), err
+	case "list":
+		return list(f[1])
+	case "starve":
+		return starve(f[1])
+	case "crash":
+		return "", crash()
 	case "ping":
 		return "", ping(f[1])
 	case "tcp":

@@ -9,7 +9,7 @@ import (
 // dsdt is the table of devices that no bus announces (section 5.2.11.1).
 func dsdt(m Machine) []byte {
 	return table("DSDT", 2, cat(
-		scope(`\_SB`, hostBridge(m), motherboard(m), serialPort(), clock(), processors(len(m.CPUs))),
+		scope(`\_SB`, hostBridge(m), motherboard(m), serialPort(), clock(), panicPort(), generationID(), processors(len(m.CPUs))),
 		name(`\_S5`, pack(integer(SoftOff), integer(SoftOff), integer(0), integer(0))),
 	))
 }

@@ -24,6 +24,9 @@ const (
 	SMBIOSTables = 0xf0000
 	SMBIOSSize   = 0x10000
 	HighMemory   = 1 << 20
+	// GenerationID has 16 bytes, in a page that nothing else is in, and not at a multiple of
+	// 2 KiB, where option ROMs are looked for.
+	GenerationID = 0xdfff0
 )
 
 // Below 4 GiB, above the memory.
@@ -53,6 +56,7 @@ const (
 	PortKeyboard = 0x64
 	PortPost     = 0x80
 	PortSerial   = 0x3f8
+	PortPanic    = 0x505
 	PortACPI     = 0x600
 	PortTimer    = 0x608
 	PortPCI      = 0xcf8 // configuration mechanism #1; the reset register lies within

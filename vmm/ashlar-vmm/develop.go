@@ -85,6 +85,7 @@ func parse(args []string, add func(*os.File, error) (protocol.File, error)) (*pr
 		s.CPU, err = parseCPU(v)
 		return err
 	})
+	boardFlags(fs, s)
 	size := fs.String("memory", "256MiB", "such as 512MiB or 4GiB,transparent,populate")
 	var errs []error
 	open := func(f *os.File, err error) protocol.File {

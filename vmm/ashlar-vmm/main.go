@@ -5,6 +5,7 @@
 //	ashlar-vmm
 //	ashlar-vmm run --kernel FILE [--initramfs FILE] [--cmdline STRING]
 //	               [--cpus N] [--cpu LIST] [--memory SIZE] [--disk FILE]... [--tap NAME]
+//	               [--watchdog ACTION] [--on-panic ACTION] [--serial-number STRING]
 //	ashlar-vmm --help
 //
 // Description:
@@ -32,6 +33,9 @@
 //	                    pages) and populate may follow, with commas between
 //	--disk FILE         raw image; FILE,ro for one that is only read
 //	--tap NAME          network device on the tap interface NAME
+//	--watchdog ACTION   have one: none, reset or power-off when it is not fed
+//	--on-panic ACTION   none, reset or power-off when the kernel panics
+//	--serial-number STRING  for SMBIOS
 package main
 
 import (

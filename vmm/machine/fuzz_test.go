@@ -65,6 +65,7 @@ func FuzzAccesses(f *testing.F) {
 	f.Add(append(access(toECAM|write, 2, disk|0x10, 0xc0000000), access(toHole, 3, 0, 0)...))
 	f.Add(append(access(write, 2, 0xcf8, 1<<31|1<<11|0x98), access(write, 2, 0xcfc, 0xff)...))
 	f.Add(append(access(write, 0, 0x70, 0x32), access(write, 0, 0x71, 0xff)...))
+	f.Add(append(access(toECAM|write, 0, 5<<15|0x68, 2), access(write, 0, 0x505, 3)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := newSpec(t, tinykernel.Code{}.Halt())
 		image, err := os.CreateTemp(t.TempDir(), "disk")
@@ -72,12 +73,13 @@ func FuzzAccesses(f *testing.F) {
 			err = image.Truncate(1 << 20)
 		}
 		s.Disks = []protocol.Disk{{File: s.add(image, err)}}
+		s.Board = &protocol.Board{Watchdog: protocol.ResetAction, OnPanic: protocol.ResetAction}
 		g := s.loaded(t)
 		for ; len(b) >= accessSize; b = b[accessSize:] {
 			do(g.Machine, b[:accessSize])
 		}
 		switch r := g.Result(); r.Reason {
-		case "", protocol.PoweredOff, protocol.Reset:
+		case "", protocol.PoweredOff, protocol.Reset, protocol.Panicked, protocol.WatchdogExpired:
 		default:
 			t.Errorf("result = %+v", r)
 		}

@@ -51,6 +51,7 @@ func (m *Machine) Status() protocol.Status {
 	defer m.mu.Unlock()
 	return protocol.Status{
 		State: m.state, PID: os.Getpid(), Reason: m.result.Reason, Message: m.result.Message,
+		Panicked: m.notes.panicked,
 	}
 }
 

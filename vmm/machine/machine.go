@@ -47,6 +47,7 @@ type Config struct {
 	CPU         CPU
 	UUID        string // for SMBIOS
 	Console     *console.Hub
+	Board       protocol.Board
 }
 
 // A Machine is one guest.
@@ -78,6 +79,7 @@ type Machine struct {
 	paused  bool // what vCPUs are to be
 	parked  int  // vCPUs that are
 	running sync.WaitGroup
+	notes   notes
 	done    chan struct{} // closed when the machine has ended
 	lifeMu  sync.Mutex    // serialises Pause, Resume, NMI, Counters, what changes disks, and Close; above mu
 }
@@ -208,6 +210,7 @@ func (m *Machine) addBoard() error {
 		m.ports.Add(arch.PortRTC, rtc.Ports, rtc.New(time.Now)),
 		m.ports.Add(arch.PortACPI, acpi.PM1Size, m.pm1),
 		m.ports.Add(arch.PortTimer, acpi.TimerSize, power.NewTimer(time.Now)),
+		m.addPanicPort(),
 		m.ports.Add(arch.PortPCI, pci.PortCount, pci.NewPorts(m.bus, &power.ResetPort{Reset: reset})),
 		m.ports.Add(arch.PortKeyboard, 1, power.Keyboard{Reset: reset}),
 	)
@@ -266,7 +269,10 @@ func (m *Machine) Load(l boot.Load) error {
 	if err != nil {
 		return err
 	}
-	if err := smbios.Write(m.mem, smbios.System{UUID: m.c.UUID}, arch.SMBIOSTables); err != nil {
+	if err := smbios.Write(m.mem, smbios.System{UUID: m.c.UUID, SerialNumber: m.c.Board.SerialNumber}, arch.SMBIOSTables); err != nil {
+		return err
+	}
+	if err := m.writeGenerationID(); err != nil {
 		return err
 	}
 	l.RSDP, l.Map = rsdp, memoryMap(m.mem)

@@ -30,7 +30,7 @@ const (
 	memoryMultiple  = 2 << 20
 	typedAhead      = 16 // messages of input that wait for a virtio console
 	devicesOnBus    = 31 // slots 1 to 31
-	fixedDevices    = 4  // entropy, console, balloon, and the socket device where there is one
+	fixedDevices    = 5  // entropy, console, balloon, and sockets and watchdog where they are
 	maxDisksAndNICs = devicesOnBus - fixedDevices
 	maxDiskQueues   = 64 // of all disks: each has a thread, and up to two of the kernel
 )
@@ -111,6 +111,9 @@ func check(s *protocol.Spec) *protocol.Error {
 	if err := s.Backing.Check(s.MemoryBytes); err != nil {
 		return err
 	}
+	if err := checkBoard(s); err != nil {
+		return err
+	}
 	if _, err := smbios.Tables(smbios.System{UUID: s.UUID}, 0); err != nil {
 		return invalid("uuid", "%v", err)
 	}
@@ -157,7 +160,7 @@ func (g *Guest) assemble(s *protocol.Spec, d *descriptors) *protocol.Error {
 		return err
 	}
 	m, merr := New(Config{
-		KVM: dev, Memory: mem, MemoryBytes: s.MemoryBytes, Backing: s.Backing, VCPUs: s.VCPUs, CPU: cpu, UUID: s.UUID, Console: g.Hub,
+		KVM: dev, Memory: mem, MemoryBytes: s.MemoryBytes, Backing: s.Backing, VCPUs: s.VCPUs, CPU: cpu, UUID: s.UUID, Console: g.Hub, Board: s.Board.Get(),
 	})
 	if merr != nil {
 		return newError(merr)
@@ -208,7 +211,10 @@ func (g *Guest) addDevices(s *protocol.Spec, d *descriptors) *protocol.Error {
 	if err := g.addBalloon(s); err != nil {
 		return err
 	}
-	return g.addVsock(s, d)
+	if err := g.addVsock(s, d); err != nil {
+		return err
+	}
+	return g.addBoardDevices(s)
 }
 
 // diskQueues is how many queues each disk has: one per vCPU, unless those of

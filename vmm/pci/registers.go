@@ -54,5 +54,6 @@ const (
 	ClassEthernet      Class = 0x020000
 	ClassStorageOther  Class = 0x018000
 	ClassCommunication Class = 0x078000
+	ClassSystemOther   Class = 0x088000
 	ClassOther         Class = 0xff0000
 )

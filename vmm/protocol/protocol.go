@@ -194,6 +194,10 @@ type Spec struct {
 	Vsock *Vsock `json:"vsock,omitempty"`
 	// HotplugSlots is how many slots there are for devices that come and go, 0 to MaxHotplugSlots.
 	HotplugSlots int `json:"hotplugSlots,omitempty"`
+	// Board says what the devices on board are to do. WatchdogExpired is whether the
+	// watchdog ended the run before: its driver asks that.
+	Board           *Board `json:"board,omitempty"`
+	WatchdogExpired bool   `json:"watchdogExpired,omitempty"`
 	// Entropy is a file to read randomness from (/dev/urandom).
 	Entropy File `json:"entropy"`
 	Jail    Jail `json:"jail"`
@@ -355,6 +359,8 @@ type Status struct {
 	PID     int    `json:"pid,omitempty"`
 	Reason  Reason `json:"reason,omitempty"`
 	Message string `json:"message,omitempty"`
+	// Panicked is when the guest's kernel panicked and was left alone, zero where it has not.
+	Panicked time.Time `json:"panicked,omitzero"`
 	// Devices are the disks and network devices of a guest that has not stopped.
 	Devices []PluggedDevice `json:"devices,omitempty"`
 }

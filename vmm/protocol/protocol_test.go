@@ -23,6 +23,7 @@ func largest() Request {
 	s := &Spec{Name: "vm", UUID: "00000000-0000-0000-0000-000000000001", VCPUs: 128, MemoryBytes: 1 << 40,
 		CPU:     &CPU{Model: "x86-64-v4", Sockets: 8, Cores: 8, Threads: 2, HyperV: true, HaltPollNs: &poll},
 		Backing: &Backing{Pages: TransparentPages, Populate: true},
+		Board:   &Board{Watchdog: PowerOffAction, OnPanic: PowerOffAction, SerialNumber: string(make([]byte, MaxSerialNumber))},
 		Memory:  2, KVM: 3, Log: 4, Entropy: 5, Jail: Jail{UID: 100000, GID: 100000},
 		Boot:  Boot{Kernel: 0, Initramfs: &initramfs, Cmdline: string(make([]byte, 2047))},
 		Vsock: &Vsock{Vhost: 24, CID: MaxCID}}
@@ -108,6 +109,9 @@ func TestGolden(t *testing.T) {
 			NICs: []NIC{{Pairs: []Pair{{Tap: 7}}, MAC: "02:00:00:00:00:01"}}, Jail: Jail{UID: 100000, GID: 100000}}},
 		"configure-cpu": Request{ID: 1, Method: Configure, Spec: &Spec{VCPUs: 8,
 			CPU: &CPU{Model: "x86-64-v3", Sockets: 2, Cores: 2, Threads: 2, HyperV: true, HaltPollNs: &poll}}},
+		"configure-board": Request{ID: 1, Method: Configure, Spec: &Spec{VCPUs: 1, WatchdogExpired: true,
+			Board: &Board{Watchdog: ResetAction, OnPanic: PowerOffAction, SerialNumber: "7"}}},
+		"panicked":        Response{ID: 1, Status: &Status{State: Running, Panicked: time.Unix(1e9, 0).UTC()}},
 		"status":          Response{ID: 1, Status: &Status{State: Stopped, Reason: Failed, Message: "m"}},
 		"error":           Response{ID: 1, Error: &Error{Code: InvalidArgument, Field: "boot.kernel", Message: "m"}},
 		"result":          Result{Reason: PoweredOff},

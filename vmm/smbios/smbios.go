@@ -16,6 +16,8 @@ import (
 type System struct {
 	// UUID in the form of RFC 9562, or "" for none.
 	UUID string
+	// SerialNumber of up to 64 printable ASCII characters, or "" for none.
+	SerialNumber string
 }
 
 const (
@@ -53,14 +55,19 @@ func bios() []byte {
 }
 
 // system is type 1 (section 7.2).
-func system(uuid [16]byte) []byte {
+func system(uuid [16]byte, serial string) []byte {
 	const powerSwitch = 6
 	b := make([]byte, 0x1b-4)
 	b[0], b[1] = 1, 2 // manufacturer, product
 	copy(b[4:], uuid[:])
 	b[20] = powerSwitch
 	b[22] = 2 // family
-	return structure(typeSys, 1, b, "Ashlar", "Ashlar Virtual Machine")
+	strs := []string{"Ashlar", "Ashlar Virtual Machine"}
+	if serial != "" {
+		strs = append(strs, serial)
+		b[3] = byte(len(strs))
+	}
+	return structure(typeSys, 1, b, strs...)
 }
 
 // parseUUID reads a UUID and turns it to the byte order of the tables: the
@@ -85,7 +92,7 @@ func Tables(s System, base uint64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	body := append(append(bios(), system(uuid)...), structure(typeEnd, 2, nil)...)
+	body := append(append(bios(), system(uuid, s.SerialNumber)...), structure(typeEnd, 2, nil)...)
 	const at = 32 // of the structures, after the entry point
 	b := make([]byte, at, at+len(body))
 	copy(b, "_SM3_")

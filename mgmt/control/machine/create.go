@@ -223,6 +223,7 @@ var (
 		"guest.backing.pages": "memory_backing.pages", "backing.pages": "memory_backing.pages",
 		"vcpus": "cpus", "memoryBytes": "memory_bytes",
 		"guest.vsock": "vsock", "guest.vsock.cid": "vsock", "guest.vsock.vhost": "vsock",
+		"guest.board.watchdog": "watchdog.action", "guest.board.onPanic": "on_panic", "guest.board.serialNumber": "serial_number",
 		"guest.balloonBytes": "balloon_bytes", "balloonBytes": "balloon_bytes",
 	}
 	leaf = map[string]string{"image": ".image", "size": ".size_bytes", "limits": ".limits", "network": ".network", "mac": ".mac_address"}

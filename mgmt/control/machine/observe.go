@@ -68,7 +68,7 @@ func (m *Machine) observe(st hostcall.GuestStatus, ok bool) {
 
 func equal(a, b hostcall.GuestStatus) bool {
 	return a.State == b.State && a.Reason == b.Reason && a.Message == b.Message && a.PID == b.PID &&
-		a.Started.Equal(b.Started) && slices.Equal(a.Addresses, b.Addresses) && a.CID == b.CID
+		a.Started.Equal(b.Started) && a.Panicked.Equal(b.Panicked) && a.Before == b.Before && slices.Equal(a.Addresses, b.Addresses) && a.CID == b.CID
 }
 
 // alive reports whether a VMM runs, as far as known. mu is held.
@@ -166,13 +166,13 @@ func (m *Machine) awaits(kind string) bool {
 		slices.ContainsFunc(m.queue, func(op *operation.Op) bool { return op.Record().Kind == kind })
 }
 
-// wanted reports whether the host keeps the machine running: one that was reset is
-// started again, one that stopped for another reason is not. mu is held.
+// wanted reports whether the host keeps the machine running: one that was reset, or is to be by
+// its watchdog or a panic, is started again, one that stopped for another reason is not. mu is held.
 func (m *Machine) wanted() bool {
 	if !m.rec.DesiredRunning {
 		return false
 	}
-	if m.seen.State == hostcall.Stopped && m.seen.Reason != string(protocol.Reset) {
+	if m.seen.State == hostcall.Stopped && !m.comesBack(m.seen.Reason) {
 		return m.awaits(kindStart)
 	}
 	return true
@@ -187,6 +187,9 @@ var reasons = map[string]ashlarv1.VirtualMachine_StopReason{
 	string(protocol.Killed):      ashlarv1.VirtualMachine_STOP_REASON_KILLED,
 	string(protocol.Failed):      ashlarv1.VirtualMachine_STOP_REASON_FAILED,
 	hostcall.Lost:                ashlarv1.VirtualMachine_STOP_REASON_LOST,
+
+	string(protocol.Panicked):        ashlarv1.VirtualMachine_STOP_REASON_PANICKED,
+	string(protocol.WatchdogExpired): ashlarv1.VirtualMachine_STOP_REASON_WATCHDOG,
 }
 
 // state is called with mu held.
@@ -233,6 +236,9 @@ func (m *Machine) proto() *ashlarv1.VirtualMachine {
 			p.StopMessage = m.rec.StopNote
 		}
 	}
+	if m.alive() {
+		p.StopReason, p.StopMessage = trouble(m.seen)
+	}
 	if m.alive() && !m.seen.Started.IsZero() {
 		p.StartTime = timestamppb.New(m.seen.Started)
 	}
@@ -266,6 +272,7 @@ func describe(rec store.VM) *ashlarv1.VirtualMachine {
 			}
 		}
 	}
+	describeBoard(p, rec.Board.Get())
 	if c := rec.CPU; c != nil {
 		p.Processor = &ashlarv1.Processor{
 			Model: c.Model, Sockets: int32(c.Sockets), Cores: int32(c.Cores), Threads: int32(c.Threads), Hyperv: c.HyperV,

@@ -9,7 +9,6 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/control/refuse"
 	"github.com/ashlar-hv/ashlar/mgmt/control/store"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
-	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
 
 // pause does a pause operation.
@@ -70,12 +69,12 @@ func (m *Machine) reset(ctx context.Context, op *operation.Op) error {
 		return err
 	}
 	m.mu.Lock()
-	alive, reason := m.alive(), m.seen.Reason
+	alive, back := m.alive(), m.comesBack(m.seen.Reason)
 	m.mu.Unlock()
 	switch {
 	case alive: // again
 		return nil
-	case reason != string(protocol.Reset):
+	case !back:
 		return m.hasStopped()
 	}
 	return m.start(ctx, op)

@@ -12,7 +12,6 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/control/refuse"
 	"github.com/ashlar-hv/ashlar/mgmt/control/store"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
-	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
 
 const (
@@ -72,7 +71,7 @@ func (m *Machine) step(ctx context.Context) (wait time.Duration, more bool) {
 		m.mu.Unlock()
 		m.work(ctx, op)
 		return 0, true
-	case m.rec.DesiredRunning && m.seen.State == hostcall.Stopped && m.seen.Reason != string(protocol.Reset):
+	case m.rec.DesiredRunning && m.seen.State == hostcall.Stopped && !m.comesBack(m.seen.Reason):
 		m.mu.Unlock()
 		return m.settle(), true
 	case m.rec.DesiredRunning && m.seen.State == hostcall.Stopped:
@@ -282,7 +281,7 @@ func (m *Machine) startCall() (hostcall.Call, error) {
 	m.mu.Lock()
 	rec := m.rec
 	m.mu.Unlock()
-	guest := &hostcall.Guest{Name: rec.ID, VCPUs: int(rec.CPUs), CPU: rec.CPU, MemoryBytes: uint64(rec.MemoryBytes), Backing: rec.Backing, BalloonBytes: uint64(rec.BalloonBytes), Cmdline: rec.Cmdline}
+	guest := &hostcall.Guest{Board: rec.Board, Name: rec.ID, VCPUs: int(rec.CPUs), CPU: rec.CPU, MemoryBytes: uint64(rec.MemoryBytes), Backing: rec.Backing, BalloonBytes: uint64(rec.BalloonBytes), Cmdline: rec.Cmdline}
 	var err error
 	if guest.Kernel, err = m.imageUID("boot.kernel", rec.Kernel); err != nil {
 		return hostcall.Call{}, err

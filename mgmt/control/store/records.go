@@ -50,6 +50,8 @@ type VM struct {
 	CreateTime   time.Time `json:"createTime"`
 	// Vsock is whether it has a socket device.
 	Vsock bool `json:"vsock,omitempty"`
+	// Board is what the devices on board are to do; nil where nothing was asked for.
+	Board *protocol.Board `json:"board,omitempty"`
 	// DesiredRunning is whether the host is to keep it running.
 	DesiredRunning bool `json:"desiredRunning,omitempty"`
 	// StopNote is what control has to say about why it does not run, where core

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
@@ -66,7 +67,10 @@ func (m *Manager) learn(r *run, s *protocol.Status) protocol.State {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.running[r.rec.ID] == r && r.ran && r.state != state {
+	if m.running[r.rec.ID] != r || !r.ran {
+		return s.State
+	}
+	if r.notePanic(s, time.Now()) || r.state != state {
 		r.state = state
 		m.c.Notify(r.status())
 	}

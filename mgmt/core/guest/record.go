@@ -152,7 +152,7 @@ func decodeResult(b []byte) (protocol.Result, error) {
 		return protocol.Result{}, fmt.Errorf("result: %w", err)
 	}
 	known := []protocol.Reason{protocol.PoweredOff, protocol.Reset, protocol.Halted,
-		protocol.TripleFault, protocol.Killed, protocol.Failed}
+		protocol.TripleFault, protocol.Killed, protocol.Failed, protocol.WatchdogExpired, protocol.Panicked}
 	if !slices.Contains(known, r.Reason) {
 		return protocol.Result{}, errors.New("result: unknown reason")
 	}

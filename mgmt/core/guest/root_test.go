@@ -54,6 +54,7 @@ func peer() int {
 	result := os.NewFile(protocol.ResultFD, "result")
 	name, paused, balloon := "", false, protocol.Balloon{}
 	var disk *os.File
+	var panicked time.Time
 	for {
 		u, err := l.(*net.UnixListener).AcceptUnix()
 		if err != nil {
@@ -94,6 +95,7 @@ func peer() int {
 				if paused {
 					out.Status.State = protocol.Paused
 				}
+				out.Status.Panicked = panicked
 			case protocol.Pause, protocol.Resume:
 				paused = r.Method == protocol.Pause && name != "restless"
 				out.Status.State = protocol.Running
@@ -102,6 +104,9 @@ func peer() int {
 				}
 			case protocol.NMI:
 				fmt.Fprintln(os.Stderr, "NMI")
+				if name == "panics" {
+					panicked = time.Now()
+				}
 			case protocol.SetBalloon:
 				balloon.TargetBytes = r.BalloonBytes
 			case protocol.BalloonMethod:
@@ -135,6 +140,9 @@ func peer() int {
 					break
 				}
 				end = protocol.Result{Reason: protocol.PoweredOff, Message: "bye"}
+				if name == "starves" {
+					end = protocol.Result{Reason: protocol.WatchdogExpired}
+				}
 			case protocol.Stop:
 				if name == "stubborn" {
 					continue
@@ -197,6 +205,10 @@ func configured(name string, spec *protocol.Spec, files []*os.File) *protocol.Er
 		return &protocol.Error{Code: protocol.InvalidArgument, Field: "boot.kernel", Message: "Not a bzImage."}
 	case "hogs", "greedy", "hoards":
 		return touches(name, spec, files)
+	case "starved before":
+		if !spec.WatchdogExpired {
+			return &protocol.Error{Code: protocol.Internal, Message: "The run before ended otherwise."}
+		}
 	case "dies":
 		os.Exit(3)
 	case "escapes":

@@ -20,6 +20,7 @@ type run struct {
 	client *client
 	group  *cgroup.Group
 	process
+	boardNews
 	watched bool                 // watch waits for its end; set by who starts watch
 	ran     bool                 // the guest came to run; guarded by Manager.mu
 	noted   bool                 // its end is kept; guarded by Manager.mu
@@ -33,7 +34,8 @@ type run struct {
 // status describes the run. The caller holds Manager.mu.
 func (r *run) status() hostcall.GuestStatus {
 	return hostcall.GuestStatus{ID: r.rec.ID, State: r.state, PID: r.rec.PID,
-		Addresses: append([]string(nil), r.rec.Leased...), Started: r.rec.Started, CID: r.rec.CID}
+		Addresses: append([]string(nil), r.rec.Leased...), Started: r.rec.Started,
+		CID: r.rec.CID, Panicked: r.panicked, Before: r.before}
 }
 
 func (r *run) powerButton(ctx context.Context) error {
@@ -130,7 +132,7 @@ func (m *Manager) retire(r *run) {
 
 // fields maps the parts of protocol.Spec to those of hostcall.Guest.
 var fields = strings.NewReplacer("boot.kernel", "guest.kernel", "boot.initramfs", "guest.initramfs",
-	"boot.cmdline", "guest.cmdline", "memoryBytes", "guest.memoryBytes", "vcpus", "guest.vcpus", "backing.", "guest.backing.",
+	"boot.cmdline", "guest.cmdline", "memoryBytes", "guest.memoryBytes", "vcpus", "guest.vcpus", "board.", "guest.board.", "backing.", "guest.backing.",
 	"name", "guest.name", "nics[", "guest.nics[", "vsock.", "guest.vsock.")
 
 // refusal makes a hostcall.Error of what a VMM says.

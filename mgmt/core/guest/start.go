@@ -69,6 +69,9 @@ func (m *Manager) check(g *hostcall.Guest) error {
 	if err := checkDisks(g); err != nil {
 		return err
 	}
+	if err := checkBoard(g.Board); err != nil {
+		return err
+	}
 	return m.c.Networks.Check(g.NICs)
 }
 
@@ -122,6 +125,7 @@ func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
 		group:  m.groupOf(id),
 		gone:   make(chan struct{}),
 	}
+	r.before = m.ended[id].Reason
 	m.running[id] = r
 	m.c.Notify(r.status())
 	return r, nil

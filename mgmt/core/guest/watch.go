@@ -105,6 +105,10 @@ func (m *Manager) passMessages(r *run, end <-chan struct{}) {
 	defer f.Close()
 	tick := time.NewTicker(messagePoll)
 	defer tick.Stop()
+	var l listener
+	defer l.wait()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	buf, at, said := make([]byte, 4<<10), int64(0), 0
 	if info, err := f.Stat(); err == nil && r.cmd == nil {
 		at = info.Size() // the core before this one has logged it
@@ -134,6 +138,7 @@ func (m *Manager) passMessages(r *run, end <-chan struct{}) {
 			last = true
 		case <-tick.C:
 			m.stopFlood(r)
+			m.listen(ctx, r, &l)
 		}
 	}
 }
@@ -230,6 +235,7 @@ func (m *Manager) adopt(id string) {
 	}
 	m.keepLog(r)
 	m.mu.Lock()
+	r.before = m.ended[id].Reason
 	m.running[id] = r
 	m.mu.Unlock()
 	r.watched = true
@@ -246,6 +252,9 @@ func (m *Manager) configured(r *run) bool {
 	if err != nil {
 		m.c.Log.Warn("adopted VMM does not answer", "guest", r.rec.Name, "error", err)
 		return true
+	}
+	if response.Status != nil {
+		r.notePanic(response.Status, time.Now())
 	}
 	if response.Status != nil && response.Status.State == protocol.Paused {
 		r.state = hostcall.Paused

@@ -176,6 +176,8 @@ type Guest struct {
 	NICs       []NIC                  `json:"nics,omitempty"`
 	// Vsock makes it have a socket device.
 	Vsock bool `json:"vsock,omitempty"`
+	// Board says what the devices on board are to do; optional.
+	Board *protocol.Board `json:"board,omitempty"`
 }
 
 // A NIC of a guest.
@@ -239,6 +241,10 @@ type GuestStatus struct {
 	Started   time.Time `json:"started,omitzero"`
 	// CID is that of its socket device while it runs; 0 where it has none.
 	CID uint32 `json:"cid,omitempty"`
+	// Of one that runs: Panicked is when its kernel panicked and was left alone, Before the
+	// Reason of the run before.
+	Panicked time.Time `json:"panicked,omitzero"`
+	Before   string    `json:"before,omitempty"`
 }
 
 // Counters are what a guest has done since it was started. They only grow.

@@ -22,6 +22,9 @@ var createFields = fieldTable{
 	"memoryBytes":         "--memory",
 	"memoryBacking.pages": "--memory",
 	"balloonBytes":        "--balloon",
+	"watchdog.action":     "--watchdog",
+	"onPanic":             "--on-panic",
+	"serialNumber":        "--serial-number",
 	"processor":           "--cpu",
 	"processor.model":     "--cpu",
 	"processor.haltPoll":  "--cpu",
@@ -45,6 +48,7 @@ type createFlags struct {
 	disks, networks                  []string
 	start, validateOnly, waitNothing bool
 	vsock                            bool
+	board                            boardFlags
 }
 
 const createLong = `Create a virtual machine and its disks. It boots a Linux kernel (an image that
@@ -74,12 +78,13 @@ func (a *app) vmCreate() *cobra.Command {
 	var fl createFlags
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Create a virtual machine",
-		Long: createLong,
+		Long: createLong + boardLong,
 		Example: `  ashlarctl vm create demo --cpus 2 --memory 512MiB --kernel vmlinuz --initramfs initrd \
     --cmdline "console=ttyS0 root=/dev/vda" --disk debian,size=4GiB --network default --start
   ashlarctl vm create fast --cpus 8 --cpu x86-64-v3,sockets=2,threads=2,poll=50us \
     --memory 16GiB,pages=1GiB,populate=on --kernel vmlinuz --disk debian
   ashlarctl vm create slow --kernel vmlinuz --disk debian,size=20GiB,bps=100MiB,iops=1000
+  ashlarctl vm create sure --kernel vmlinuz --disk debian --watchdog reset --on-panic reset --serial-number RACK-7/2
   ashlarctl vm create scratch --memory 256MiB --kernel vmlinuz --disk size=1GiB --validate-only`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -104,6 +109,7 @@ func (a *app) vmCreate() *cobra.Command {
 	f.BoolVar(&fl.start, "start", false, "start it, too")
 	f.BoolVar(&fl.validateOnly, "validate-only", false, "let the host check everything and make nothing")
 	f.BoolVar(&fl.waitNothing, "no-wait", false, "with --start: do not wait until it runs")
+	fl.board.add(a, cmd)
 	for _, flag := range []string{"kernel", "initramfs", "disk"} {
 		a.must(cmd.RegisterFlagCompletionFunc(flag, a.completeImages()))
 	}
@@ -127,6 +133,9 @@ func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
 	vm := &ashlarv1.VirtualMachine{
 		Cpus: fl.cpus, MemoryBytes: memory, MemoryBacking: backing, BalloonBytes: balloon,
 		Boot: &ashlarv1.Boot{Kernel: resource(images, fl.kernel), Cmdline: fl.cmdline},
+	}
+	if err := fl.board.set(vm); err != nil {
+		return nil, err
 	}
 	if fl.cpu != "" {
 		if vm.Processor, err = ParseProcessor(fl.cpu); err != nil {

@@ -152,6 +152,8 @@ func (a *app) ended(id string, fl *viewFlags, vm *ashlarv1.VirtualMachine) error
 		return fmt.Errorf("console of %s: the guest ended (%s) before %q appeared", id, reason, fl.until)
 	case vm.GetStopReason() == ashlarv1.VirtualMachine_STOP_REASON_RESET:
 		return fmt.Errorf("%s was reset by its guest and starts again: with --follow the console stays attached", id)
+	case vm.GetDesiredRunning():
+		return fmt.Errorf("%s was reset (%s) and starts again: with --follow the console stays attached", id, reason)
 	case vm.GetStopReason() != ashlarv1.VirtualMachine_STOP_REASON_POWERED_OFF:
 		return fmt.Errorf("%s has stopped: %s", id, reason)
 	}

@@ -33,6 +33,9 @@ func when(t *timestamppb.Timestamp) string {
 // State is a virtual machine's state, with the reason where it has stopped.
 func State(vm *ashlarv1.VirtualMachine) string {
 	s := words(vm.GetState().String(), "STATE_")
+	if Panicked(vm) {
+		return s + " (panicked)"
+	}
 	if vm.GetState() != ashlarv1.VirtualMachine_STATE_STOPPED || vm.GetStopReason() == ashlarv1.VirtualMachine_STOP_REASON_UNSPECIFIED {
 		return s
 	}
@@ -88,6 +91,7 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 	if v := vm.GetVsock(); v != nil {
 		r.Add("Vsock:", vsock(v))
 	}
+	addBoard(r, vm)
 	r.Add("Created:", when(vm.GetCreateTime()))
 	if vm.GetStartTime() != nil {
 		r.Add("Started:", when(vm.GetStartTime()))
