@@ -69,6 +69,9 @@ func (m *Manager) check(g *hostcall.Guest) error {
 	if err := checkDisks(g); err != nil {
 		return err
 	}
+	if err := checkNICs(g); err != nil {
+		return err
+	}
 	return m.c.Networks.Check(g.NICs)
 }
 

@@ -40,6 +40,8 @@ var methods = map[hostcall.Method]method{
 	hostcall.GuestConsole:       {id: true, do: guestConsole},
 	hostcall.GuestLog:           {id: true, do: guestLog},
 	hostcall.GuestSetDiskLimits: {id: true, do: guestSetDiskLimits},
+	hostcall.GuestSetNICLimits:  {id: true, do: guestSetNICLimits},
+	hostcall.GuestSetNICLink:    {id: true, do: guestSetNICLink},
 }
 
 // answer carries out one call of c's.
@@ -166,6 +168,14 @@ func guestSetDiskLimits(ctx context.Context, s *Server, c *hostcall.Call, _ *hos
 
 func guestResizeDisk(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
 	return nil, s.Guests.ResizeDisk(context.WithoutCancel(ctx), c.ID, c.Disk, c.Size)
+}
+
+func guestSetNICLimits(_ context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return nil, s.Guests.SetNICLimits(c.ID, c.NIC, c.NICLimits)
+}
+
+func guestSetNICLink(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return nil, s.Guests.SetNICLink(context.WithoutCancel(ctx), c.ID, c.NIC, c.LinkDown)
 }
 
 func guestNMI(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
