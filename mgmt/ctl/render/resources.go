@@ -83,7 +83,7 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 		r.Add(fmt.Sprintf("Disk %d:", i), disk(d))
 	}
 	for i, n := range vm.GetNetworkInterfaces() {
-		r.Add(fmt.Sprintf("Network %d:", i), strings.Join(nonEmpty(n.GetNetwork(), n.GetMacAddress(), n.GetIpAddress()), ", "))
+		r.Add(fmt.Sprintf("Network %d:", i), nic(n))
 	}
 	r.Add("Created:", when(vm.GetCreateTime()))
 	if vm.GetStartTime() != nil {
