@@ -86,7 +86,7 @@ func TestDiskLimits(t *testing.T) {
 		t.Error("8 MiB at 8 MiB a second have not waited")
 	}
 	h.mustCtl(t, "vm", "limit-disk", "limited", "0", "--bps", "1MiB")
-	c.paced("timed write /dev/vda 3 4", 4<<20, 1<<20, 1<<20/10)
+	c.paced("timed write /dev/vda 3 6", 6<<20, 1<<20, 1<<20/10)
 	h.mustCtl(t, "vm", "limit-disk", "limited", "0")
 	before := throttled()
 	c.ask("check /dev/vda 3 8")
