@@ -85,6 +85,8 @@ func TestDiskLimits(t *testing.T) {
 	if limited == 0 {
 		t.Error("8 MiB at 8 MiB a second have not waited")
 	}
+	h.mustCtl(t, "vm", "limit-disk", "limited", "0", "--bps", "1MiB")
+	c.paced("timed write /dev/vda 3 6", 6<<20, 1<<20, 1<<20/10)
 	h.mustCtl(t, "vm", "limit-disk", "limited", "0")
 	before := throttled()
 	c.ask("check /dev/vda 3 8")
@@ -92,7 +94,7 @@ func TestDiskLimits(t *testing.T) {
 	if n := throttled(); n != before {
 		t.Errorf("%d requests have waited for limits that are no more", n-before)
 	}
-	h.mustCtl(t, "vm", "limit-disk", "limited", "0", "--iops", "20", "--iops-burst", "1")
+	h.mustCtl(t, "vm", "limit-disk", "limited", "0", "--bps", "4MiB", "--iops", "20", "--iops-burst", "1")
 	h.mustCtl(t, "vm", "reset", "limited")
 	c = h.console(t, "limited")
 	c.expect("TESTGUEST ready", time.Minute)

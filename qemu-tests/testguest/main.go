@@ -14,6 +14,10 @@
 //	nmis                       non-maskable interrupts so far, on all CPUs
 //	ping ADDRESS               one ICMP echo
 //	tcp ADDRESS:PORT TEXT      connect, send, and show what comes back
+//	serve PORT                 take and give streams by TCP from now on
+//	stream ADDRESS:PORT send|receive KIB
+//	                           to or from a guest that serves: how many nanoseconds it took
+//	timed COMMAND…             another command: how many nanoseconds it took
 //	write DEVICE SEED MIB      fill with a pattern and fsync
 //	check DEVICE SEED MIB      compare with the pattern
 //	keep DEVICE                keep it open, and so in memory what is cached of it
@@ -158,11 +162,15 @@ func network() string {
 }
 
 func command(f []string) (string, error) {
-	need := map[string]int{"read": 2, "ping": 2, "tcp": 3, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "vsock-echo": 2, "vsock-connect": 3, "list": 2, "starve": 2}
+	need := map[string]int{"read": 2, "ping": 2, "tcp": 3, "serve": 2, "stream": 4, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "vsock-echo": 2, "vsock-connect": 3, "list": 2, "starve": 2}
 	if n := need[f[0]]; n > 0 && len(f) != n {
 		return "", fmt.Errorf("want %d words, got %d", n, len(f))
 	}
 	switch f[0] {
+	case "serve", "stream":
+		return streams(f)
+	case "timed":
+		return timed(f[1:])
 	case "poweroff":
 		end(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	case "reboot":

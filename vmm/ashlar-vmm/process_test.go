@@ -341,6 +341,12 @@ func TestDiskLimits(t *testing.T) {
 	if err := set(0, &protocol.DiskLimits{BurstBytes: 5}); err == nil || err.Code != protocol.InvalidArgument || err.Field != "limits.burstBytes" {
 		t.Errorf("bad limits: %+v", err)
 	}
+	for _, nic := range []int{-1, 0} {
+		resp, _ := v.call(protocol.Request{Method: protocol.SetLink, NIC: nic, LinkDown: true})
+		if err := resp.Error; err == nil || err.Code != protocol.InvalidArgument || err.Field != "nic" {
+			t.Errorf("link of network device %d of none: %+v", nic, err)
+		}
+	}
 	if n := v.ask(protocol.CountersMethod).Counters.Devices["disk0.throttled"]; n != 0 {
 		t.Errorf("throttled = %d, want 0", n)
 	}

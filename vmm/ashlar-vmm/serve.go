@@ -223,6 +223,8 @@ func (s *server) handle(req protocol.Request) (resp protocol.Response, f *os.Fil
 		resp.Error = s.guest.SetDiskLimits(req.Disk, req.Limits)
 	case protocol.ResizeDisk:
 		resp.Error = s.guest.ResizeDisk(req.Disk, req.Size)
+	case protocol.SetLink:
+		resp.Error = s.guest.SetLink(req.NIC, !req.LinkDown)
 	case protocol.Console:
 		f, err = s.guest.Hub.Attach()
 	case protocol.CountersMethod:

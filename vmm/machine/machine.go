@@ -32,6 +32,7 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/smbios"
 	"github.com/ashlar-hv/ashlar/vmm/virtio/blk"
+	vnet "github.com/ashlar-hv/ashlar/vmm/virtio/net"
 )
 
 // MaxVCPUs is the most processors of a machine.
@@ -65,7 +66,8 @@ type Machine struct {
 	serial *os.File // eventfd of the UART's interrupt
 
 	devices []plugged
-	disks   []*blk.Device // those of devices, in the order of the Spec
+	disks   []*blk.Device  // those of devices, in the order of the Spec
+	nics    []*vnet.Device // so are these
 	runners []*runner
 	watch   time.Duration // how often the watcher looks for a guest that halted for good
 	watcher sync.WaitGroup
@@ -81,7 +83,7 @@ type Machine struct {
 	running sync.WaitGroup
 	notes   notes
 	done    chan struct{} // closed when the machine has ended
-	lifeMu  sync.Mutex    // serialises Pause, Resume, NMI, Counters, what changes disks, and Close; above mu
+	lifeMu  sync.Mutex    // serialises Pause, Resume, NMI, Counters, what changes disks and NICs, and Close; above mu
 }
 
 // A plugged device is a PCI function and its name in counters and messages.
@@ -348,7 +350,7 @@ func (m *Machine) Close() error {
 		}
 		errs = append(errs, r.cpu.Close())
 	}
-	m.devices, m.disks, m.runners = nil, nil, nil
+	m.devices, m.disks, m.nics, m.runners = nil, nil, nil, nil
 	if m.serial != nil {
 		errs = append(errs, m.serial.Close())
 	}

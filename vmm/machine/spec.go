@@ -256,7 +256,7 @@ func (g *Guest) addNIC(i int, nic protocol.NIC, d *descriptors) *protocol.Error 
 	if err != nil {
 		return invalid(field+".mac", "MAC address %q: %v", nic.MAC, err)
 	}
-	c := vnet.Config{MAC: mac, MTU: nic.MTU}
+	c := vnet.Config{MAC: mac, MTU: nic.MTU, LinkDown: nic.LinkDown}
 	release := func() {
 		for _, p := range c.Pairs {
 			for _, f := range []*os.File{p.Tap, p.Vhost} {
@@ -284,7 +284,11 @@ func (g *Guest) addNIC(i int, nic protocol.NIC, d *descriptors) *protocol.Error 
 		release()
 		return invalid(field, "%v", err)
 	}
-	return g.plug(fmt.Sprintf("nic%d", i), dev)
+	if perr := g.plug(fmt.Sprintf("nic%d", i), dev); perr != nil {
+		return perr
+	}
+	g.nics = append(g.nics, dev)
+	return nil
 }
 
 func (g *Guest) addEntropyAndConsole(s *protocol.Spec, d *descriptors) *protocol.Error {

@@ -58,6 +58,9 @@ const (
 	// ResizeDisk brings Disk and Size: its file has that many bytes now, which is more than
 	// the guest knows of, or just as many.
 	ResizeDisk Method = "resize-disk"
+	// SetLink brings NIC and LinkDown, which holds from now on instead of the Spec's: the guest
+	// is told. No packet passes a link that is down, which is core's to see to.
+	SetLink Method = "set-link"
 	// Console asks for a connected stream socket to the serial console. The
 	// Response brings it. It carries first the last output (up to
 	// ConsoleReplay bytes), then what follows; bytes written to it are typed
@@ -84,6 +87,9 @@ type Request struct {
 	Disk   int         `json:"disk,omitempty"`
 	Limits *DiskLimits `json:"limits,omitempty"`
 	Size   uint64      `json:"size,omitempty"` // bytes
+	// NIC is the place of one in the Spec, for SetLink.
+	NIC      int  `json:"nic,omitempty"`
+	LinkDown bool `json:"linkDown,omitempty"`
 	// NewDisk and NewNIC are what AttachDisk and AttachNIC bring; Device and Force are Detach's.
 	NewDisk *Disk  `json:"newDisk,omitempty"`
 	NewNIC  *NIC   `json:"newNic,omitempty"`
@@ -308,6 +314,8 @@ type NIC struct {
 	Pairs []Pair `json:"pairs"`
 	MAC   string `json:"mac"`
 	MTU   uint16 `json:"mtu,omitempty"`
+	// LinkDown is as SetLink takes it.
+	LinkDown bool `json:"linkDown,omitempty"`
 }
 
 // A Pair is a queue of a tap (opened with IFF_VNET_HDR, and with IFF_MULTI_QUEUE

@@ -32,7 +32,7 @@ func largest() Request {
 			Limits: &DiskLimits{MaxBytesPerSecond, MaxBytesPerSecond, MaxOperationsPerSecond, MaxOperationsPerSecond}})
 	}
 	for range 8 {
-		s.NICs = append(s.NICs, NIC{Pairs: []Pair{{22, &vhost}, {23, &vhost}}, MAC: "02:00:00:00:00:01", MTU: 1500})
+		s.NICs = append(s.NICs, NIC{Pairs: []Pair{{22, &vhost}, {23, &vhost}}, MAC: "02:00:00:00:00:01", MTU: 1500, LinkDown: true})
 	}
 	return Request{ID: 1<<64 - 1, Method: Configure, Spec: s}
 }
@@ -124,6 +124,7 @@ func TestGolden(t *testing.T) {
 		"resize-disk": Request{ID: 6, Method: ResizeDisk, Disk: 1, Size: 1 << 30},
 		"set-disk-limits": Request{ID: 5, Method: SetDiskLimits, Disk: 1,
 			Limits: &DiskLimits{BytesPerSecond: 1 << 20, BurstBytes: 1 << 16, OperationsPerSecond: 100, BurstOperations: 10}},
+		"set-link":   Request{ID: 8, Method: SetLink, NIC: 1, LinkDown: true},
 		"histograms": Response{ID: 7, Histograms: Histograms{"disk0.read": {0, 0, 5, 1}}},
 		"counters": Response{ID: 4, Counters: &Counters{Devices: map[string]uint64{"disk0.reads": 7},
 			VCPUs: map[string][]uint64{"exits": {1, 2}}}},

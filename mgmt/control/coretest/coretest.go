@@ -414,6 +414,16 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 		}
 		g.spec.DiskLimits = slices.Clone(g.spec.DiskLimits)
 		g.spec.DiskLimits[call.Disk] = call.Limits
+	case hostcall.GuestSetNICLimits, hostcall.GuestSetNICLink:
+		if !runs {
+			return nil, refusal(hostcall.FailedPrecondition, "does not run")
+		}
+		g.spec.NICs = slices.Clone(g.spec.NICs)
+		if call.Method == hostcall.GuestSetNICLink {
+			g.spec.NICs[call.NIC].LinkDown = call.LinkDown
+			break
+		}
+		g.spec.NICs[call.NIC].Limits = call.NICLimits
 	case hostcall.GuestPause, hostcall.GuestResume, hostcall.GuestReset, hostcall.GuestNMI:
 		if !runs {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")

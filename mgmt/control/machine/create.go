@@ -213,7 +213,7 @@ func newUID() string {
 
 var (
 	diskField  = regexp.MustCompile(`^(?:guest\.)?disks\[(\d{1,2})\](?:\.(image|size|limits)(?:\.\w+)?)?$`)
-	guestNIC   = regexp.MustCompile(`^(?:guest\.)?nics\[(\d)\](?:\.(network|mac))?$`)
+	guestNIC   = regexp.MustCompile(`^(?:guest\.)?nics\[(\d)\](?:\.(network|mac|limits)(?:\.[\w.]+)?)?$`)
 	guestField = map[string]string{
 		"guest.kernel": "boot.kernel", "guest.initramfs": "boot.initramfs", "guest.cmdline": "boot.cmdline",
 		"guest.vcpus": "cpus", "guest.memoryBytes": "memory_bytes",

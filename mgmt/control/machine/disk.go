@@ -20,28 +20,44 @@ var capital = regexp.MustCompile(`[A-Z]`)
 // parseLimits returns limits, or what is wrong with which field of them.
 func parseLimits(l *ashlarv1.DiskLimits) (limits *protocol.DiskLimits, field, wrong string) {
 	limits = &protocol.DiskLimits{}
-	for _, f := range []struct {
-		name string
-		from int64
-		to   *uint64
-	}{
+	if field, wrong = takeCounts([]count{
 		{"bytes_per_second", l.GetBytesPerSecond(), &limits.BytesPerSecond},
 		{"burst_bytes", l.GetBurstBytes(), &limits.BurstBytes},
 		{"operations_per_second", l.GetOperationsPerSecond(), &limits.OperationsPerSecond},
 		{"burst_operations", l.GetBurstOperations(), &limits.BurstOperations},
-	} {
-		if f.from < 0 {
-			return nil, f.name, fmt.Sprintf("is %d: write a number from 0 on", f.from)
-		}
-		*f.to = uint64(f.from)
+	}); wrong != "" {
+		return nil, field, wrong
 	}
 	if field, wrong = limits.Check(); wrong != "" {
-		return nil, capital.ReplaceAllStringFunc(field, func(c string) string { return "_" + strings.ToLower(c) }), wrong
+		return nil, snake(field), wrong
 	}
 	if *limits == (protocol.DiskLimits{}) {
 		return nil, "", ""
 	}
 	return limits, "", ""
+}
+
+// A count is a field of the API that must not be below 0, and where it goes.
+type count struct {
+	name string
+	from int64
+	to   *uint64
+}
+
+// takeCounts takes counts over, or says what is wrong with which of them.
+func takeCounts(counts []count) (field, wrong string) {
+	for _, c := range counts {
+		if c.from < 0 {
+			return c.name, fmt.Sprintf("is %d: write a number from 0 on", c.from)
+		}
+		*c.to = uint64(c.from)
+	}
+	return "", ""
+}
+
+// snake is a field of core's as the API spells it.
+func snake(field string) string {
+	return capital.ReplaceAllStringFunc(field, func(c string) string { return "_" + strings.ToLower(c) })
 }
 
 // limitsProto is nil where there are no limits.
@@ -126,15 +142,15 @@ func (m *Machine) resizeDisk(ctx context.Context, op *operation.Op) error {
 func (m *Machine) setDiskLimits(ctx context.Context, op *operation.Op) error {
 	rec := op.Record()
 	op.Progress(10, "setting limits")
-	if err := m.toDisk(ctx, hostcall.Call{Method: hostcall.GuestSetDiskLimits, ID: m.uid, Disk: rec.Disk, Limits: rec.Limits}); err != nil {
+	if err := m.toDevice(ctx, hostcall.Call{Method: hostcall.GuestSetDiskLimits, ID: m.uid, Disk: rec.Disk, Limits: rec.Limits}); err != nil {
 		return err
 	}
 	return m.saveDisk(rec.Disk, func(d *store.Disk) { d.Limits = rec.Limits })
 }
 
-// toDisk makes a call about a disk of a guest that runs; one that does not, or does not
+// toDevice makes a call about a device of a guest that runs; one that does not, or does not
 // any more, needs none. All of that is between two starts.
-func (m *Machine) toDisk(ctx context.Context, c hostcall.Call) error {
+func (m *Machine) toDevice(ctx context.Context, c hostcall.Call) error {
 	if err := m.known(ctx); err != nil {
 		return err
 	}

@@ -197,7 +197,7 @@ func TestStartField(t *testing.T) {
 		"guest.kernel": "boot.kernel", "boot.kernel": "boot.kernel", "guest.memoryBytes": "memory_bytes", "balloonBytes": "balloon_bytes",
 		"disks[3].size": "disks[3].size_bytes", "guest.disks[1].limits.burstBytes": "disks[1].limits", "disks[0].file": "", "disks[1]": "disks[1]",
 		"guest.backing.pages": "memory_backing.pages", "guest.cpu.model": "processor.model", "cpu": "processor", "cpu.haltPollNs": "processor.halt_poll",
-		"guest.nics[2].network": "network_interfaces[2].network", "nics[0].tap": "", "": "", "id": "",
+		"guest.nics[2].network": "network_interfaces[2].network", "guest.nics[1].limits.receive.burstBytes": "network_interfaces[1].limits", "nics[0].tap": "", "": "", "id": "",
 	} {
 		if got := startField(in); got != want {
 			t.Errorf("startField(%q) = %q, want %q", in, got, want)

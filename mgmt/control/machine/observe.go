@@ -292,7 +292,7 @@ func describe(rec store.VM) *ashlarv1.VirtualMachine {
 		p.Disks = append(p.Disks, disk)
 	}
 	for _, n := range rec.NICs {
-		p.NetworkInterfaces = append(p.NetworkInterfaces, &ashlarv1.NetworkInterface{Network: n.Network, MacAddress: n.MAC})
+		p.NetworkInterfaces = append(p.NetworkInterfaces, nicProto(n))
 	}
 	return p
 }

@@ -111,6 +111,10 @@ func (m *Machine) work(ctx context.Context, op *operation.Op) {
 		err = m.reset(opctx, op)
 	case rec.Kind == kindSetDiskLimits:
 		err = m.setDiskLimits(opctx, op)
+	case rec.Kind == kindSetNICLimits:
+		err = m.setNICLimits(opctx, op)
+	case rec.Kind == kindSetNICLink:
+		err = m.setNICLink(opctx, op)
 	case rec.Kind == kindResizeDisk:
 		err = m.resizeDisk(opctx, op)
 	case rec.Kind == kindDelete:
@@ -296,7 +300,7 @@ func (m *Machine) startCall() (hostcall.Call, error) {
 		guest.DiskLimits = append(guest.DiskLimits, d.Limits)
 	}
 	for _, n := range rec.NICs {
-		guest.NICs = append(guest.NICs, hostcall.NIC{Network: n.Network, MAC: n.MAC})
+		guest.NICs = append(guest.NICs, hostcall.NIC{Network: n.Network, MAC: n.MAC, Limits: n.Limits, LinkDown: n.LinkDown})
 	}
 	guest.Vsock = rec.Vsock
 	return hostcall.Call{Method: hostcall.GuestStart, ID: rec.UID, Guest: guest}, nil

@@ -25,10 +25,12 @@ const (
 
 	kindSetDiskLimits = "set-disk-limits"
 	kindResizeDisk    = "resize-disk"
+	kindSetNICLimits  = "set-network-limits"
+	kindSetNICLink    = "set-network-link"
 )
 
 // lasting are the kinds that are done after a restart of the host, too.
-var lasting = []string{kindStop, kindDelete, kindSetDiskLimits, kindResizeDisk}
+var lasting = []string{kindStop, kindDelete, kindSetDiskLimits, kindResizeDisk, kindSetNICLimits, kindSetNICLink}
 
 // maxQueue bounds the operations that wait for one machine.
 const maxQueue = 8
@@ -89,7 +91,11 @@ type Order struct {
 	Disk   int                  // of kinds that change a disk
 	Limits *protocol.DiskLimits // of set-disk-limits
 	Size   int64                // of resize-disk, in bytes
-	Ticket Ticket
+	NIC    int                  // of kinds that change a network interface
+	// NICLimits is of set-network-limits, LinkDown of set-network-link.
+	NICLimits *hostcall.NICLimits
+	LinkDown  bool
+	Ticket    Ticket
 }
 
 // Start orders a start.
@@ -132,7 +138,8 @@ func (g *Manager) submit(kind string, o Order) (*operation.Op, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec := store.Operation{Kind: kind, Target: m.Name(), TargetUID: m.uid, Force: o.Force, Grace: o.Grace, Disk: o.Disk, Limits: o.Limits, Size: o.Size}
+	rec := store.Operation{Kind: kind, Target: m.Name(), TargetUID: m.uid, Force: o.Force, Grace: o.Grace, Disk: o.Disk, Limits: o.Limits, Size: o.Size,
+		NIC: o.NIC, NICLimits: o.NICLimits, LinkDown: o.LinkDown}
 	op, err := g.ops.Begin(rec, o.Ticket.put)
 	if err != nil {
 		return nil, refuse.Internal(err)
@@ -192,6 +199,8 @@ func (m *Machine) acceptable(kind string, o Order) error {
 		return nil
 	case kind == kindSetDiskLimits:
 		return m.hasDisk(o.Disk)
+	case kind == kindSetNICLimits, kind == kindSetNICLink:
+		return m.hasNIC(o.NIC)
 	case kind == kindResizeDisk:
 		return m.canGrow(o.Disk, o.Size)
 	case m.seen.State == "" && will == stopped && (kind == kindPause || kind == kindResume || kind == kindReset):

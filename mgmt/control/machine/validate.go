@@ -244,7 +244,11 @@ func (c *checker) nics(nics []*ashlarv1.NetworkInterface, host *hostcall.HostSta
 	}
 	for i, n := range nics {
 		field := fmt.Sprintf(".network_interfaces[%d]", i)
-		out := store.NIC{Network: n.GetNetwork()}
+		out := store.NIC{Network: n.GetNetwork(), LinkDown: n.GetLinkDown()}
+		var wrongField, wrong string
+		if out.Limits, wrongField, wrong = parseNICLimits(n.GetLimits()); wrong != "" {
+			c.bad(field+".limits."+wrongField, "%s", wrong)
+		}
 		switch {
 		case out.Network == "":
 			c.bad(field+".network", "is missing: %s", networks(host))

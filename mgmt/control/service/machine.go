@@ -131,6 +131,24 @@ func (s machineService) ResizeVirtualMachineDisk(ctx context.Context, req *conne
 	return begun(s.Machines.ResizeDisk(machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, Disk: int(req.Msg.Disk), Size: req.Msg.SizeBytes, Ticket: t}))
 }
 
+// SetVirtualMachineNetworkLimits implements VirtualMachineService.
+func (s machineService) SetVirtualMachineNetworkLimits(ctx context.Context, req *connect.Request[ashlarv1.SetVirtualMachineNetworkLimitsRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	t, err := ticket(ctx, "set-network-limits", req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	return begun(s.Machines.SetNICLimits(machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, NIC: int(req.Msg.NetworkInterface), Ticket: t}, req.Msg.Limits))
+}
+
+// SetVirtualMachineNetworkLink implements VirtualMachineService.
+func (s machineService) SetVirtualMachineNetworkLink(ctx context.Context, req *connect.Request[ashlarv1.SetVirtualMachineNetworkLinkRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	t, err := ticket(ctx, "set-network-link", req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	return begun(s.Machines.SetNICLink(machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, NIC: int(req.Msg.NetworkInterface), LinkDown: req.Msg.LinkDown, Ticket: t}))
+}
+
 // SendVirtualMachineNmi implements VirtualMachineService.
 func (s machineService) SendVirtualMachineNmi(ctx context.Context, req *connect.Request[ashlarv1.SendVirtualMachineNmiRequest]) (*connect.Response[ashlarv1.SendVirtualMachineNmiResponse], error) {
 	t, err := ticket(ctx, "nmi", req.Msg)

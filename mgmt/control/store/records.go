@@ -3,6 +3,7 @@ package store
 import (
 	"time"
 
+	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
 
@@ -71,6 +72,10 @@ type Disk struct {
 type NIC struct {
 	Network string `json:"network"`
 	MAC     string `json:"mac"`
+	// Limits are what it may receive and send; nil where it has none.
+	Limits *hostcall.NICLimits `json:"limits,omitempty"`
+	// LinkDown is whether its cable is not plugged in.
+	LinkDown bool `json:"linkDown,omitempty"`
 }
 
 // An Image is an image, whole or being uploaded. Sizes in bytes.
@@ -111,6 +116,11 @@ type Operation struct {
 	Disk   int                  `json:"disk,omitempty"`
 	Limits *protocol.DiskLimits `json:"limits,omitempty"`
 	Size   int64                `json:"size,omitempty"`
+	// NIC is the place of the network interface that is changed, NICLimits or LinkDown what
+	// it is to have.
+	NIC       int                 `json:"nic,omitempty"`
+	NICLimits *hostcall.NICLimits `json:"nicLimits,omitempty"`
+	LinkDown  bool                `json:"linkDown,omitempty"`
 	// Cancelled is whether it was asked to end early.
 	Cancelled bool `json:"cancelled,omitempty"`
 	// Booted is how long the host had been up at CreateTime: an operation from

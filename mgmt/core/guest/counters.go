@@ -114,7 +114,7 @@ func (m *Manager) addTaps(r *run, c *hostcall.Counters) {
 		c.Devices = make(map[string]uint64)
 	}
 	m.mu.Lock()
-	nics := len(r.rec.NICs)
+	nics, counted := len(r.rec.NICs), r.rec.Counted
 	m.mu.Unlock()
 	for i := range nics {
 		tap, err := m.c.Networks.TapCounters(r.rec.tap(i))
@@ -126,6 +126,9 @@ func (m *Manager) addTaps(r *run, c *hostcall.Counters) {
 			full := fmt.Sprintf("nic%d.%s", i, name)
 			if name == "errors" { // of the queues and of the tap: not the same ones
 				n += c.Devices[full]
+			}
+			if i < len(counted) {
+				n += counted[i][name]
 			}
 			c.Devices[full] = n
 		}

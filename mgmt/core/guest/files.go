@@ -131,7 +131,7 @@ func useOf(disks []*os.File) (use diskUse, err error) {
 
 func (m *Manager) gatherNICs(r *run, g *hostcall.Guest, spec *protocol.Spec, l *fileList) error {
 	for i, n := range r.rec.NICs {
-		nic := protocol.NIC{MAC: n.MAC}
+		nic := protocol.NIC{MAC: n.MAC, LinkDown: g.NICs[i].LinkDown}
 		vhosts := m.openVhost(r, protocol.Pairs(g.VCPUs, len(r.rec.NICs)))
 		taps, err := m.c.Networks.OpenTap(r.rec.tap(i), n.Network, max(1, len(vhosts)))
 		if err != nil {
@@ -147,6 +147,9 @@ func (m *Manager) gatherNICs(r *run, g *hostcall.Guest, spec *protocol.Spec, l *
 			nic.Pairs = append(nic.Pairs, pair)
 		}
 		spec.NICs = append(spec.NICs, nic)
+		if err := m.setUpNIC(r.rec.tap(i), g.NICs[i]); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -47,6 +47,9 @@ type Networks interface {
 	Release(id string)
 	OpenTap(name, network string, queues int) ([]*os.File, error)
 	RemoveTap(name string) error
+	// SetLimits returns what the limits that a tap had have counted.
+	SetLimits(tap string, l *hostcall.NICLimits) (counted map[string]uint64, err error)
+	SetLink(tap string, up bool) error
 	// TapCounters are those of a tap, as its guest sees them.
 	TapCounters(name string) (map[string]uint64, error)
 }

@@ -49,10 +49,13 @@ type record struct {
 	VCPUs int                `json:"vcpus"`
 	NICs  []folder.Interface `json:"nics,omitempty"`
 	// Leased are the addresses that the guest has taken, in order of NICs.
-	Leased  []string  `json:"leased,omitempty"`
-	Started time.Time `json:"started"`
+	Leased []string `json:"leased,omitempty"`
 	// CID is that of its socket device; 0 where it has none.
 	CID uint32 `json:"cid,omitempty"`
+	// Counted is what limits that NICs do not have any more have counted, by the place of
+	// the NIC; it may be shorter than NICs.
+	Counted []map[string]uint64 `json:"counted,omitempty"`
+	Started time.Time           `json:"started"`
 }
 
 // uid is the user and group that the VMM runs as.
@@ -67,6 +70,8 @@ func (r *record) check(id string) error {
 		return fmt.Errorf("is that of %q", r.ID)
 	case r.Slot < 0 || r.Slot >= layout.GuestUIDCount:
 		return fmt.Errorf("has slot %d", r.Slot)
+	case len(r.Counted) > len(r.NICs):
+		return fmt.Errorf("has counters of %d NICs for %d", len(r.Counted), len(r.NICs))
 	case len(r.Leased) != len(r.NICs):
 		return fmt.Errorf("has %d leases for %d NICs", len(r.Leased), len(r.NICs))
 	case r.CID != 0 && (r.CID < protocol.MinCID || r.CID > protocol.MaxCID):

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
@@ -202,5 +203,16 @@ func TestIsStream(t *testing.T) {
 		if got := isStream(f); got != want {
 			t.Errorf("isStream(%s) = %v, want %v", f.Name(), got, want)
 		}
+	}
+}
+
+func TestRecordCounts(t *testing.T) {
+	r := record{NICs: make([]folder.Interface, 2)}
+	r.count(1, map[string]uint64{"rx_dropped": 3})
+	before := r.Counted[1]
+	r.count(1, map[string]uint64{"rx_dropped": 4, "tx_dropped": 1})
+	r.count(0, map[string]uint64{"tx_dropped": 2})
+	if before["rx_dropped"] != 3 || r.Counted[1]["rx_dropped"] != 7 || r.Counted[1]["tx_dropped"] != 1 || r.Counted[0]["tx_dropped"] != 2 {
+		t.Errorf("counted %v, before %v", r.Counted, before)
 	}
 }

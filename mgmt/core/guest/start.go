@@ -72,6 +72,9 @@ func (m *Manager) check(g *hostcall.Guest) error {
 	if err := checkBoard(g.Board); err != nil {
 		return err
 	}
+	if err := checkNICs(g); err != nil {
+		return err
+	}
 	return m.c.Networks.Check(g.NICs)
 }
 

@@ -58,6 +58,12 @@ const (
 	// GuestResizeDisk reads ID, Disk and Size: makes a disk larger, and tells the guest
 	// where it runs. That it has the size already is no error.
 	GuestResizeDisk Method = "guest-resize-disk"
+	// GuestSetNICLimits reads ID, NIC and NICLimits: changes those of a NIC of a guest that
+	// runs or is paused, until it ends.
+	GuestSetNICLimits Method = "guest-set-nic-limits"
+	// GuestSetNICLink reads ID, NIC and LinkDown: disconnects a NIC of a guest that runs or
+	// is paused, or connects it. That it is so already is no error.
+	GuestSetNICLink Method = "guest-set-nic-link"
 	// GuestNMI reads ID: sends an NMI to a guest that runs and is not paused.
 	GuestNMI Method = "guest-nmi"
 	// GuestCounters reads ID and fills Counters, of a guest that runs or is paused.
@@ -100,6 +106,10 @@ type Call struct {
 	Limits *protocol.DiskLimits `json:"limits,omitempty"`
 	// Port is one of the guest's.
 	Port uint32 `json:"port,omitempty"`
+	// NIC is the place of one among the guest's, from 0 on.
+	NIC       int        `json:"nic,omitempty"`
+	NICLimits *NICLimits `json:"nicLimits,omitempty"`
+	LinkDown  bool       `json:"linkDown,omitempty"`
 }
 
 // A Message is what core sends: a Reply to the Call with the same Seq, or
@@ -184,6 +194,10 @@ type Guest struct {
 type NIC struct {
 	Network string `json:"network"`
 	MAC     string `json:"mac"`
+	// Limits bound what it receives and sends; nil is no limit.
+	Limits *NICLimits `json:"limits,omitempty"`
+	// LinkDown has it begin disconnected from its network.
+	LinkDown bool `json:"linkDown,omitempty"`
 }
 
 // HostStatus answers Host. Sizes in bytes.

@@ -22,7 +22,18 @@ var tapCounters = map[string][]string{
 // TapCounters returns how many packets and bytes have passed a tap, by the names and in
 // the directions of its guest.
 func (s *Set) TapCounters(name string) (map[string]uint64, error) {
-	return readTapCounters(filepath.Join(classNet, name, "statistics"))
+	out, err := readTapCounters(filepath.Join(classNet, name, "statistics"))
+	if err != nil {
+		return nil, err
+	}
+	limits, err := limitCounters(name)
+	if err != nil {
+		return nil, fmt.Errorf("count packets: %w", err)
+	}
+	for name, n := range limits {
+		out[name] += n
+	}
+	return out, nil
 }
 
 func readTapCounters(dir string) (map[string]uint64, error) {

@@ -41,6 +41,8 @@ var methods = map[hostcall.Method]method{
 	hostcall.GuestLog:           {id: true, do: guestLog},
 	hostcall.GuestConnect:       {id: true, do: guestConnect},
 	hostcall.GuestSetDiskLimits: {id: true, do: guestSetDiskLimits},
+	hostcall.GuestSetNICLimits:  {id: true, do: guestSetNICLimits},
+	hostcall.GuestSetNICLink:    {id: true, do: guestSetNICLink},
 }
 
 // answer carries out one call of c's.
@@ -167,6 +169,14 @@ func guestSetDiskLimits(ctx context.Context, s *Server, c *hostcall.Call, _ *hos
 
 func guestResizeDisk(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
 	return nil, s.Guests.ResizeDisk(context.WithoutCancel(ctx), c.ID, c.Disk, c.Size)
+}
+
+func guestSetNICLimits(_ context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return nil, s.Guests.SetNICLimits(c.ID, c.NIC, c.NICLimits)
+}
+
+func guestSetNICLink(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return nil, s.Guests.SetNICLink(context.WithoutCancel(ctx), c.ID, c.NIC, c.LinkDown)
 }
 
 func guestNMI(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {

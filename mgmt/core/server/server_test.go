@@ -215,6 +215,12 @@ func TestHostile(t *testing.T) {
 		{"limits of a stopped guest", hostcall.Call{Method: hostcall.GuestSetDiskLimits, ID: id(1)}, hostcall.FailedPrecondition, ""},
 		{"resize of nobody's disk", hostcall.Call{Method: hostcall.GuestResizeDisk, ID: id(8), Size: 4096}, hostcall.NotFound, "id"},
 		{"resize of no disk", hostcall.Call{Method: hostcall.GuestResizeDisk, ID: id(1), Disk: 9, Size: 4096}, hostcall.InvalidArgument, "disk"},
+		{"a NIC too slow", hostcall.Call{Method: hostcall.GuestStart, ID: id(1), Guest: guest(func(g *hostcall.Guest) {
+			g.NICs = []hostcall.NIC{{Limits: &hostcall.NICLimits{Transmit: &hostcall.NetworkLimits{PacketsPerSecond: 1}}}}
+		})}, hostcall.InvalidArgument, "guest.nics[0].limits.transmit.packetsPerSecond"},
+		{"bad limits of a NIC", hostcall.Call{Method: hostcall.GuestSetNICLimits, ID: id(1), NICLimits: &hostcall.NICLimits{Receive: &hostcall.NetworkLimits{BurstBytes: 1}}}, hostcall.InvalidArgument, "nicLimits.receive.burstBytes"},
+		{"limits of a NIC of a stopped guest", hostcall.Call{Method: hostcall.GuestSetNICLimits, ID: id(1)}, hostcall.FailedPrecondition, ""},
+		{"link of a stopped guest", hostcall.Call{Method: hostcall.GuestSetNICLink, ID: id(1)}, hostcall.FailedPrecondition, ""},
 		{"NMI to a stopped guest", hostcall.Call{Method: hostcall.GuestNMI, ID: id(1)}, hostcall.FailedPrecondition, ""},
 		{"counters of a stopped guest", hostcall.Call{Method: hostcall.GuestCounters, ID: id(1)}, hostcall.FailedPrecondition, ""},
 		{"balloon of a stopped guest", hostcall.Call{Method: hostcall.GuestBalloon, ID: id(1)}, hostcall.FailedPrecondition, ""},

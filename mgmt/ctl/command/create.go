@@ -60,8 +60,11 @@ is given; --disk size=SIZE is an empty disk. Behind it [,bps=SIZE][,iops=N] limi
 what the disk reads and writes, and how many requests it does, in a second;
 bps-burst=SIZE and iops-burst=N are what it can do at once after a rest (a tenth
 of a second's worth). --network NAME[,mac=ADDRESS] attaches the virtual machine
-to a network of the host. Both can be given several times. --vsock gives it a socket
-device, for ` + "`ashlarctl vm connect`" + `.
+to a network of the host. Behind it [,rx=SIZE][,tx=SIZE][,rx-pps=N][,tx-pps=N] limit
+the bytes and packets that it receives and sends in a second, with rx-burst=SIZE,
+rx-pps-burst=N and so on for what passes at once after a rest; link=down leaves its
+cable unplugged. Both can be given several times. --vsock gives it a socket device, for
+` + "`ashlarctl vm connect`" + `.
 
 --memory SIZE[,pages=KIND][,populate=on] says how much memory it has and what of the
 host's that is made of: what the host gives (pages=default), huge pages as far as
@@ -83,7 +86,8 @@ func (a *app) vmCreate() *cobra.Command {
     --cmdline "console=ttyS0 root=/dev/vda" --disk debian,size=4GiB --network default --start
   ashlarctl vm create fast --cpus 8 --cpu x86-64-v3,sockets=2,threads=2,poll=50us \
     --memory 16GiB,pages=1GiB,populate=on --kernel vmlinuz --disk debian
-  ashlarctl vm create slow --kernel vmlinuz --disk debian,size=20GiB,bps=100MiB,iops=1000
+  ashlarctl vm create slow --kernel vmlinuz --disk debian,size=20GiB,bps=100MiB,iops=1000 \
+    --network default,rx=10MiB/s,tx=10MiB/s
   ashlarctl vm create sure --kernel vmlinuz --disk debian --watchdog reset --on-panic reset --serial-number RACK-7/2
   ashlarctl vm create scratch --memory 256MiB --kernel vmlinuz --disk size=1GiB --validate-only`,
 		Args:              cobra.ExactArgs(1),
@@ -104,7 +108,7 @@ func (a *app) vmCreate() *cobra.Command {
 	f.StringVar(&fl.initrd, "initramfs", "", "image of the initramfs")
 	f.StringVar(&fl.cmdline, "cmdline", "", "command line of the kernel")
 	f.StringArrayVar(&fl.disks, "disk", nil, "disk: IMAGE[,size=SIZE] or size=SIZE, then [,bps=SIZE][,iops=N] (repeatable)")
-	f.StringArrayVar(&fl.networks, "network", nil, "network: NAME[,mac=ADDRESS] (repeatable)")
+	f.StringArrayVar(&fl.networks, "network", nil, "network: NAME[,mac=ADDRESS], then [,rx=SIZE][,tx=SIZE][,link=down] (repeatable)")
 	f.BoolVar(&fl.vsock, "vsock", false, "socket device, to connect to its ports without a network")
 	f.BoolVar(&fl.start, "start", false, "start it, too")
 	f.BoolVar(&fl.validateOnly, "validate-only", false, "let the host check everything and make nothing")

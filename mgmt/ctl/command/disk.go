@@ -14,13 +14,24 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/size"
 )
 
-// parseIndex reads the place of a disk.
-func parseIndex(s string) (int32, error) {
+// parseIndex reads the place of a disk, or of what else there are several of.
+func parseIndex(what, s string) (int32, error) {
 	n, err := strconv.ParseUint(s, 10, 31)
 	if err != nil {
-		return 0, fault.With(fault.Usage, fmt.Errorf("disk %q: write its number, from 0 on, as `ashlarctl vm get` shows it", s))
+		return 0, fault.With(fault.Usage, fmt.Errorf("%s %q: write its number, from 0 on, as `ashlarctl vm get` shows it", what, s))
 	}
 	return int32(n), nil
+}
+
+// given are the values of the flags that stand on the command line.
+func given(cmd *cobra.Command, values map[string]*string) map[string]string {
+	out := map[string]string{}
+	for name, v := range values {
+		if cmd.Flags().Changed(name) {
+			out[name] = *v
+		}
+	}
+	return out
 }
 
 const limitLong = `Limit what a disk does in a second, whether the virtual machine runs or not: the
@@ -40,17 +51,11 @@ func (a *app) vmLimitDisk() *cobra.Command {
 	cmd.RunE = a.withHost(func(ctx context.Context, h *client.Host, args []string) error {
 		a.field = fieldTable{"disk": "DISK", "limits.bytesPerSecond": "--bps", "limits.burstBytes": "--bps-burst",
 			"limits.operationsPerSecond": "--iops", "limits.burstOperations": "--iops-burst"}.name
-		disk, err := parseIndex(args[1])
+		disk, err := parseIndex("disk", args[1])
 		if err != nil {
 			return err
 		}
-		given := map[string]string{}
-		for name, v := range values {
-			if cmd.Flags().Changed(name) {
-				given[name] = *v
-			}
-		}
-		limits, err := parseLimits(given)
+		limits, err := parseLimits(given(cmd, values))
 		if err != nil {
 			return fault.With(fault.Usage, fmt.Errorf("--%w", err))
 		}
@@ -88,7 +93,7 @@ func (a *app) vmResizeDisk() *cobra.Command {
 		Args:    cobra.ExactArgs(3),
 		RunE: a.withHost(func(ctx context.Context, h *client.Host, args []string) error {
 			a.field = fieldTable{"disk": "DISK", "sizeBytes": "SIZE"}.name
-			disk, err := parseIndex(args[1])
+			disk, err := parseIndex("disk", args[1])
 			if err != nil {
 				return err
 			}

@@ -44,31 +44,38 @@ func ParseDisk(s string) (*ashlarv1.Disk, error) {
 // parseLimits reads what a disk may do in a second; nil where nothing is limited.
 func parseLimits(values map[string]string) (*ashlarv1.DiskLimits, error) {
 	l := &ashlarv1.DiskLimits{}
-	given := false
-	for _, f := range []struct {
-		key  string
-		to   *int64
-		read func(string) (int64, error)
-	}{
+	given, err := readNumbers(values, []number{
 		{"bps", &l.BytesPerSecond, size.Parse},
 		{"bps-burst", &l.BurstBytes, size.Parse},
 		{"iops", &l.OperationsPerSecond, parseCount},
 		{"iops-burst", &l.BurstOperations, parseCount},
-	} {
-		v, ok := values[f.key]
+	})
+	if !given || err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// A number is an option, where its value goes, and how it is read.
+type number struct {
+	key  string
+	to   *int64
+	read func(string) (int64, error)
+}
+
+// readNumbers reads options that are numbers; given is whether one of them is not 0.
+func readNumbers(values map[string]string, numbers []number) (given bool, err error) {
+	for _, n := range numbers {
+		v, ok := values[n.key]
 		if !ok {
 			continue
 		}
-		var err error
-		if *f.to, err = f.read(v); err != nil {
-			return nil, fmt.Errorf("%s: %w", f.key, err)
+		if *n.to, err = n.read(v); err != nil {
+			return false, fmt.Errorf("%s: %w", n.key, err)
 		}
-		given = given || *f.to != 0
+		given = given || *n.to != 0
 	}
-	if !given {
-		return nil, nil
-	}
-	return l, nil
+	return given, nil
 }
 
 // parseCount reads a number from 0 on.
@@ -80,9 +87,10 @@ func parseCount(s string) (int64, error) {
 	return int64(n), nil
 }
 
-// ParseNetwork reads the value of --network: NAME[,mac=ADDRESS].
+// ParseNetwork reads the value of --network: NAME[,mac=ADDRESS][,link=up|down], with limits
+// behind it: [,rx=SIZE][,rx-burst=SIZE][,rx-pps=N][,rx-pps-burst=N], and tx as rx.
 func ParseNetwork(s string) (*ashlarv1.NetworkInterface, error) {
-	first, values, err := options(s, "name", "mac")
+	first, values, err := options(s, "name", nicKeys()...)
 	if err != nil {
 		return nil, fmt.Errorf("network %q: %w", s, err)
 	}
@@ -96,6 +104,14 @@ func ParseNetwork(s string) (*ashlarv1.NetworkInterface, error) {
 			return nil, fmt.Errorf("network %q: mac %q: want a unicast address such as 02:00:00:00:00:01", s, v)
 		}
 		n.MacAddress = mac.String()
+	}
+	if n.Limits, err = parseNICLimits(values); err != nil {
+		return nil, fmt.Errorf("network %q: %w", s, err)
+	}
+	if v, ok := values["link"]; ok {
+		if n.LinkDown, err = parseLink(v); err != nil {
+			return nil, fmt.Errorf("network %q: %w", s, err)
+		}
 	}
 	return n, nil
 }

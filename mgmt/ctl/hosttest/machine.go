@@ -185,6 +185,42 @@ func (h *Host) changeDisk(name string, disk int32, change func(*ashlarv1.Disk)) 
 	return nil
 }
 
+// SetVirtualMachineNetworkLimits changes a network interface at once.
+func (h *Host) SetVirtualMachineNetworkLimits(_ context.Context, req *connect.Request[ashlarv1.SetVirtualMachineNetworkLimitsRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	err := h.changeNIC(req.Msg.GetName(), req.Msg.GetNetworkInterface(), func(n *ashlarv1.NetworkInterface) { n.Limits = req.Msg.GetLimits() })
+	if err != nil {
+		return nil, err
+	}
+	if n := req.Msg.GetLimits().GetTransmit().GetBytesPerSecond(); n > 0 && n < 64<<10 {
+		return nil, violation("limits.transmit.bytes_per_second", fmt.Sprintf("is %d: too little", n))
+	}
+	return h.operate("set-network-limits", req.Msg.GetName(), req.Msg.GetRequestId())
+}
+
+// SetVirtualMachineNetworkLink changes a network interface at once.
+func (h *Host) SetVirtualMachineNetworkLink(_ context.Context, req *connect.Request[ashlarv1.SetVirtualMachineNetworkLinkRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	err := h.changeNIC(req.Msg.GetName(), req.Msg.GetNetworkInterface(), func(n *ashlarv1.NetworkInterface) { n.LinkDown = req.Msg.GetLinkDown() })
+	if err != nil {
+		return nil, err
+	}
+	return h.operate("set-network-link", req.Msg.GetName(), req.Msg.GetRequestId())
+}
+
+// changeNIC changes a network interface of a guest.
+func (h *Host) changeNIC(name string, nic int32, change func(*ashlarv1.NetworkInterface)) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g, err := h.guest(name)
+	if err != nil {
+		return err
+	}
+	if n := len(g.vm.GetNetworkInterfaces()); int(nic) >= n {
+		return violation("network_interface", fmt.Sprintf("is %d: %s has %d network interfaces, counted from 0 on", nic, name, n))
+	}
+	change(g.vm.GetNetworkInterfaces()[nic])
+	return nil
+}
+
 // SendVirtualMachineNmi makes a guest print that it got an NMI.
 func (h *Host) SendVirtualMachineNmi(_ context.Context, req *connect.Request[ashlarv1.SendVirtualMachineNmiRequest]) (*connect.Response[ashlarv1.SendVirtualMachineNmiResponse], error) {
 	if err := h.in(req.Msg.GetName(), ashlarv1.VirtualMachine_STATE_RUNNING); err != nil {

@@ -86,7 +86,7 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 		r.Add(fmt.Sprintf("Disk %d:", i), disk(d))
 	}
 	for i, n := range vm.GetNetworkInterfaces() {
-		r.Add(fmt.Sprintf("Network %d:", i), strings.Join(nonEmpty(n.GetNetwork(), n.GetMacAddress(), n.GetIpAddress()), ", "))
+		r.Add(fmt.Sprintf("Network %d:", i), nic(n))
 	}
 	if v := vm.GetVsock(); v != nil {
 		r.Add("Vsock:", vsock(v))

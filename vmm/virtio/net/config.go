@@ -17,7 +17,7 @@ const (
 func (d *Device) ReadConfig(off uint64, b []byte) {
 	var c [configSize]byte
 	copy(c[cfgMAC:], d.c.MAC)
-	binary.LittleEndian.PutUint16(c[cfgStatus:], statusLinkUp)
+	binary.LittleEndian.PutUint16(c[cfgStatus:], d.status())
 	binary.LittleEndian.PutUint16(c[cfgMaxPairs:], uint16(len(d.paths)))
 	binary.LittleEndian.PutUint16(c[cfgMTU:], d.c.MTU)
 	clear(b)

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync/atomic"
 
 	"github.com/ashlar-hv/ashlar/vmm/vhost"
 	"github.com/ashlar-hv/ashlar/vmm/virtio"
@@ -78,6 +79,8 @@ type Config struct {
 	MAC net.HardwareAddr
 	// MTU is told to the guest; 0 says nothing.
 	MTU uint16
+	// LinkDown has the link begin down (SetLink).
+	LinkDown bool
 }
 
 // A dataPath moves packets between the queues and the tap.
@@ -104,6 +107,8 @@ type Device struct {
 	// attached is how many of the tap's queues, the first ones, get packets.
 	attached int
 	started  []dataPath // while active
+	linkDown atomic.Bool
+	changed  atomic.Pointer[func()] // ConfigChanged of the last Activation
 }
 
 // New makes a network device.
@@ -126,6 +131,7 @@ func New(c Config) (*Device, error) {
 	d := &Device{c: c, attached: len(c.Pairs),
 		offload: func(f virtio.Features) error { return setOffloads(c.Pairs[0].Tap, f) },
 		attach:  func(i int, on bool) error { return attachQueue(c.Pairs[i].Tap, on) }}
+	d.linkDown.Store(c.LinkDown)
 	if err := errors.Join(d.addPaths(), d.setPairs(1)); err != nil {
 		return nil, errors.Join(fmt.Errorf("network device: %w", err), d.closePaths())
 	}
@@ -192,6 +198,7 @@ func (d *Device) Queues() []virtio.QueueSpec {
 
 // Activate starts the data path with the offloads that the driver took.
 func (d *Device) Activate(a virtio.Activation) error {
+	d.changed.Store(&a.ConfigChanged)
 	if err := d.offload(a.Features); err != nil {
 		return err
 	}

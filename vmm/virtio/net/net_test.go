@@ -85,6 +85,7 @@ func (w *wire) send(t testing.TB, b []byte) {
 
 type rig struct {
 	*virtiotest.Driver
+	dev      *Device
 	w        *wire
 	features virtio.Features
 	rx, tx   *virtiotest.Ring
@@ -105,7 +106,7 @@ func newRig(t testing.TB, w *wire, want virtio.Features) *rig {
 		d.attached = 1
 	}
 	must(t, err)
-	r := &rig{w: w, Driver: virtiotest.NewMachine(t).Plug(d)}
+	r := &rig{dev: d, w: w, Driver: virtiotest.NewMachine(t).Plug(d)}
 	r.start(want)
 	return r
 }

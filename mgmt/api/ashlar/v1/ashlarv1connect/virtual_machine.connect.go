@@ -66,6 +66,12 @@ const (
 	// VirtualMachineServiceResizeVirtualMachineDiskProcedure is the fully-qualified name of the
 	// VirtualMachineService's ResizeVirtualMachineDisk RPC.
 	VirtualMachineServiceResizeVirtualMachineDiskProcedure = "/ashlar.v1.VirtualMachineService/ResizeVirtualMachineDisk"
+	// VirtualMachineServiceSetVirtualMachineNetworkLimitsProcedure is the fully-qualified name of the
+	// VirtualMachineService's SetVirtualMachineNetworkLimits RPC.
+	VirtualMachineServiceSetVirtualMachineNetworkLimitsProcedure = "/ashlar.v1.VirtualMachineService/SetVirtualMachineNetworkLimits"
+	// VirtualMachineServiceSetVirtualMachineNetworkLinkProcedure is the fully-qualified name of the
+	// VirtualMachineService's SetVirtualMachineNetworkLink RPC.
+	VirtualMachineServiceSetVirtualMachineNetworkLinkProcedure = "/ashlar.v1.VirtualMachineService/SetVirtualMachineNetworkLink"
 	// VirtualMachineServiceSendVirtualMachineNmiProcedure is the fully-qualified name of the
 	// VirtualMachineService's SendVirtualMachineNmi RPC.
 	VirtualMachineServiceSendVirtualMachineNmiProcedure = "/ashlar.v1.VirtualMachineService/SendVirtualMachineNmi"
@@ -126,6 +132,13 @@ type VirtualMachineServiceClient interface {
 	// not get smaller. Done when the new size holds. Where the host or the operation
 	// fails in between, the disk may have the new size already: ask again.
 	ResizeVirtualMachineDisk(context.Context, *connect.Request[v1.ResizeVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error)
+	// SetVirtualMachineNetworkLimits changes what a network interface may receive and send in
+	// a second, whether the virtual machine runs or not. Done when the new limits hold.
+	SetVirtualMachineNetworkLimits(context.Context, *connect.Request[v1.SetVirtualMachineNetworkLimitsRequest]) (*connect.Response[v1.Operation], error)
+	// SetVirtualMachineNetworkLink pulls the cable of a network interface, or plugs it in
+	// again, whether the virtual machine runs or not; a guest that runs is told. Done when
+	// no packet passes any more, or they pass again.
+	SetVirtualMachineNetworkLink(context.Context, *connect.Request[v1.SetVirtualMachineNetworkLinkRequest]) (*connect.Response[v1.Operation], error)
 	// SendVirtualMachineNmi presses the NMI button of a running virtual machine: every
 	// processor that takes a non-maskable interrupt at its LINT1 pin gets one. What the
 	// guest does then is its own business; Linux logs it, or panics where it is told
@@ -243,6 +256,18 @@ func NewVirtualMachineServiceClient(httpClient connect.HTTPClient, baseURL strin
 			connect.WithSchema(virtualMachineServiceMethods.ByName("ResizeVirtualMachineDisk")),
 			connect.WithClientOptions(opts...),
 		),
+		setVirtualMachineNetworkLimits: connect.NewClient[v1.SetVirtualMachineNetworkLimitsRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServiceSetVirtualMachineNetworkLimitsProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineNetworkLimits")),
+			connect.WithClientOptions(opts...),
+		),
+		setVirtualMachineNetworkLink: connect.NewClient[v1.SetVirtualMachineNetworkLinkRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServiceSetVirtualMachineNetworkLinkProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineNetworkLink")),
+			connect.WithClientOptions(opts...),
+		),
 		sendVirtualMachineNmi: connect.NewClient[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse](
 			httpClient,
 			baseURL+VirtualMachineServiceSendVirtualMachineNmiProcedure,
@@ -290,24 +315,26 @@ func NewVirtualMachineServiceClient(httpClient connect.HTTPClient, baseURL strin
 
 // virtualMachineServiceClient implements VirtualMachineServiceClient.
 type virtualMachineServiceClient struct {
-	createVirtualMachine        *connect.Client[v1.CreateVirtualMachineRequest, v1.VirtualMachine]
-	getVirtualMachine           *connect.Client[v1.GetVirtualMachineRequest, v1.VirtualMachine]
-	listVirtualMachines         *connect.Client[v1.ListVirtualMachinesRequest, v1.ListVirtualMachinesResponse]
-	deleteVirtualMachine        *connect.Client[v1.DeleteVirtualMachineRequest, v1.Operation]
-	startVirtualMachine         *connect.Client[v1.StartVirtualMachineRequest, v1.Operation]
-	stopVirtualMachine          *connect.Client[v1.StopVirtualMachineRequest, v1.Operation]
-	pauseVirtualMachine         *connect.Client[v1.PauseVirtualMachineRequest, v1.Operation]
-	resumeVirtualMachine        *connect.Client[v1.ResumeVirtualMachineRequest, v1.Operation]
-	resetVirtualMachine         *connect.Client[v1.ResetVirtualMachineRequest, v1.Operation]
-	setVirtualMachineDiskLimits *connect.Client[v1.SetVirtualMachineDiskLimitsRequest, v1.Operation]
-	resizeVirtualMachineDisk    *connect.Client[v1.ResizeVirtualMachineDiskRequest, v1.Operation]
-	sendVirtualMachineNmi       *connect.Client[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse]
-	getVirtualMachineCounters   *connect.Client[v1.GetVirtualMachineCountersRequest, v1.VirtualMachineCounters]
-	setVirtualMachineBalloon    *connect.Client[v1.SetVirtualMachineBalloonRequest, v1.VirtualMachine]
-	getVirtualMachineBalloon    *connect.Client[v1.GetVirtualMachineBalloonRequest, v1.VirtualMachineBalloon]
-	console                     *connect.Client[v1.ConsoleRequest, v1.ConsoleResponse]
-	connectVirtualMachine       *connect.Client[v1.ConnectVirtualMachineRequest, v1.ConnectVirtualMachineResponse]
-	readLog                     *connect.Client[v1.ReadLogRequest, v1.ReadLogResponse]
+	createVirtualMachine           *connect.Client[v1.CreateVirtualMachineRequest, v1.VirtualMachine]
+	getVirtualMachine              *connect.Client[v1.GetVirtualMachineRequest, v1.VirtualMachine]
+	listVirtualMachines            *connect.Client[v1.ListVirtualMachinesRequest, v1.ListVirtualMachinesResponse]
+	deleteVirtualMachine           *connect.Client[v1.DeleteVirtualMachineRequest, v1.Operation]
+	startVirtualMachine            *connect.Client[v1.StartVirtualMachineRequest, v1.Operation]
+	stopVirtualMachine             *connect.Client[v1.StopVirtualMachineRequest, v1.Operation]
+	pauseVirtualMachine            *connect.Client[v1.PauseVirtualMachineRequest, v1.Operation]
+	resumeVirtualMachine           *connect.Client[v1.ResumeVirtualMachineRequest, v1.Operation]
+	resetVirtualMachine            *connect.Client[v1.ResetVirtualMachineRequest, v1.Operation]
+	setVirtualMachineDiskLimits    *connect.Client[v1.SetVirtualMachineDiskLimitsRequest, v1.Operation]
+	resizeVirtualMachineDisk       *connect.Client[v1.ResizeVirtualMachineDiskRequest, v1.Operation]
+	setVirtualMachineNetworkLimits *connect.Client[v1.SetVirtualMachineNetworkLimitsRequest, v1.Operation]
+	setVirtualMachineNetworkLink   *connect.Client[v1.SetVirtualMachineNetworkLinkRequest, v1.Operation]
+	sendVirtualMachineNmi          *connect.Client[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse]
+	getVirtualMachineCounters      *connect.Client[v1.GetVirtualMachineCountersRequest, v1.VirtualMachineCounters]
+	setVirtualMachineBalloon       *connect.Client[v1.SetVirtualMachineBalloonRequest, v1.VirtualMachine]
+	getVirtualMachineBalloon       *connect.Client[v1.GetVirtualMachineBalloonRequest, v1.VirtualMachineBalloon]
+	console                        *connect.Client[v1.ConsoleRequest, v1.ConsoleResponse]
+	connectVirtualMachine          *connect.Client[v1.ConnectVirtualMachineRequest, v1.ConnectVirtualMachineResponse]
+	readLog                        *connect.Client[v1.ReadLogRequest, v1.ReadLogResponse]
 }
 
 // CreateVirtualMachine calls ashlar.v1.VirtualMachineService.CreateVirtualMachine.
@@ -363,6 +390,17 @@ func (c *virtualMachineServiceClient) SetVirtualMachineDiskLimits(ctx context.Co
 // ResizeVirtualMachineDisk calls ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk.
 func (c *virtualMachineServiceClient) ResizeVirtualMachineDisk(ctx context.Context, req *connect.Request[v1.ResizeVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error) {
 	return c.resizeVirtualMachineDisk.CallUnary(ctx, req)
+}
+
+// SetVirtualMachineNetworkLimits calls
+// ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits.
+func (c *virtualMachineServiceClient) SetVirtualMachineNetworkLimits(ctx context.Context, req *connect.Request[v1.SetVirtualMachineNetworkLimitsRequest]) (*connect.Response[v1.Operation], error) {
+	return c.setVirtualMachineNetworkLimits.CallUnary(ctx, req)
+}
+
+// SetVirtualMachineNetworkLink calls ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink.
+func (c *virtualMachineServiceClient) SetVirtualMachineNetworkLink(ctx context.Context, req *connect.Request[v1.SetVirtualMachineNetworkLinkRequest]) (*connect.Response[v1.Operation], error) {
+	return c.setVirtualMachineNetworkLink.CallUnary(ctx, req)
 }
 
 // SendVirtualMachineNmi calls ashlar.v1.VirtualMachineService.SendVirtualMachineNmi.
@@ -437,6 +475,13 @@ type VirtualMachineServiceHandler interface {
 	// not get smaller. Done when the new size holds. Where the host or the operation
 	// fails in between, the disk may have the new size already: ask again.
 	ResizeVirtualMachineDisk(context.Context, *connect.Request[v1.ResizeVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error)
+	// SetVirtualMachineNetworkLimits changes what a network interface may receive and send in
+	// a second, whether the virtual machine runs or not. Done when the new limits hold.
+	SetVirtualMachineNetworkLimits(context.Context, *connect.Request[v1.SetVirtualMachineNetworkLimitsRequest]) (*connect.Response[v1.Operation], error)
+	// SetVirtualMachineNetworkLink pulls the cable of a network interface, or plugs it in
+	// again, whether the virtual machine runs or not; a guest that runs is told. Done when
+	// no packet passes any more, or they pass again.
+	SetVirtualMachineNetworkLink(context.Context, *connect.Request[v1.SetVirtualMachineNetworkLinkRequest]) (*connect.Response[v1.Operation], error)
 	// SendVirtualMachineNmi presses the NMI button of a running virtual machine: every
 	// processor that takes a non-maskable interrupt at its LINT1 pin gets one. What the
 	// guest does then is its own business; Linux logs it, or panics where it is told
@@ -550,6 +595,18 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 		connect.WithSchema(virtualMachineServiceMethods.ByName("ResizeVirtualMachineDisk")),
 		connect.WithHandlerOptions(opts...),
 	)
+	virtualMachineServiceSetVirtualMachineNetworkLimitsHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceSetVirtualMachineNetworkLimitsProcedure,
+		svc.SetVirtualMachineNetworkLimits,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineNetworkLimits")),
+		connect.WithHandlerOptions(opts...),
+	)
+	virtualMachineServiceSetVirtualMachineNetworkLinkHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceSetVirtualMachineNetworkLinkProcedure,
+		svc.SetVirtualMachineNetworkLink,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineNetworkLink")),
+		connect.WithHandlerOptions(opts...),
+	)
 	virtualMachineServiceSendVirtualMachineNmiHandler := connect.NewUnaryHandler(
 		VirtualMachineServiceSendVirtualMachineNmiProcedure,
 		svc.SendVirtualMachineNmi,
@@ -616,6 +673,10 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 			virtualMachineServiceSetVirtualMachineDiskLimitsHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceResizeVirtualMachineDiskProcedure:
 			virtualMachineServiceResizeVirtualMachineDiskHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceSetVirtualMachineNetworkLimitsProcedure:
+			virtualMachineServiceSetVirtualMachineNetworkLimitsHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceSetVirtualMachineNetworkLinkProcedure:
+			virtualMachineServiceSetVirtualMachineNetworkLinkHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceSendVirtualMachineNmiProcedure:
 			virtualMachineServiceSendVirtualMachineNmiHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceGetVirtualMachineCountersProcedure:
@@ -681,6 +742,14 @@ func (UnimplementedVirtualMachineServiceHandler) SetVirtualMachineDiskLimits(con
 
 func (UnimplementedVirtualMachineServiceHandler) ResizeVirtualMachineDisk(context.Context, *connect.Request[v1.ResizeVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) SetVirtualMachineNetworkLimits(context.Context, *connect.Request[v1.SetVirtualMachineNetworkLimitsRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) SetVirtualMachineNetworkLink(context.Context, *connect.Request[v1.SetVirtualMachineNetworkLinkRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink is not implemented"))
 }
 
 func (UnimplementedVirtualMachineServiceHandler) SendVirtualMachineNmi(context.Context, *connect.Request[v1.SendVirtualMachineNmiRequest]) (*connect.Response[v1.SendVirtualMachineNmiResponse], error) {
