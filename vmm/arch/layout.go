@@ -42,6 +42,7 @@ const (
 const (
 	IRQSerial = 4
 	IRQACPI   = 9
+	IRQEvents = 16 // of the generic event device, level triggered
 	// GSIPins is how many pins the IOAPIC has; message signalled interrupts
 	// have their GSIs from there on.
 	GSIPins = 24
@@ -54,6 +55,8 @@ const (
 	PortPost     = 0x80
 	PortSerial   = 0x3f8
 	PortACPI     = 0x600
+	PortEvents   = 0x608 // of the generic event device
+	PortCPUs     = 0x610
 	PortPCI      = 0xcf8 // configuration mechanism #1; the reset register lies within
 	PortReset    = 0xcf9
 )

@@ -65,12 +65,14 @@ func FuzzAccesses(f *testing.F) {
 	f.Add(append(access(toECAM|write, 2, disk|0x10, 0xc0000000), access(toHole, 3, 0, 0)...))
 	f.Add(append(access(write, 2, 0xcf8, 1<<31|1<<11|0x98), access(write, 2, 0xcfc, 0xff)...))
 	f.Add(append(access(write, 0, 0x70, 0x32), access(write, 0, 0x71, 0xff)...))
+	f.Add(append(access(write, 2, arch.PortCPUs, 1), access(write, 0, arch.PortCPUs+4, 8)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := newSpec(t, tinykernel.Code{}.Halt())
 		image, err := os.CreateTemp(t.TempDir(), "disk")
 		if err == nil {
 			err = image.Truncate(1 << 20)
 		}
+		s.VCPUs, s.MaxVCPUs = 2, 4
 		s.Disks = []protocol.Disk{{File: s.add(image, err)}}
 		g := s.loaded(t)
 		for ; len(b) >= accessSize; b = b[accessSize:] {
