@@ -67,7 +67,7 @@ func (m *Machine) observe(st hostcall.GuestStatus, ok bool) {
 }
 
 func equal(a, b hostcall.GuestStatus) bool {
-	return a.State == b.State && a.Reason == b.Reason && a.Message == b.Message && a.PID == b.PID &&
+	return a.State == b.State && a.Reason == b.Reason && a.Message == b.Message && a.PID == b.PID && a.VCPUs == b.VCPUs &&
 		a.Started.Equal(b.Started) && slices.Equal(a.Addresses, b.Addresses)
 }
 
@@ -241,6 +241,9 @@ func (m *Machine) proto() *ashlarv1.VirtualMachine {
 			nic.IpAddress = m.seen.Addresses[i]
 		}
 	}
+	if m.alive() && m.rec.MaxCPUs > 0 {
+		p.PresentCpus = int32(m.seen.VCPUs)
+	}
 	p.Etag = image.Etag(p)
 	return p
 }
@@ -248,7 +251,7 @@ func (m *Machine) proto() *ashlarv1.VirtualMachine {
 // describe is the recorded part of a machine.
 func describe(rec store.VM) *ashlarv1.VirtualMachine {
 	p := &ashlarv1.VirtualMachine{
-		Name: Prefix + rec.ID, Uid: rec.UID, Cpus: rec.CPUs, MemoryBytes: rec.MemoryBytes, BalloonBytes: rec.BalloonBytes,
+		Name: Prefix + rec.ID, Uid: rec.UID, Cpus: rec.CPUs, MaxCpus: rec.MaxCPUs, MemoryBytes: rec.MemoryBytes, BalloonBytes: rec.BalloonBytes,
 		Boot:       &ashlarv1.Boot{Kernel: image.Prefix + rec.Kernel, Cmdline: rec.Cmdline},
 		CreateTime: timestamppb.New(rec.CreateTime),
 	}

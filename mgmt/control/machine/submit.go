@@ -25,10 +25,11 @@ const (
 
 	kindSetDiskLimits = "set-disk-limits"
 	kindResizeDisk    = "resize-disk"
+	kindSetCPUs       = "set-cpus"
 )
 
 // lasting are the kinds that are done after a restart of the host, too.
-var lasting = []string{kindStop, kindDelete, kindSetDiskLimits, kindResizeDisk}
+var lasting = []string{kindStop, kindDelete, kindSetDiskLimits, kindResizeDisk, kindSetCPUs}
 
 // maxQueue bounds the operations that wait for one machine.
 const maxQueue = 8
@@ -89,6 +90,7 @@ type Order struct {
 	Disk   int                  // of kinds that change a disk
 	Limits *protocol.DiskLimits // of set-disk-limits
 	Size   int64                // of resize-disk, in bytes
+	CPUs   int32                // of set-cpus
 	Ticket Ticket
 }
 
@@ -132,7 +134,7 @@ func (g *Manager) submit(kind string, o Order) (*operation.Op, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec := store.Operation{Kind: kind, Target: m.Name(), TargetUID: m.uid, Force: o.Force, Grace: o.Grace, Disk: o.Disk, Limits: o.Limits, Size: o.Size}
+	rec := store.Operation{Kind: kind, Target: m.Name(), TargetUID: m.uid, Force: o.Force, Grace: o.Grace, Disk: o.Disk, Limits: o.Limits, Size: o.Size, CPUs: o.CPUs}
 	op, err := g.ops.Begin(rec, o.Ticket.put)
 	if err != nil {
 		return nil, refuse.Internal(err)
@@ -194,6 +196,8 @@ func (m *Machine) acceptable(kind string, o Order) error {
 		return m.hasDisk(o.Disk)
 	case kind == kindResizeDisk:
 		return m.canGrow(o.Disk, o.Size)
+	case kind == kindSetCPUs && m.canHave(o.CPUs) != nil:
+		return m.canHave(o.CPUs)
 	case m.seen.State == "" && will == stopped && (kind == kindPause || kind == kindResume || kind == kindReset):
 		return refuse.Down() // it has not told yet what runs
 	}
@@ -243,6 +247,8 @@ var hints = map[string]map[stand]string{
 	kindResume: {stopped: "start it", running: "nothing to resume"},
 	kindReset:  {stopped: "start it"},
 	kindDelete: {running: "stop it first, or delete it with force", paused: "stop it first, or delete it with force"},
+
+	kindSetCPUs: {paused: "resume it"},
 }
 
 // Cancel asks an operation to end early. One that has not begun ends at once.

@@ -54,6 +54,7 @@ func peer() int {
 	result := os.NewFile(protocol.ResultFD, "result")
 	name, paused, balloon := "", false, protocol.Balloon{}
 	var disk *os.File
+	vcpus := &protocol.VCPUs{}
 	for {
 		u, err := l.(*net.UnixListener).AcceptUnix()
 		if err != nil {
@@ -74,6 +75,7 @@ func peer() int {
 			switch r.Method {
 			case protocol.Configure:
 				name = r.Spec.Name
+				vcpus.Present, vcpus.Target = r.Spec.VCPUs, r.Spec.VCPUs
 				fmt.Fprintf(os.Stderr, "configured as %s\n", name)
 				if err := jail.Enter(jail.Config{UID: r.Spec.Jail.UID, GID: r.Spec.Jail.GID,
 					Filter: jail.Filter{Rules: append(append(jail.Messages(), jail.Files()...), jail.Allow(unix.SYS_FSTATFS, "mapping memory in here"))}}); err != nil {
@@ -102,6 +104,12 @@ func peer() int {
 				}
 			case protocol.NMI:
 				fmt.Fprintln(os.Stderr, "NMI")
+			case protocol.SetVCPUs: // up at once, down one by one
+				vcpus.Target = r.VCPUs
+				vcpus.Present = max(vcpus.Present-1, r.VCPUs)
+				if name == "boastful" {
+					vcpus.Present = 1 << 20
+				}
 			case protocol.SetBalloon:
 				balloon.TargetBytes = r.BalloonBytes
 			case protocol.BalloonMethod:
@@ -153,6 +161,7 @@ func peer() int {
 					send = append(send, theirs)
 				}
 			}
+			out.Status.VCPUs = vcpus
 			conn.Send(out, send...)
 			if end.Reason != "" {
 				b, _ := json.Marshal(end)

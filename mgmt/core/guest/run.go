@@ -17,6 +17,7 @@ import (
 type run struct {
 	rec    record              // NICs and Slot never change; the rest is guarded by Manager.mu
 	state  hostcall.GuestState // guarded by Manager.mu
+	vcpus  int                 // as the VMM has told last; 0: not yet; guarded by Manager.mu
 	client *client
 	group  *cgroup.Group
 	process
@@ -33,7 +34,7 @@ type run struct {
 // status describes the run. The caller holds Manager.mu.
 func (r *run) status() hostcall.GuestStatus {
 	return hostcall.GuestStatus{ID: r.rec.ID, State: r.state, PID: r.rec.PID,
-		Addresses: append([]string(nil), r.rec.Leased...), Started: r.rec.Started}
+		Addresses: append([]string(nil), r.rec.Leased...), Started: r.rec.Started, VCPUs: r.vcpus}
 }
 
 func (r *run) powerButton(ctx context.Context) error {
@@ -130,7 +131,7 @@ func (m *Manager) retire(r *run) {
 
 // fields maps the parts of protocol.Spec to those of hostcall.Guest.
 var fields = strings.NewReplacer("boot.kernel", "guest.kernel", "boot.initramfs", "guest.initramfs",
-	"boot.cmdline", "guest.cmdline", "memoryBytes", "guest.memoryBytes", "vcpus", "guest.vcpus", "backing.", "guest.backing.",
+	"boot.cmdline", "guest.cmdline", "memoryBytes", "guest.memoryBytes", "maxVcpus", "guest.maxVcpus", "vcpus", "guest.vcpus", "backing.", "guest.backing.",
 	"name", "guest.name", "nics[", "guest.nics[")
 
 // refusal makes a hostcall.Error of what a VMM says.

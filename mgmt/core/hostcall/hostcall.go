@@ -67,6 +67,11 @@ const (
 	GuestSetBalloon Method = "guest-set-balloon"
 	// GuestBalloon reads ID and fills Balloon, of a guest that runs or is paused.
 	GuestBalloon Method = "guest-balloon"
+	// GuestSetVCPUs reads ID and VCPUs: asks a guest that runs or is paused to have so many
+	// processors, and fills VCPUs. It answers before the guest has given any up.
+	GuestSetVCPUs Method = "guest-set-vcpus"
+	// GuestVCPUs reads ID and fills VCPUs, of a guest that runs or is paused.
+	GuestVCPUs Method = "guest-vcpus"
 	// GuestHistograms reads ID and fills Histograms, in the same way.
 	GuestHistograms Method = "guest-histograms"
 	// GuestKill reads ID: ends the VMM; answers when it is gone and cleaned up.
@@ -93,6 +98,8 @@ type Call struct {
 	// Disk is the place of one among the guest's, from 0 on.
 	Disk   int                  `json:"disk,omitempty"`
 	Limits *protocol.DiskLimits `json:"limits,omitempty"`
+	// VCPUs is how many processors a guest is to have.
+	VCPUs int `json:"vcpus,omitempty"`
 }
 
 // A Message is what core sends: a Reply to the Call with the same Seq, or
@@ -111,6 +118,8 @@ type Message struct {
 	Balloon *protocol.Balloon `json:"balloon,omitempty"`
 	// Histograms answers GuestHistograms.
 	Histograms protocol.Histograms `json:"histograms,omitempty"`
+	// VCPUs answers GuestSetVCPUs and GuestVCPUs.
+	VCPUs *protocol.VCPUs `json:"vcpus,omitempty"`
 }
 
 // A Code says what kind of Error it is; the names are gRPC's.
@@ -149,6 +158,8 @@ type Disk struct {
 type Guest struct {
 	Name  string `json:"name"`
 	VCPUs int    `json:"vcpus"`
+	// MaxVCPUs is how many it may come to have while it runs; 0: VCPUs, which stay.
+	MaxVCPUs int `json:"maxVcpus,omitempty"`
 	// CPU says what they are like; optional.
 	CPU         *protocol.CPU `json:"cpu,omitempty"`
 	MemoryBytes uint64        `json:"memoryBytes"`
@@ -227,6 +238,8 @@ type GuestStatus struct {
 	// Addresses are what DHCP gave to its NICs, in order of NICs ("" for none yet).
 	Addresses []string  `json:"addresses,omitempty"`
 	Started   time.Time `json:"started,omitzero"`
+	// VCPUs are how many processors it had when its VMM was asked last.
+	VCPUs int `json:"vcpus,omitempty"`
 }
 
 // Counters are what a guest has done since it was started. They only grow.

@@ -228,7 +228,7 @@ type VirtualMachine struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Assigned by the host: 32 hexadecimal digits; also the SMBIOS UUID.
 	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
-	// 1 to 128.
+	// 1 to 128. SetVirtualMachineCpus changes it where there is max_cpus.
 	Cpus int32 `protobuf:"varint,3,opt,name=cpus,proto3" json:"cpus,omitempty"`
 	// A multiple of 2 MiB, from 32 MiB on.
 	MemoryBytes int64 `protobuf:"varint,4,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
@@ -256,7 +256,14 @@ type VirtualMachine struct {
 	MemoryBacking *MemoryBacking `protobuf:"bytes,16,opt,name=memory_backing,json=memoryBacking,proto3" json:"memory_backing,omitempty"`
 	// How much of its memory it is asked to give back: a multiple of 4096, at most
 	// memory_bytes less 32 MiB. SetVirtualMachineBalloon changes it.
-	BalloonBytes  int64 `protobuf:"varint,17,opt,name=balloon_bytes,json=balloonBytes,proto3" json:"balloon_bytes,omitempty"`
+	BalloonBytes int64 `protobuf:"varint,17,opt,name=balloon_bytes,json=balloonBytes,proto3" json:"balloon_bytes,omitempty"`
+	// How many processors it may come to have, cpus to 128; 0 is as many as cpus, for ever.
+	// What the host sets aside for it follows this number; the queues of its disks and network
+	// interfaces follow the number of cpus at the start.
+	MaxCpus int32 `protobuf:"varint,19,opt,name=max_cpus,json=maxCpus,proto3" json:"max_cpus,omitempty"`
+	// Observed: how many processors are in one that is running or paused, which may differ from cpus
+	// while the guest takes its time, or where it has given one up by itself.
+	PresentCpus   int32 `protobuf:"varint,28,opt,name=present_cpus,json=presentCpus,proto3" json:"present_cpus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -410,6 +417,20 @@ func (x *VirtualMachine) GetBalloonBytes() int64 {
 	return 0
 }
 
+func (x *VirtualMachine) GetMaxCpus() int32 {
+	if x != nil {
+		return x.MaxCpus
+	}
+	return 0
+}
+
+func (x *VirtualMachine) GetPresentCpus() int32 {
+	if x != nil {
+		return x.PresentCpus
+	}
+	return 0
+}
+
 // Boot is a Linux kernel and what it is given.
 type Boot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -482,7 +503,7 @@ type Processor struct {
 	// virtual machine.
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	// The product of sockets, cores of a socket and threads of a core is the number of
-	// processors. 0 is 1 of sockets and of threads, and as many cores as that takes.
+	// processors, the largest where there is max_cpus. 0 is 1 of sockets and of threads, and as many cores as that takes.
 	// The highest APIC ID is at most 254: that many fit always where the numbers are
 	// powers of two.
 	Sockets int32 `protobuf:"varint,2,opt,name=sockets,proto3" json:"sockets,omitempty"`
@@ -1604,6 +1625,85 @@ func (x *ResizeVirtualMachineDiskRequest) GetSizeBytes() int64 {
 	return 0
 }
 
+// SetVirtualMachineCpusRequest names one and a number.
+type SetVirtualMachineCpusRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag      string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// 1 to max_cpus.
+	Cpus int32 `protobuf:"varint,4,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	// How long the guest may take to give processors up, 0 to 1 hour; 60 s where absent.
+	GracePeriod   *durationpb.Duration `protobuf:"bytes,5,opt,name=grace_period,json=gracePeriod,proto3" json:"grace_period,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetVirtualMachineCpusRequest) Reset() {
+	*x = SetVirtualMachineCpusRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetVirtualMachineCpusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetVirtualMachineCpusRequest) ProtoMessage() {}
+
+func (x *SetVirtualMachineCpusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetVirtualMachineCpusRequest.ProtoReflect.Descriptor instead.
+func (*SetVirtualMachineCpusRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SetVirtualMachineCpusRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetVirtualMachineCpusRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *SetVirtualMachineCpusRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *SetVirtualMachineCpusRequest) GetCpus() int32 {
+	if x != nil {
+		return x.Cpus
+	}
+	return 0
+}
+
+func (x *SetVirtualMachineCpusRequest) GetGracePeriod() *durationpb.Duration {
+	if x != nil {
+		return x.GracePeriod
+	}
+	return nil
+}
+
 // SendVirtualMachineNmiRequest names one.
 type SendVirtualMachineNmiRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1617,7 +1717,7 @@ type SendVirtualMachineNmiRequest struct {
 
 func (x *SendVirtualMachineNmiRequest) Reset() {
 	*x = SendVirtualMachineNmiRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1729,7 @@ func (x *SendVirtualMachineNmiRequest) String() string {
 func (*SendVirtualMachineNmiRequest) ProtoMessage() {}
 
 func (x *SendVirtualMachineNmiRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1742,7 @@ func (x *SendVirtualMachineNmiRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVirtualMachineNmiRequest.ProtoReflect.Descriptor instead.
 func (*SendVirtualMachineNmiRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{19}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SendVirtualMachineNmiRequest) GetName() string {
@@ -1675,7 +1775,7 @@ type SendVirtualMachineNmiResponse struct {
 
 func (x *SendVirtualMachineNmiResponse) Reset() {
 	*x = SendVirtualMachineNmiResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +1787,7 @@ func (x *SendVirtualMachineNmiResponse) String() string {
 func (*SendVirtualMachineNmiResponse) ProtoMessage() {}
 
 func (x *SendVirtualMachineNmiResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +1800,7 @@ func (x *SendVirtualMachineNmiResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVirtualMachineNmiResponse.ProtoReflect.Descriptor instead.
 func (*SendVirtualMachineNmiResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{20}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{21}
 }
 
 // GetVirtualMachineCountersRequest names one.
@@ -1713,7 +1813,7 @@ type GetVirtualMachineCountersRequest struct {
 
 func (x *GetVirtualMachineCountersRequest) Reset() {
 	*x = GetVirtualMachineCountersRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1725,7 +1825,7 @@ func (x *GetVirtualMachineCountersRequest) String() string {
 func (*GetVirtualMachineCountersRequest) ProtoMessage() {}
 
 func (x *GetVirtualMachineCountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1738,7 +1838,7 @@ func (x *GetVirtualMachineCountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVirtualMachineCountersRequest.ProtoReflect.Descriptor instead.
 func (*GetVirtualMachineCountersRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{21}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetVirtualMachineCountersRequest) GetName() string {
@@ -1796,7 +1896,7 @@ type VirtualMachineCounters struct {
 
 func (x *VirtualMachineCounters) Reset() {
 	*x = VirtualMachineCounters{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1808,7 +1908,7 @@ func (x *VirtualMachineCounters) String() string {
 func (*VirtualMachineCounters) ProtoMessage() {}
 
 func (x *VirtualMachineCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1821,7 +1921,7 @@ func (x *VirtualMachineCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualMachineCounters.ProtoReflect.Descriptor instead.
 func (*VirtualMachineCounters) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{22}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *VirtualMachineCounters) GetName() string {
@@ -1879,7 +1979,7 @@ type LatencyHistogram struct {
 
 func (x *LatencyHistogram) Reset() {
 	*x = LatencyHistogram{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +1991,7 @@ func (x *LatencyHistogram) String() string {
 func (*LatencyHistogram) ProtoMessage() {}
 
 func (x *LatencyHistogram) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +2004,7 @@ func (x *LatencyHistogram) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyHistogram.ProtoReflect.Descriptor instead.
 func (*LatencyHistogram) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{23}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LatencyHistogram) GetCounts() []int64 {
@@ -1934,7 +2034,7 @@ type VirtualCpuCounters struct {
 
 func (x *VirtualCpuCounters) Reset() {
 	*x = VirtualCpuCounters{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2046,7 @@ func (x *VirtualCpuCounters) String() string {
 func (*VirtualCpuCounters) ProtoMessage() {}
 
 func (x *VirtualCpuCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2059,7 @@ func (x *VirtualCpuCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualCpuCounters.ProtoReflect.Descriptor instead.
 func (*VirtualCpuCounters) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{24}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *VirtualCpuCounters) GetCounters() map[string]int64 {
@@ -1983,7 +2083,7 @@ type SetVirtualMachineBalloonRequest struct {
 
 func (x *SetVirtualMachineBalloonRequest) Reset() {
 	*x = SetVirtualMachineBalloonRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1995,7 +2095,7 @@ func (x *SetVirtualMachineBalloonRequest) String() string {
 func (*SetVirtualMachineBalloonRequest) ProtoMessage() {}
 
 func (x *SetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2008,7 +2108,7 @@ func (x *SetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetVirtualMachineBalloonRequest.ProtoReflect.Descriptor instead.
 func (*SetVirtualMachineBalloonRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{25}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SetVirtualMachineBalloonRequest) GetName() string {
@@ -2042,7 +2142,7 @@ type GetVirtualMachineBalloonRequest struct {
 
 func (x *GetVirtualMachineBalloonRequest) Reset() {
 	*x = GetVirtualMachineBalloonRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2154,7 @@ func (x *GetVirtualMachineBalloonRequest) String() string {
 func (*GetVirtualMachineBalloonRequest) ProtoMessage() {}
 
 func (x *GetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2167,7 @@ func (x *GetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVirtualMachineBalloonRequest.ProtoReflect.Descriptor instead.
 func (*GetVirtualMachineBalloonRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{26}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetVirtualMachineBalloonRequest) GetName() string {
@@ -2104,7 +2204,7 @@ type VirtualMachineBalloon struct {
 
 func (x *VirtualMachineBalloon) Reset() {
 	*x = VirtualMachineBalloon{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2216,7 @@ func (x *VirtualMachineBalloon) String() string {
 func (*VirtualMachineBalloon) ProtoMessage() {}
 
 func (x *VirtualMachineBalloon) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2229,7 @@ func (x *VirtualMachineBalloon) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualMachineBalloon.ProtoReflect.Descriptor instead.
 func (*VirtualMachineBalloon) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{27}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *VirtualMachineBalloon) GetName() string {
@@ -2184,7 +2284,7 @@ type ConsoleRequest struct {
 
 func (x *ConsoleRequest) Reset() {
 	*x = ConsoleRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2296,7 @@ func (x *ConsoleRequest) String() string {
 func (*ConsoleRequest) ProtoMessage() {}
 
 func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2309,7 @@ func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{28}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ConsoleRequest) GetName() string {
@@ -2252,7 +2352,7 @@ type ConsoleResponse struct {
 
 func (x *ConsoleResponse) Reset() {
 	*x = ConsoleResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2364,7 @@ func (x *ConsoleResponse) String() string {
 func (*ConsoleResponse) ProtoMessage() {}
 
 func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2377,7 @@ func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{29}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ConsoleResponse) GetOutput() []byte {
@@ -2304,7 +2404,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2316,7 +2416,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2329,7 +2429,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{30}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReadLogRequest) GetName() string {
@@ -2349,7 +2449,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2461,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2474,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{31}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReadLogResponse) GetData() []byte {
@@ -2388,7 +2488,7 @@ var File_ashlar_v1_virtual_machine_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\t\n" +
+	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\t\n" +
 	"\x0eVirtualMachine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -2410,7 +2510,9 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x04etag\x18\x0e \x01(\tR\x04etag\x122\n" +
 	"\tprocessor\x18\x0f \x01(\v2\x14.ashlar.v1.ProcessorR\tprocessor\x12?\n" +
 	"\x0ememory_backing\x18\x10 \x01(\v2\x18.ashlar.v1.MemoryBackingR\rmemoryBacking\x12#\n" +
-	"\rballoon_bytes\x18\x11 \x01(\x03R\fballoonBytes\"\x92\x01\n" +
+	"\rballoon_bytes\x18\x11 \x01(\x03R\fballoonBytes\x12\x19\n" +
+	"\bmax_cpus\x18\x13 \x01(\x05R\amaxCpus\x12!\n" +
+	"\fpresent_cpus\x18\x1c \x01(\x05R\vpresentCpus\"\x92\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_STOPPED\x10\x01\x12\x12\n" +
@@ -2531,7 +2633,14 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04disk\x18\x04 \x01(\x05R\x04disk\x12\x1d\n" +
 	"\n" +
-	"size_bytes\x18\x05 \x01(\x03R\tsizeBytes\"e\n" +
+	"size_bytes\x18\x05 \x01(\x03R\tsizeBytes\"\xb7\x01\n" +
+	"\x1cSetVirtualMachineCpusRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x12\n" +
+	"\x04cpus\x18\x04 \x01(\x05R\x04cpus\x12<\n" +
+	"\fgrace_period\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vgracePeriod\"e\n" +
 	"\x1cSendVirtualMachineNmiRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
@@ -2589,7 +2698,7 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x0eReadLogRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"%\n" +
 	"\x0fReadLogResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\x99\f\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xf1\f\n" +
 	"\x15VirtualMachineService\x12Y\n" +
 	"\x14CreateVirtualMachine\x12&.ashlar.v1.CreateVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12S\n" +
 	"\x11GetVirtualMachine\x12#.ashlar.v1.GetVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12d\n" +
@@ -2601,7 +2710,8 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x14ResumeVirtualMachine\x12&.ashlar.v1.ResumeVirtualMachineRequest\x1a\x14.ashlar.v1.Operation\x12R\n" +
 	"\x13ResetVirtualMachine\x12%.ashlar.v1.ResetVirtualMachineRequest\x1a\x14.ashlar.v1.Operation\x12b\n" +
 	"\x1bSetVirtualMachineDiskLimits\x12-.ashlar.v1.SetVirtualMachineDiskLimitsRequest\x1a\x14.ashlar.v1.Operation\x12\\\n" +
-	"\x18ResizeVirtualMachineDisk\x12*.ashlar.v1.ResizeVirtualMachineDiskRequest\x1a\x14.ashlar.v1.Operation\x12j\n" +
+	"\x18ResizeVirtualMachineDisk\x12*.ashlar.v1.ResizeVirtualMachineDiskRequest\x1a\x14.ashlar.v1.Operation\x12V\n" +
+	"\x15SetVirtualMachineCpus\x12'.ashlar.v1.SetVirtualMachineCpusRequest\x1a\x14.ashlar.v1.Operation\x12j\n" +
 	"\x15SendVirtualMachineNmi\x12'.ashlar.v1.SendVirtualMachineNmiRequest\x1a(.ashlar.v1.SendVirtualMachineNmiResponse\x12k\n" +
 	"\x19GetVirtualMachineCounters\x12+.ashlar.v1.GetVirtualMachineCountersRequest\x1a!.ashlar.v1.VirtualMachineCounters\x12a\n" +
 	"\x18SetVirtualMachineBalloon\x12*.ashlar.v1.SetVirtualMachineBalloonRequest\x1a\x19.ashlar.v1.VirtualMachine\x12h\n" +
@@ -2622,7 +2732,7 @@ func file_ashlar_v1_virtual_machine_proto_rawDescGZIP() []byte {
 }
 
 var file_ashlar_v1_virtual_machine_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
 	(VirtualMachine_State)(0),                  // 0: ashlar.v1.VirtualMachine.State
 	(VirtualMachine_StopReason)(0),             // 1: ashlar.v1.VirtualMachine.StopReason
@@ -2646,26 +2756,27 @@ var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
 	(*ResetVirtualMachineRequest)(nil),         // 19: ashlar.v1.ResetVirtualMachineRequest
 	(*SetVirtualMachineDiskLimitsRequest)(nil), // 20: ashlar.v1.SetVirtualMachineDiskLimitsRequest
 	(*ResizeVirtualMachineDiskRequest)(nil),    // 21: ashlar.v1.ResizeVirtualMachineDiskRequest
-	(*SendVirtualMachineNmiRequest)(nil),       // 22: ashlar.v1.SendVirtualMachineNmiRequest
-	(*SendVirtualMachineNmiResponse)(nil),      // 23: ashlar.v1.SendVirtualMachineNmiResponse
-	(*GetVirtualMachineCountersRequest)(nil),   // 24: ashlar.v1.GetVirtualMachineCountersRequest
-	(*VirtualMachineCounters)(nil),             // 25: ashlar.v1.VirtualMachineCounters
-	(*LatencyHistogram)(nil),                   // 26: ashlar.v1.LatencyHistogram
-	(*VirtualCpuCounters)(nil),                 // 27: ashlar.v1.VirtualCpuCounters
-	(*SetVirtualMachineBalloonRequest)(nil),    // 28: ashlar.v1.SetVirtualMachineBalloonRequest
-	(*GetVirtualMachineBalloonRequest)(nil),    // 29: ashlar.v1.GetVirtualMachineBalloonRequest
-	(*VirtualMachineBalloon)(nil),              // 30: ashlar.v1.VirtualMachineBalloon
-	(*ConsoleRequest)(nil),                     // 31: ashlar.v1.ConsoleRequest
-	(*ConsoleResponse)(nil),                    // 32: ashlar.v1.ConsoleResponse
-	(*ReadLogRequest)(nil),                     // 33: ashlar.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),                    // 34: ashlar.v1.ReadLogResponse
-	nil,                                        // 35: ashlar.v1.VirtualMachineCounters.DevicesEntry
-	nil,                                        // 36: ashlar.v1.VirtualMachineCounters.LatenciesEntry
-	nil,                                        // 37: ashlar.v1.VirtualCpuCounters.CountersEntry
-	nil,                                        // 38: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	(*timestamppb.Timestamp)(nil),              // 39: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),                // 40: google.protobuf.Duration
-	(*Operation)(nil),                          // 41: ashlar.v1.Operation
+	(*SetVirtualMachineCpusRequest)(nil),       // 22: ashlar.v1.SetVirtualMachineCpusRequest
+	(*SendVirtualMachineNmiRequest)(nil),       // 23: ashlar.v1.SendVirtualMachineNmiRequest
+	(*SendVirtualMachineNmiResponse)(nil),      // 24: ashlar.v1.SendVirtualMachineNmiResponse
+	(*GetVirtualMachineCountersRequest)(nil),   // 25: ashlar.v1.GetVirtualMachineCountersRequest
+	(*VirtualMachineCounters)(nil),             // 26: ashlar.v1.VirtualMachineCounters
+	(*LatencyHistogram)(nil),                   // 27: ashlar.v1.LatencyHistogram
+	(*VirtualCpuCounters)(nil),                 // 28: ashlar.v1.VirtualCpuCounters
+	(*SetVirtualMachineBalloonRequest)(nil),    // 29: ashlar.v1.SetVirtualMachineBalloonRequest
+	(*GetVirtualMachineBalloonRequest)(nil),    // 30: ashlar.v1.GetVirtualMachineBalloonRequest
+	(*VirtualMachineBalloon)(nil),              // 31: ashlar.v1.VirtualMachineBalloon
+	(*ConsoleRequest)(nil),                     // 32: ashlar.v1.ConsoleRequest
+	(*ConsoleResponse)(nil),                    // 33: ashlar.v1.ConsoleResponse
+	(*ReadLogRequest)(nil),                     // 34: ashlar.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),                    // 35: ashlar.v1.ReadLogResponse
+	nil,                                        // 36: ashlar.v1.VirtualMachineCounters.DevicesEntry
+	nil,                                        // 37: ashlar.v1.VirtualMachineCounters.LatenciesEntry
+	nil,                                        // 38: ashlar.v1.VirtualCpuCounters.CountersEntry
+	nil,                                        // 39: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	(*timestamppb.Timestamp)(nil),              // 40: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),                // 41: google.protobuf.Duration
+	(*Operation)(nil),                          // 42: ashlar.v1.Operation
 }
 var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	4,  // 0: ashlar.v1.VirtualMachine.boot:type_name -> ashlar.v1.Boot
@@ -2673,66 +2784,69 @@ var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	9,  // 2: ashlar.v1.VirtualMachine.network_interfaces:type_name -> ashlar.v1.NetworkInterface
 	0,  // 3: ashlar.v1.VirtualMachine.state:type_name -> ashlar.v1.VirtualMachine.State
 	1,  // 4: ashlar.v1.VirtualMachine.stop_reason:type_name -> ashlar.v1.VirtualMachine.StopReason
-	39, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
-	39, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
+	40, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
+	40, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
 	5,  // 7: ashlar.v1.VirtualMachine.processor:type_name -> ashlar.v1.Processor
 	6,  // 8: ashlar.v1.VirtualMachine.memory_backing:type_name -> ashlar.v1.MemoryBacking
-	40, // 9: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
+	41, // 9: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
 	2,  // 10: ashlar.v1.MemoryBacking.pages:type_name -> ashlar.v1.MemoryBacking.Pages
 	8,  // 11: ashlar.v1.Disk.limits:type_name -> ashlar.v1.DiskLimits
 	3,  // 12: ashlar.v1.CreateVirtualMachineRequest.virtual_machine:type_name -> ashlar.v1.VirtualMachine
 	3,  // 13: ashlar.v1.ListVirtualMachinesResponse.virtual_machines:type_name -> ashlar.v1.VirtualMachine
-	40, // 14: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	41, // 14: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
 	8,  // 15: ashlar.v1.SetVirtualMachineDiskLimitsRequest.limits:type_name -> ashlar.v1.DiskLimits
-	39, // 16: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
-	39, // 17: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
-	35, // 18: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
-	27, // 19: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
-	36, // 20: ashlar.v1.VirtualMachineCounters.latencies:type_name -> ashlar.v1.VirtualMachineCounters.LatenciesEntry
-	37, // 21: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
-	38, // 22: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	39, // 23: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
-	3,  // 24: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
-	26, // 25: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
-	10, // 26: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
-	11, // 27: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
-	12, // 28: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
-	14, // 29: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
-	15, // 30: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
-	16, // 31: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
-	17, // 32: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
-	18, // 33: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
-	19, // 34: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
-	20, // 35: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
-	21, // 36: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
-	22, // 37: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
-	24, // 38: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
-	28, // 39: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
-	29, // 40: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
-	31, // 41: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
-	33, // 42: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
-	3,  // 43: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	3,  // 44: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	13, // 45: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
-	41, // 46: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 47: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 48: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 49: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 50: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 51: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 52: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
-	41, // 53: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
-	23, // 54: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
-	25, // 55: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
-	3,  // 56: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
-	30, // 57: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
-	32, // 58: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
-	34, // 59: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
-	43, // [43:60] is the sub-list for method output_type
-	26, // [26:43] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	41, // 16: ashlar.v1.SetVirtualMachineCpusRequest.grace_period:type_name -> google.protobuf.Duration
+	40, // 17: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
+	40, // 18: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
+	36, // 19: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
+	28, // 20: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
+	37, // 21: ashlar.v1.VirtualMachineCounters.latencies:type_name -> ashlar.v1.VirtualMachineCounters.LatenciesEntry
+	38, // 22: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
+	39, // 23: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	40, // 24: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
+	3,  // 25: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
+	27, // 26: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
+	10, // 27: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
+	11, // 28: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
+	12, // 29: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
+	14, // 30: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
+	15, // 31: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
+	16, // 32: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
+	17, // 33: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
+	18, // 34: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
+	19, // 35: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
+	20, // 36: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
+	21, // 37: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
+	22, // 38: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:input_type -> ashlar.v1.SetVirtualMachineCpusRequest
+	23, // 39: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
+	25, // 40: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
+	29, // 41: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
+	30, // 42: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
+	32, // 43: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
+	34, // 44: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
+	3,  // 45: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	3,  // 46: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	13, // 47: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
+	42, // 48: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
+	42, // 49: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
+	42, // 50: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
+	42, // 51: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
+	42, // 52: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
+	42, // 53: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
+	42, // 54: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
+	42, // 55: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	42, // 56: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:output_type -> ashlar.v1.Operation
+	24, // 57: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
+	26, // 58: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
+	3,  // 59: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
+	31, // 60: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
+	33, // 61: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
+	35, // 62: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
+	45, // [45:63] is the sub-list for method output_type
+	27, // [27:45] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_ashlar_v1_virtual_machine_proto_init() }
@@ -2747,7 +2861,7 @@ func file_ashlar_v1_virtual_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ashlar_v1_virtual_machine_proto_rawDesc), len(file_ashlar_v1_virtual_machine_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -66,6 +66,9 @@ const (
 	// VirtualMachineServiceResizeVirtualMachineDiskProcedure is the fully-qualified name of the
 	// VirtualMachineService's ResizeVirtualMachineDisk RPC.
 	VirtualMachineServiceResizeVirtualMachineDiskProcedure = "/ashlar.v1.VirtualMachineService/ResizeVirtualMachineDisk"
+	// VirtualMachineServiceSetVirtualMachineCpusProcedure is the fully-qualified name of the
+	// VirtualMachineService's SetVirtualMachineCpus RPC.
+	VirtualMachineServiceSetVirtualMachineCpusProcedure = "/ashlar.v1.VirtualMachineService/SetVirtualMachineCpus"
 	// VirtualMachineServiceSendVirtualMachineNmiProcedure is the fully-qualified name of the
 	// VirtualMachineService's SendVirtualMachineNmi RPC.
 	VirtualMachineServiceSendVirtualMachineNmiProcedure = "/ashlar.v1.VirtualMachineService/SendVirtualMachineNmi"
@@ -123,6 +126,14 @@ type VirtualMachineServiceClient interface {
 	// not get smaller. Done when the new size holds. Where the host or the operation
 	// fails in between, the disk may have the new size already: ask again.
 	ResizeVirtualMachineDisk(context.Context, *connect.Request[v1.ResizeVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error)
+	// SetVirtualMachineCpus changes how many processors a virtual machine has, up to its
+	// max_cpus. A stopped one begins with them. In one that runs, those that are missing
+	// come at once, to be used when the guest brings them online; of those too many the guest
+	// is asked to give up the highest, for as long as grace_period. Where it keeps some the
+	// operation fails and says how many: present_cpus has them until the guest gives them up, is
+	// reset or stops, and the next start has the new number at any rate. A paused one is
+	// refused.
+	SetVirtualMachineCpus(context.Context, *connect.Request[v1.SetVirtualMachineCpusRequest]) (*connect.Response[v1.Operation], error)
 	// SendVirtualMachineNmi presses the NMI button of a running virtual machine: every
 	// processor that takes a non-maskable interrupt at its LINT1 pin gets one. What the
 	// guest does then is its own business; Linux logs it, or panics where it is told
@@ -227,6 +238,12 @@ func NewVirtualMachineServiceClient(httpClient connect.HTTPClient, baseURL strin
 			connect.WithSchema(virtualMachineServiceMethods.ByName("ResizeVirtualMachineDisk")),
 			connect.WithClientOptions(opts...),
 		),
+		setVirtualMachineCpus: connect.NewClient[v1.SetVirtualMachineCpusRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServiceSetVirtualMachineCpusProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineCpus")),
+			connect.WithClientOptions(opts...),
+		),
 		sendVirtualMachineNmi: connect.NewClient[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse](
 			httpClient,
 			baseURL+VirtualMachineServiceSendVirtualMachineNmiProcedure,
@@ -279,6 +296,7 @@ type virtualMachineServiceClient struct {
 	resetVirtualMachine         *connect.Client[v1.ResetVirtualMachineRequest, v1.Operation]
 	setVirtualMachineDiskLimits *connect.Client[v1.SetVirtualMachineDiskLimitsRequest, v1.Operation]
 	resizeVirtualMachineDisk    *connect.Client[v1.ResizeVirtualMachineDiskRequest, v1.Operation]
+	setVirtualMachineCpus       *connect.Client[v1.SetVirtualMachineCpusRequest, v1.Operation]
 	sendVirtualMachineNmi       *connect.Client[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse]
 	getVirtualMachineCounters   *connect.Client[v1.GetVirtualMachineCountersRequest, v1.VirtualMachineCounters]
 	setVirtualMachineBalloon    *connect.Client[v1.SetVirtualMachineBalloonRequest, v1.VirtualMachine]
@@ -340,6 +358,11 @@ func (c *virtualMachineServiceClient) SetVirtualMachineDiskLimits(ctx context.Co
 // ResizeVirtualMachineDisk calls ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk.
 func (c *virtualMachineServiceClient) ResizeVirtualMachineDisk(ctx context.Context, req *connect.Request[v1.ResizeVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error) {
 	return c.resizeVirtualMachineDisk.CallUnary(ctx, req)
+}
+
+// SetVirtualMachineCpus calls ashlar.v1.VirtualMachineService.SetVirtualMachineCpus.
+func (c *virtualMachineServiceClient) SetVirtualMachineCpus(ctx context.Context, req *connect.Request[v1.SetVirtualMachineCpusRequest]) (*connect.Response[v1.Operation], error) {
+	return c.setVirtualMachineCpus.CallUnary(ctx, req)
 }
 
 // SendVirtualMachineNmi calls ashlar.v1.VirtualMachineService.SendVirtualMachineNmi.
@@ -409,6 +432,14 @@ type VirtualMachineServiceHandler interface {
 	// not get smaller. Done when the new size holds. Where the host or the operation
 	// fails in between, the disk may have the new size already: ask again.
 	ResizeVirtualMachineDisk(context.Context, *connect.Request[v1.ResizeVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error)
+	// SetVirtualMachineCpus changes how many processors a virtual machine has, up to its
+	// max_cpus. A stopped one begins with them. In one that runs, those that are missing
+	// come at once, to be used when the guest brings them online; of those too many the guest
+	// is asked to give up the highest, for as long as grace_period. Where it keeps some the
+	// operation fails and says how many: present_cpus has them until the guest gives them up, is
+	// reset or stops, and the next start has the new number at any rate. A paused one is
+	// refused.
+	SetVirtualMachineCpus(context.Context, *connect.Request[v1.SetVirtualMachineCpusRequest]) (*connect.Response[v1.Operation], error)
 	// SendVirtualMachineNmi presses the NMI button of a running virtual machine: every
 	// processor that takes a non-maskable interrupt at its LINT1 pin gets one. What the
 	// guest does then is its own business; Linux logs it, or panics where it is told
@@ -509,6 +540,12 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 		connect.WithSchema(virtualMachineServiceMethods.ByName("ResizeVirtualMachineDisk")),
 		connect.WithHandlerOptions(opts...),
 	)
+	virtualMachineServiceSetVirtualMachineCpusHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceSetVirtualMachineCpusProcedure,
+		svc.SetVirtualMachineCpus,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineCpus")),
+		connect.WithHandlerOptions(opts...),
+	)
 	virtualMachineServiceSendVirtualMachineNmiHandler := connect.NewUnaryHandler(
 		VirtualMachineServiceSendVirtualMachineNmiProcedure,
 		svc.SendVirtualMachineNmi,
@@ -569,6 +606,8 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 			virtualMachineServiceSetVirtualMachineDiskLimitsHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceResizeVirtualMachineDiskProcedure:
 			virtualMachineServiceResizeVirtualMachineDiskHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceSetVirtualMachineCpusProcedure:
+			virtualMachineServiceSetVirtualMachineCpusHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceSendVirtualMachineNmiProcedure:
 			virtualMachineServiceSendVirtualMachineNmiHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceGetVirtualMachineCountersProcedure:
@@ -632,6 +671,10 @@ func (UnimplementedVirtualMachineServiceHandler) SetVirtualMachineDiskLimits(con
 
 func (UnimplementedVirtualMachineServiceHandler) ResizeVirtualMachineDisk(context.Context, *connect.Request[v1.ResizeVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) SetVirtualMachineCpus(context.Context, *connect.Request[v1.SetVirtualMachineCpusRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.SetVirtualMachineCpus is not implemented"))
 }
 
 func (UnimplementedVirtualMachineServiceHandler) SendVirtualMachineNmi(context.Context, *connect.Request[v1.SendVirtualMachineNmiRequest]) (*connect.Response[v1.SendVirtualMachineNmiResponse], error) {
