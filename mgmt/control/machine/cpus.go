@@ -90,13 +90,18 @@ func (m *Machine) awaitCPUs(ctx context.Context, op *operation.Op) error {
 			return refuse.Core(err, m.Name(), nil)
 		}
 		tick, cancel := context.WithTimeoutCause(ctx, cpuPoll, errTick)
-		err = m.await(tick, over)
+		waited := m.await(tick, over)
 		cancel()
-		if err == nil && m.Alive() && v != nil {
+		switch {
+		case errors.Is(waited, errTick):
+		case waited != nil:
+			return waited
+		case !m.Alive():
+			return nil
+		case v != nil:
 			return m.keeps(v, rec.CPUs, "was not waited for, as it is to end")
-		}
-		if err != nil && !errors.Is(err, errTick) {
-			return err
+		default:
+			return refuse.Core(err, m.Name(), nil)
 		}
 	}
 }

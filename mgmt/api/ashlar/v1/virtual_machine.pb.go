@@ -1884,7 +1884,8 @@ type VirtualMachineCounters struct {
 	// the moment; `failures`, runs of pages that the host could not take; `polls`,
 	// questions for statistics.
 	Devices map[string]int64 `protobuf:"bytes,4,rep,name=devices,proto3" json:"devices,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	// Counters of the virtual processors, in the order of their numbers.
+	// Counters of the virtual processors, in the order of their numbers, up to the highest
+	// that is there.
 	Cpus []*VirtualCpuCounters `protobuf:"bytes,5,rep,name=cpus,proto3" json:"cpus,omitempty"`
 	// How long requests took that did what was asked, as `diskN.read`, `diskN.write` and
 	// `diskN.flush`, from the time when they were given to the host's kernel: what they
