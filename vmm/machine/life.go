@@ -73,9 +73,12 @@ func (m *Machine) end(reason protocol.Reason, message string) {
 // fail ends the guest because the machine cannot go on.
 func (m *Machine) fail(err error) { m.end(protocol.Failed, err.Error()) }
 
+// kickAll kicks the vCPUs that have a thread; m.mu is held.
 func (m *Machine) kickAll() {
 	for _, r := range m.runners {
-		r.kick()
+		if r.live {
+			r.kick()
+		}
 	}
 }
 
