@@ -238,3 +238,30 @@ func TestSetVCPUsRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestMostPlugged lets all processors of the largest machine come at once.
+func TestMostPlugged(t *testing.T) {
+	g, _ := hotGuest(t, MaxVCPUs)
+	if err := g.SetVCPUs(MaxVCPUs); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	threads(t, g, MaxVCPUs)
+	if err := g.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.SetVCPUs(1); err != nil {
+		t.Fatal(err)
+	}
+	for i := range MaxVCPUs {
+		g.eject(byte(i)) // the first stays
+	}
+	threads(t, g, 1)
+	vcpusAre(t, g, protocol.VCPUs{Present: 1, Target: 1})
+	g.Stop()
+	if got := ended(t, g); got.Reason != protocol.Killed {
+		t.Errorf("result = %+v, want killed", got)
+	}
+}
