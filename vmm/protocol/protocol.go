@@ -132,7 +132,8 @@ type Counters struct {
 	// Devices has the counters of devices as DEVICE.NAME: disk0.read_bytes.
 	Devices map[string]uint64 `json:"devices,omitempty"`
 	// VCPUs has the counters of virtual processors by name, each with a value for
-	// every vCPU in the order of their numbers: so 128 of them fit a message.
+	// every vCPU up to the highest that is there, in the order of their numbers: so 128
+	// of them fit a message.
 	VCPUs map[string][]uint64 `json:"vcpus,omitempty"`
 }
 
