@@ -6,6 +6,8 @@
 //
 //	poweroff, reboot, halt     end
 //	mem, cpus                  what the guest sees
+//	online                     bring all CPUs online that have come
+//	spin                       keep a thread busy for ever
 //	topology                   socket:core of every CPU, and which are threads of a core
 //	read FILE                  what is in a file, in one line
 //	list FOLDER                what is in a folder
@@ -183,6 +185,11 @@ func command(f []string) (string, error) {
 		return strconv.Itoa(runtime.NumCPU()), nil
 	case "nmis":
 		return nmis()
+	case "online":
+		return online()
+	case "spin":
+		spin()
+		return "", nil
 	case "topology":
 		return topology()
 	case "read":

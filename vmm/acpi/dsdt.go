@@ -1,15 +1,11 @@
 package acpi
 
-import (
-	"fmt"
-
-	"github.com/ashlar-hv/ashlar/vmm/arch"
-)
+import "github.com/ashlar-hv/ashlar/vmm/arch"
 
 // dsdt is the table of devices that no bus announces (section 5.2.11.1).
 func dsdt(m Machine) []byte {
 	return table("DSDT", 2, cat(
-		scope(`\_SB`, hostBridge(m), motherboard(m), serialPort(), clock(), panicPort(), generationID(), processors(len(m.CPUs))),
+		scope(`\_SB`, hostBridge(m), motherboard(m), serialPort(), clock(), panicPort(), generationID(), processors(m), eventDevice(m)),
 		name(`\_S5`, pack(integer(SoftOff), integer(SoftOff), integer(0), integer(0))),
 	))
 }
@@ -69,6 +65,8 @@ func motherboard(m Machine) []byte {
 			ports(arch.PortACPI, PM1Size),
 			ports(arch.PortTimer, TimerSize),
 			ports(arch.PortPCI, 8),
+			ports(arch.PortEvents, EventsSize),
+			ports(arch.PortCPUs, CPUsSize),
 		)),
 	)
 }
@@ -87,20 +85,4 @@ func clock() []byte {
 		name("_HID", eisaID("PNP0B00")),
 		name("_CRS", resources(ports(arch.PortRTC, 2))),
 	)
-}
-
-// processors are the devices that processors are (section 8.4), in a container.
-// The MADT says the APIC ID that belongs to a unique ID.
-func processors(n int) []byte {
-	parts := [][]byte{
-		name("_HID", text("ACPI0010")),
-		name("_UID", integer(0)),
-	}
-	for uid := range n {
-		parts = append(parts, device(fmt.Sprintf("C%03X", uid),
-			name("_HID", text("ACPI0007")),
-			name("_UID", integer(uint64(uid))),
-		))
-	}
-	return device("CPUS", parts...)
 }

@@ -45,6 +45,8 @@ type Window struct {
 // A Machine is what the tables tell of.
 type Machine struct {
 	CPUs           []uint8 // their APIC IDs
+	Present        int     // how many of them are there at the start
+	Pluggable      bool    // whether they come and go
 	MMIO32, MMIO64 Window
 	ECAM           Window // of bus 0 alone
 }
@@ -216,7 +218,6 @@ func fadt(facs, dsdt uint64) []byte {
 func madt(m Machine) []byte {
 	const (
 		pcatCompat = 1
-		enabled    = 1
 		// levelHigh: active high, level triggered
 		levelHigh = 1 | 3<<2
 	)
@@ -224,8 +225,7 @@ func madt(m Machine) []byte {
 	b := le.AppendUint32(nil, arch.LAPICBase)
 	b = le.AppendUint32(b, pcatCompat)
 	for uid, id := range m.CPUs {
-		b = append(b, 0, 8, byte(uid), id)
-		b = le.AppendUint32(b, enabled)
+		b = append(b, localAPIC(uid, id, uid < m.Present)...)
 	}
 	b = append(b, 1, 12, 0, 0)
 	b = le.AppendUint32(b, arch.IOAPICBase)

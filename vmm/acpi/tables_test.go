@@ -18,7 +18,7 @@ func machine(cpus int) Machine {
 		ids[i] = uint8(2 * i) // as where a core has room for two threads
 	}
 	return Machine{
-		CPUs:   ids,
+		CPUs: ids, Present: cpus,
 		MMIO32: Window{0xc0000000, 512 << 20},
 		MMIO64: Window{0x800000000, 16 << 30},
 		ECAM:   Window{0xe0000000, 1 << 20},
@@ -88,7 +88,12 @@ func TestTables(t *testing.T) {
 // What the disassembler makes of the DSDT compiles to the same bytes again.
 func TestDSDTRoundTrip(t *testing.T) {
 	want := dsdt(machine(4))
-	dsl := disassemble(t, want)
+	recompiles(t, want, disassemble(t, want))
+}
+
+// recompiles has iasl compile what it made of a table.
+func recompiles(t *testing.T, want []byte, dsl string) {
+	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(dir+"/t.dsl", []byte(dsl), 0o600); err != nil {
 		t.Fatal(err)

@@ -45,6 +45,7 @@ const (
 const (
 	IRQSerial = 4
 	IRQACPI   = 9
+	IRQEvents = 16 // of the generic event device, level triggered
 	// GSIPins is how many pins the IOAPIC has; message signalled interrupts
 	// have their GSIs from there on.
 	GSIPins = 24
@@ -59,6 +60,8 @@ const (
 	PortPanic    = 0x505
 	PortACPI     = 0x600
 	PortTimer    = 0x608
+	PortEvents   = 0x608 // of the generic event device
+	PortCPUs     = 0x610
 	PortPCI      = 0xcf8 // configuration mechanism #1; the reset register lies within
 	PortReset    = 0xcf9
 )

@@ -81,6 +81,7 @@ func parse(args []string, add func(*os.File, error) (protocol.File, error)) (*pr
 	s := &protocol.Spec{Name: "run"}
 	fs.StringVar(&s.Boot.Cmdline, "cmdline", "console=ttyS0", "for the kernel")
 	fs.IntVar(&s.VCPUs, "cpus", 1, "1 to 128")
+	fs.IntVar(&s.MaxVCPUs, "max-cpus", 0, "that there may come to be; 0: as many as --cpus")
 	fs.Func("cpu", "model and options", func(v string) (err error) {
 		s.CPU, err = parseCPU(v)
 		return err

@@ -27,6 +27,7 @@
 //	--initramfs FILE    cpio archive
 //	--cmdline STRING    for the kernel (default "console=ttyS0")
 //	--cpus N            1 to 128 (default 1)
+//	--max-cpus N        that there may come to be (default: as many as --cpus)
 //	--cpu LIST          model (host or x86-64-v1 to -v4), sockets=N, cores=N,
 //	                    threads=N, hyperv, poll=DURATION, with commas between
 //	--memory SIZE       such as 512MiB or 4GiB (default 256MiB); transparent (huge

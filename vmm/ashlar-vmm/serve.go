@@ -126,7 +126,7 @@ func (s *server) start(spec *protocol.Spec, files []*os.File) *protocol.Error {
 	}
 	perr = func() *protocol.Error {
 		if err := jail.Enter(jail.Config{
-			UID: spec.Jail.UID, GID: spec.Jail.GID, Threads: uint64(protocol.Threads(spec.VCPUs)),
+			UID: spec.Jail.UID, GID: spec.Jail.GID, Threads: uint64(protocol.Threads(spec.Most())),
 			Filter: jail.Filter{Rules: slices.Concat(jail.Messages(), machine.Rules())},
 		}); err != nil {
 			return &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
@@ -225,6 +225,8 @@ func (s *server) handle(req protocol.Request) (resp protocol.Response, f *os.Fil
 		resp.Error = s.guest.ResizeDisk(req.Disk, req.Size)
 	case protocol.SetLink:
 		resp.Error = s.guest.SetLink(req.NIC, !req.LinkDown)
+	case protocol.SetVCPUs:
+		resp.Error = s.guest.SetVCPUs(req.VCPUs)
 	case protocol.Console:
 		f, err = s.guest.Hub.Attach()
 	case protocol.CountersMethod:

@@ -402,7 +402,7 @@ func TestState(t *testing.T) {
 
 func TestStats(t *testing.T) {
 	g := newGuest(t, 0xe6, 0x10, 0xeb, 0xfc)
-	s, err := g.cpu.Stats()
+	s, err := g.cpu.Stats(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,6 +25,7 @@ func Rules() []jail.Rule {
 		ioctl(kvmSetSregs, "first state, after the kernel was loaded"),
 		ioctl(kvmGetSregs, "first state, after the kernel was loaded"),
 		ioctl(kvmGetMPState, "is a vCPU halted?"),
+		ioctl(kvmSetMPState, "a vCPU that the guest has given up waits to be started"),
 		ioctl(kvmKVMClockCtrl, "telling the guest that it was paused"),
 		ioctl(kvmGetLAPIC, "does a vCPU take NMIs at its second local interrupt pin?"),
 		ioctl(kvmNMI, "an operator's NMI"),

@@ -17,17 +17,23 @@ const (
 // (KVM_GET_STATS_FD). It may be used from any thread.
 type Stats struct {
 	f       *os.File
-	offsets map[string]int64 // in the file, by name
+	offsets map[string]int64 // in the file, by name; shared, and not changed
 }
 
 // Stats opens the vCPU's counters. Call it before the vCPU runs: KVM would
-// make the caller wait for the Run under way.
-func (c *VCPU) Stats() (*Stats, error) {
+// make the caller wait for the Run under way. like are those of another vCPU of this
+// VM, which are laid out in the same way, or nil.
+func (c *VCPU) Stats(like *Stats) (*Stats, error) {
 	fd, err := ioctl(c.f, kvmGetStatsFD, 0)
 	if err != nil {
 		return nil, fmt.Errorf("KVM_GET_STATS_FD of vCPU %d: %w (want %v)", c.id, err, CapBinaryStatsFD)
 	}
-	s := &Stats{f: os.NewFile(uintptr(fd), "kvm-stats"), offsets: make(map[string]int64)}
+	s := &Stats{f: os.NewFile(uintptr(fd), "kvm-stats")}
+	if like != nil {
+		s.offsets = like.offsets
+		return s, nil
+	}
+	s.offsets = make(map[string]int64)
 	if err := s.readLayout(); err != nil {
 		s.f.Close()
 		return nil, fmt.Errorf("counters of vCPU %d: %w", c.id, err)

@@ -55,18 +55,19 @@ type counter interface {
 
 // Counters are what guest and devices have done since they were made. Reading them
 // stops nothing: KVM's are in a file, those of devices are atomic. There are none
-// after Close.
+// after Close, and none of vCPUs above the highest that is there.
 func (m *Machine) Counters() protocol.Counters {
 	m.lifeMu.Lock()
 	defer m.lifeMu.Unlock()
 	out := protocol.Counters{Devices: make(map[string]uint64), VCPUs: make(map[string][]uint64)}
+	runners := m.runners[:min(m.highest(), len(m.runners))]
 	for _, name := range kvmCounters {
-		if values, ok := m.kvmCounter(name); ok {
+		if values, ok := kvmCounter(runners, name); ok {
 			out.VCPUs[name] = values
 		}
 	}
 	for kind, name := range userNames {
-		for _, r := range m.runners {
+		for _, r := range runners {
 			out.VCPUs[name] = append(out.VCPUs[name], r.exits[kind].Load())
 		}
 	}
@@ -93,10 +94,10 @@ func (m *Machine) Histograms() protocol.Histograms {
 	return out
 }
 
-// kvmCounter reads a counter of all vCPUs; it is false where this kernel has none.
-func (m *Machine) kvmCounter(name string) ([]uint64, bool) {
+// kvmCounter reads a counter of vCPUs; it is false where this kernel has none.
+func kvmCounter(runners []*runner, name string) ([]uint64, bool) {
 	var values []uint64
-	for _, r := range m.runners {
+	for _, r := range runners {
 		n, err := r.stats.Counter(name)
 		if err != nil {
 			return nil, false

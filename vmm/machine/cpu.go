@@ -32,8 +32,8 @@ type processors struct {
 
 // processors asks KVM what vCPUs can be like.
 func (m *Machine) processors() (*processors, error) {
-	if most, err := m.sys.Check(kvm.CapMaxVCPUs); err != nil || m.c.VCPUs > most {
-		return nil, errors.Join(err, fmt.Errorf("%d vCPUs: KVM on this host has at most %d a machine", m.c.VCPUs, most))
+	if most, err := m.sys.Check(kvm.CapMaxVCPUs); err != nil || m.c.most() > most {
+		return nil, errors.Join(err, fmt.Errorf("%d vCPUs: KVM on this host has at most %d a machine", m.c.most(), most))
 	}
 	p := &processors{}
 	var err error
@@ -61,9 +61,9 @@ func (m *Machine) addVCPU(index int, p *processors) error {
 	if err != nil {
 		return err
 	}
-	r := &runner{m: m, cpu: cpu, asks: make(chan func(), 1)}
+	r := &runner{m: m, cpu: cpu, present: index < m.c.VCPUs}
 	m.runners = append(m.runners, r)
-	if r.stats, err = cpu.Stats(); err != nil {
+	if r.stats, err = cpu.Stats(m.runners[0].stats); err != nil {
 		return err
 	}
 	if err := m.setCPUID(cpu, index, p); err != nil {
@@ -103,7 +103,7 @@ func cpuOf(s *protocol.Spec) (CPU, *protocol.Error) {
 	}
 	c := CPU{Model: want.Model, HyperV: want.HyperV}
 	var err error
-	c.Topology, err = processor.NewTopology(s.VCPUs, processor.Topology{Sockets: want.Sockets, Cores: want.Cores, Threads: want.Threads})
+	c.Topology, err = processor.NewTopology(s.Most(), processor.Topology{Sockets: want.Sockets, Cores: want.Cores, Threads: want.Threads})
 	if err != nil {
 		return CPU{}, invalid("cpu", "%v", err)
 	}

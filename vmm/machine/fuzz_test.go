@@ -66,12 +66,14 @@ func FuzzAccesses(f *testing.F) {
 	f.Add(append(access(write, 2, 0xcf8, 1<<31|1<<11|0x98), access(write, 2, 0xcfc, 0xff)...))
 	f.Add(append(access(write, 0, 0x70, 0x32), access(write, 0, 0x71, 0xff)...))
 	f.Add(append(access(toECAM|write, 0, 5<<15|0x68, 2), access(write, 0, 0x505, 3)...))
+	f.Add(append(access(write, 2, arch.PortCPUs, 1), access(write, 0, arch.PortCPUs+4, 8)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := newSpec(t, tinykernel.Code{}.Halt())
 		image, err := os.CreateTemp(t.TempDir(), "disk")
 		if err == nil {
 			err = image.Truncate(1 << 20)
 		}
+		s.VCPUs, s.MaxVCPUs = 2, 4
 		s.Disks = []protocol.Disk{{File: s.add(image, err)}}
 		s.Board = &protocol.Board{Watchdog: protocol.ResetAction, OnPanic: protocol.ResetAction}
 		g := s.loaded(t)

@@ -46,11 +46,11 @@ func (m *Machine) watchHalt() {
 	}
 }
 
-// exits sums the exits of all vCPUs, and says whether all of them are waiting.
-// Counters that cannot be read say that they are not.
+// exits sums the exits of all vCPUs that are there, and says whether all of them are
+// waiting. Counters that cannot be read say that they are not.
 func (m *Machine) exits() (sum uint64, blocked bool) {
 	blocked = true
-	for _, r := range m.runners {
+	for r := range m.lives() {
 		b, err1 := r.stats.Counter(counterBlocking)
 		n, err2 := r.stats.Counter(counterExits)
 		if err1 != nil || err2 != nil || b == 0 {
@@ -64,21 +64,12 @@ func (m *Machine) exits() (sum uint64, blocked bool) {
 // haltedForGood asks every vCPU, on its thread.
 func (m *Machine) haltedForGood() bool {
 	var dead atomic.Int32
-	answers := make(chan struct{}, len(m.runners))
-	m.askAll(func(r *runner) {
+	asked, ok := m.askAll(func(r *runner) {
 		if r.halted() {
 			dead.Add(1)
 		}
-		answers <- struct{}{}
 	})
-	for range m.runners {
-		select {
-		case <-answers:
-		case <-m.done:
-			return false
-		}
-	}
-	return int(dead.Load()) == len(m.runners)
+	return ok && int(dead.Load()) == asked
 }
 
 // halted says whether the vCPU waits for what cannot come: an interrupt while

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/ashlar-hv/ashlar/vmm/kvm"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
 
@@ -24,8 +25,9 @@ func (m *Machine) Start() error {
 	}
 	m.state = protocol.Running
 	for _, r := range m.runners {
-		m.running.Add(1)
-		go r.run()
+		if r.present {
+			r.launch()
+		}
 	}
 	go func() {
 		m.running.Wait()
@@ -47,11 +49,12 @@ func (m *Machine) Result() protocol.Result {
 
 // Status is where the guest is in its life.
 func (m *Machine) Status() protocol.Status {
+	vcpus := m.vcpus() // before mu, which is below it
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return protocol.Status{
 		State: m.state, PID: os.Getpid(), Reason: m.result.Reason, Message: m.result.Message,
-		Panicked: m.notes.panicked,
+		Panicked: m.notes.panicked, VCPUs: vcpus,
 	}
 }
 
@@ -71,24 +74,37 @@ func (m *Machine) end(reason protocol.Reason, message string) {
 // fail ends the guest because the machine cannot go on.
 func (m *Machine) fail(err error) { m.end(protocol.Failed, err.Error()) }
 
+// kickAll kicks the vCPUs that have a thread; m.mu is held.
 func (m *Machine) kickAll() {
 	for _, r := range m.runners {
-		r.kick()
+		if r.live {
+			r.kick()
+		}
 	}
 }
 
 // between is what a vCPU's thread does after it was kicked: what is asked, and
-// nothing while the machine is paused. It is false when the machine has ended.
-func (m *Machine) between(r *runner) bool {
+// nothing while the machine is paused. It is false when the machine has ended, or
+// the guest has given the vCPU up.
+func (m *Machine) between(r *runner, asks <-chan func()) bool {
 	select {
-	case f := <-r.asks:
+	case f := <-asks:
 		f()
 	default:
 	}
+	goesOn, err := m.stay(r)
+	if err != nil {
+		m.fail(err)
+	}
+	return goesOn && err == nil
+}
+
+// stay waits for the end of a pause, and says whether the vCPU goes on.
+func (m *Machine) stay(r *runner) (goesOn bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	waited := false
-	for m.paused && m.state != protocol.Stopped {
+	for m.paused && m.state != protocol.Stopped && r.present {
 		if !waited {
 			waited = true
 			m.parked++
@@ -101,7 +117,16 @@ func (m *Machine) between(r *runner) bool {
 		m.changed.Broadcast()
 	}
 	if m.state == protocol.Stopped {
-		return false
+		return false, nil
+	}
+	if r.ejected {
+		// Whatever it was doing, it does nothing until it is started anew.
+		r.ejected = false
+		err = r.cpu.SetMPState(kvm.Uninitialized)
+	}
+	if !r.present {
+		r.leave()
+		return false, err
 	}
 	if waited {
 		if err := r.cpu.Paused(); err != nil {
@@ -109,7 +134,7 @@ func (m *Machine) between(r *runner) bool {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}
-	return true
+	return true, err
 }
 
 // PowerButton presses the ACPI power button.
@@ -167,7 +192,7 @@ func (m *Machine) park() error {
 	m.paused = true
 	m.state = protocol.Paused
 	m.kickAll()
-	for m.parked < len(m.runners) && m.state == protocol.Paused {
+	for m.parked < m.live && m.state == protocol.Paused {
 		m.changed.Wait()
 	}
 	if m.state != protocol.Paused {

@@ -22,6 +22,7 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/boot"
 	"github.com/ashlar-hv/ashlar/vmm/console"
 	"github.com/ashlar-hv/ashlar/vmm/device"
+	"github.com/ashlar-hv/ashlar/vmm/device/cpus"
 	"github.com/ashlar-hv/ashlar/vmm/device/power"
 	"github.com/ashlar-hv/ashlar/vmm/device/rtc"
 	"github.com/ashlar-hv/ashlar/vmm/device/serial"
@@ -45,6 +46,7 @@ type Config struct {
 	MemoryBytes uint64
 	Backing     *protocol.Backing // what Memory is made of
 	VCPUs       int               // 1 to MaxVCPUs
+	MostVCPUs   int               // that there may come to be; 0: VCPUs, which stay
 	CPU         CPU
 	UUID        string // for SMBIOS
 	Console     *console.Hub
@@ -68,8 +70,9 @@ type Machine struct {
 	devices []plugged
 	disks   []*blk.Device  // those of devices, in the order of the Spec
 	nics    []*vnet.Device // so are these
-	runners []*runner
-	watch   time.Duration // how often the watcher looks for a guest that halted for good
+	runners []*runner      // all that there may come to be
+	cpus    *cpus.Block    // which of them the guest has; nil where all of them stay
+	watch   time.Duration  // how often the watcher looks for a guest that halted for good
 	watcher sync.WaitGroup
 
 	// mu guards what follows. It is taken by vCPU threads between two runs
@@ -80,6 +83,7 @@ type Machine struct {
 	result  protocol.Result
 	paused  bool // what vCPUs are to be
 	parked  int  // vCPUs that are
+	live    int  // vCPUs that have a thread
 	running sync.WaitGroup
 	notes   notes
 	done    chan struct{} // closed when the machine has ended
@@ -94,12 +98,12 @@ type plugged struct {
 
 // New makes a machine without devices but those on board.
 func New(c Config) (*Machine, error) {
-	if c.VCPUs < 1 || c.VCPUs > MaxVCPUs {
+	if c.VCPUs < 1 || c.most() > MaxVCPUs || c.MostVCPUs != 0 && c.MostVCPUs < c.VCPUs {
 		c.KVM.Close()
-		return nil, fmt.Errorf("%d vCPUs: want 1 to %d", c.VCPUs, MaxVCPUs)
+		return nil, fmt.Errorf("%d vCPUs of %d: want 1 to %d", c.VCPUs, c.MostVCPUs, MaxVCPUs)
 	}
 	var err error
-	if c.CPU.Topology, err = processor.NewTopology(c.VCPUs, c.CPU.Topology); err != nil {
+	if c.CPU.Topology, err = processor.NewTopology(c.most(), c.CPU.Topology); err != nil {
 		c.KVM.Close()
 		return nil, err
 	}
@@ -126,7 +130,7 @@ func (m *Machine) build() error {
 	if err != nil {
 		return err
 	}
-	for i := range m.c.VCPUs {
+	for i := range m.c.most() {
 		if err := m.addVCPU(i, p); err != nil {
 			return err
 		}
@@ -208,6 +212,7 @@ func (m *Machine) addBoard() error {
 	m.pm1 = power.NewPM1(m.setSCI, m.slept)
 	reset := func() { m.end(protocol.Reset, "") }
 	return errors.Join(
+		m.addEvents(),
 		m.ports.Add(arch.PortSerial, serial.Ports, m.uart),
 		m.ports.Add(arch.PortRTC, rtc.Ports, rtc.New(time.Now)),
 		m.ports.Add(arch.PortACPI, acpi.PM1Size, m.pm1),
@@ -263,7 +268,7 @@ func (m *Machine) Load(l boot.Load) error {
 		return err
 	}
 	rsdp, err := acpi.Write(m.mem, acpi.Machine{
-		CPUs:   m.c.CPU.Topology.APICIDs(),
+		CPUs: m.c.CPU.Topology.APICIDs(), Present: m.c.VCPUs, Pluggable: m.cpus != nil,
 		MMIO32: acpi.Window{Base: arch.MMIO32Base, Size: arch.MMIO32Size},
 		MMIO64: acpi.Window(m.mmio64),
 		ECAM:   acpi.Window{Base: arch.ECAMBase, Size: pci.ECAMSize},

@@ -3,6 +3,7 @@ package machine
 import (
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/ashlar-hv/ashlar/vmm/arch"
 	"github.com/ashlar-hv/ashlar/vmm/kvm"
@@ -22,31 +23,23 @@ func (m *Machine) NMI() error {
 	if s := m.Status().State; s != protocol.Running {
 		return stateError("send an NMI to", s)
 	}
-	type answer struct {
-		took bool
-		err  error
-	}
-	answers := make(chan answer, len(m.runners))
-	asked := m.askAll(func(r *runner) {
+	var mu sync.Mutex
+	taken, errs := 0, []error(nil) // guarded by mu
+	_, ok := m.askAll(func(r *runner) {
 		took, err := r.nmi()
-		answers <- answer{took, err}
-	})
-	taken, errs := 0, []error(nil)
-	for range asked {
-		select {
-		case a := <-answers:
-			errs = append(errs, a.err)
-			if a.took {
-				taken++
-			}
-		case <-m.done:
-			return stateError("send an NMI to", protocol.Stopped)
+		mu.Lock()
+		defer mu.Unlock()
+		errs = append(errs, err)
+		if took {
+			taken++
 		}
-	}
+	})
+	mu.Lock()
+	defer mu.Unlock()
 	switch err := errors.Join(errs...); {
 	case err != nil:
 		return fmt.Errorf("send NMI: %w", err)
-	case asked < len(m.runners):
+	case !ok:
 		return stateError("send an NMI to", protocol.Stopped)
 	case taken == 0:
 		return errDeaf
@@ -54,18 +47,32 @@ func (m *Machine) NMI() error {
 	return nil
 }
 
-// askAll makes every vCPU call f on its thread, between two runs, and returns how
-// many will: fewer than there are when the machine has ended meanwhile.
-func (m *Machine) askAll(f func(*runner)) int {
-	for i, r := range m.runners {
+// askAll makes every vCPU that is there call f on its thread, between two runs, and
+// waits until all have; it returns how many, one that the guest gives up meanwhile
+// counted too. ok is false when the machine has ended meanwhile.
+func (m *Machine) askAll(f func(*runner)) (asked int, ok bool) {
+	type question struct{ answered, left <-chan struct{} }
+	var questions []question
+	for r, l := range m.lives() {
+		answered := make(chan struct{})
 		select {
-		case r.asks <- func() { f(r) }:
+		case l.asks <- func() { f(r); close(answered) }:
+			r.kick()
+		case <-l.left:
 		case <-m.done:
-			return i
+			return 0, false
 		}
-		r.kick()
+		questions = append(questions, question{answered, l.left})
 	}
-	return len(m.runners)
+	for _, q := range questions {
+		select {
+		case <-q.answered:
+		case <-q.left:
+		case <-m.done:
+			return 0, false
+		}
+	}
+	return len(questions), true
 }
 
 // nmi sends the vCPU an NMI if it takes one. It is called on its thread. One that

@@ -103,6 +103,8 @@ func check(s *protocol.Spec) *protocol.Error {
 	switch {
 	case s.VCPUs < 1 || s.VCPUs > MaxVCPUs:
 		return invalid("vcpus", "%d vCPUs: want 1 to %d", s.VCPUs, MaxVCPUs)
+	case s.MaxVCPUs != 0 && (s.MaxVCPUs < s.VCPUs || s.MaxVCPUs > MaxVCPUs):
+		return invalid("maxVcpus", "at most %d vCPUs of a guest that has %d: want %d to %d, or 0", s.MaxVCPUs, s.VCPUs, s.VCPUs, MaxVCPUs)
 	case s.MemoryBytes < minMemory || s.MemoryBytes%memoryMultiple != 0 || s.MemoryBytes > memory.MaxSize:
 		return invalid("memoryBytes", "%d bytes of memory: want a multiple of 2 MiB from 32 MiB on", s.MemoryBytes)
 	case len(s.Disks)+len(s.NICs) > maxDisksAndNICs:
@@ -160,7 +162,7 @@ func (g *Guest) assemble(s *protocol.Spec, d *descriptors) *protocol.Error {
 		return err
 	}
 	m, merr := New(Config{
-		KVM: dev, Memory: mem, MemoryBytes: s.MemoryBytes, Backing: s.Backing, VCPUs: s.VCPUs, CPU: cpu, UUID: s.UUID, Console: g.Hub, Board: s.Board.Get(),
+		KVM: dev, Memory: mem, MemoryBytes: s.MemoryBytes, Backing: s.Backing, VCPUs: s.VCPUs, MostVCPUs: s.MaxVCPUs, CPU: cpu, UUID: s.UUID, Console: g.Hub, Board: s.Board.Get(),
 	})
 	if merr != nil {
 		return newError(merr)

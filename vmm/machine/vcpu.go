@@ -21,9 +21,20 @@ type runner struct {
 	m     *Machine
 	cpu   *kvm.VCPU
 	stats *kvm.Stats
-	tid   atomic.Int32 // of the thread, 0 before it runs
-	asks  chan func()  // to be called on the thread, between two runs
+	tid   atomic.Int32 // of the thread, 0 where it has none
 	exits userExits
+
+	// What follows is guarded by m.mu.
+	life
+	present bool // it is to have a thread
+	live    bool // it has one
+	ejected bool // the guest has given it up, perhaps to get it again
+}
+
+// A life is from the start of a vCPU's thread to its end.
+type life struct {
+	asks chan func()   // to be called on the thread, between two runs
+	left chan struct{} // closed when the thread has made its last run
 }
 
 // kick makes the vCPU leave the guest and look what is asked of it. The flag
@@ -37,19 +48,38 @@ func (r *runner) kick() {
 	}
 }
 
+// launch gives the vCPU a thread; m.mu is held.
+func (r *runner) launch() {
+	r.life = life{asks: make(chan func(), 1), left: make(chan struct{})}
+	r.live = true
+	r.m.live++
+	r.m.running.Add(1)
+	go r.run(r.asks)
+}
+
+// leave is the end of the vCPU's thread, which does not run it any more; m.mu is held.
+func (r *runner) leave() {
+	r.live = false
+	r.tid.Store(0)
+	r.m.live--
+	r.m.changed.Broadcast()
+	close(r.left)
+}
+
 // run is the life of the vCPU.
-func (r *runner) run() {
+func (r *runner) run(asks <-chan func()) {
 	// The thread is never given back: it ends with the goroutine.
 	runtime.LockOSThread()
 	defer r.m.running.Done()
-	defer r.tid.Store(0)
+	tid := int32(unix.Gettid())
+	defer r.tid.CompareAndSwap(tid, 0) // it may have another by then
 	defer func() {
 		if p := recover(); p != nil {
 			fmt.Fprintf(os.Stderr, "vCPU %d: panic: %v\n%s", r.cpu.ID(), p, debug.Stack())
 			r.m.fail(fmt.Errorf("vCPU %d: internal error: %v", r.cpu.ID(), p))
 		}
 	}()
-	r.tid.Store(int32(unix.Gettid()))
+	r.tid.Store(tid)
 	for {
 		reason, err := r.cpu.Run()
 		r.exits.count(reason)
@@ -60,7 +90,7 @@ func (r *runner) run() {
 		case err == nil:
 		case errors.Is(err, kvm.ErrInterrupted):
 			r.cpu.ClearInterrupt()
-			if !r.m.between(r) {
+			if !r.m.between(r, asks) {
 				return
 			}
 		default:

@@ -95,6 +95,8 @@ type Request struct {
 	NewNIC  *NIC   `json:"newNic,omitempty"`
 	Device  string `json:"device,omitempty"`
 	Force   bool   `json:"force,omitempty"`
+	// VCPUs is SetVCPUs's.
+	VCPUs int `json:"vcpus,omitempty"`
 }
 
 // A Response answers the Request with the same ID.
@@ -136,7 +138,8 @@ type Counters struct {
 	// Devices has the counters of devices as DEVICE.NAME: disk0.read_bytes.
 	Devices map[string]uint64 `json:"devices,omitempty"`
 	// VCPUs has the counters of virtual processors by name, each with a value for
-	// every vCPU in the order of their numbers: so 128 of them fit a message.
+	// every vCPU up to the highest that is there, in the order of their numbers: so 128
+	// of them fit a message.
 	VCPUs map[string][]uint64 `json:"vcpus,omitempty"`
 }
 
@@ -178,6 +181,9 @@ type Spec struct {
 	UUID string `json:"uuid"`
 	// VCPUs is 1 to 128.
 	VCPUs int `json:"vcpus"`
+	// MaxVCPUs is how many there may come to be by SetVCPUs, VCPUs to 128; 0 is as many as
+	// VCPUs, for ever.
+	MaxVCPUs int `json:"maxVcpus,omitempty"`
 	// CPU says what the vCPUs are like; without it they are cores of one socket,
 	// with all features of the host's, and what the kernel does by default.
 	CPU *CPU `json:"cpu,omitempty"`
@@ -222,7 +228,7 @@ func Threads(vcpus int) int { return threadsBase + 2*vcpus }
 type CPU struct {
 	// Model is "host", also if empty, or a baseline: "x86-64-v1" to "x86-64-v4".
 	Model string `json:"model,omitempty"`
-	// Sockets of Cores of Threads: their product is the number of vCPUs. 0 is 1 of
+	// Sockets of Cores of Threads: their product is the largest number of vCPUs. 0 is 1 of
 	// Sockets and Threads, and as many Cores as that takes.
 	Sockets int `json:"sockets,omitempty"`
 	Cores   int `json:"cores,omitempty"`
@@ -371,6 +377,8 @@ type Status struct {
 	Panicked time.Time `json:"panicked,omitzero"`
 	// Devices are the disks and network devices of a guest that has not stopped.
 	Devices []PluggedDevice `json:"devices,omitempty"`
+	// VCPUs says how many there are, of a guest that has been configured.
+	VCPUs *VCPUs `json:"vcpus,omitempty"`
 }
 
 // A Result is what a VMM writes to ResultFD as JSON before it exits.

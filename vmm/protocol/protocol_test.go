@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // largest is a Request with as much in it as core ever sends.
 func largest() Request {
 	initramfs, vhost, poll := File(1), File(20), uint64(HaltPollLimit)
-	s := &Spec{Name: "vm", UUID: "00000000-0000-0000-0000-000000000001", VCPUs: 128, MemoryBytes: 1 << 40,
+	s := &Spec{Name: "vm", UUID: "00000000-0000-0000-0000-000000000001", VCPUs: 128, MaxVCPUs: 128, MemoryBytes: 1 << 40,
 		CPU:     &CPU{Model: "x86-64-v4", Sockets: 8, Cores: 8, Threads: 2, HyperV: true, HaltPollNs: &poll},
 		Backing: &Backing{Pages: TransparentPages, Populate: true},
 		Board:   &Board{Watchdog: PowerOffAction, OnPanic: PowerOffAction, SerialNumber: string(make([]byte, MaxSerialNumber))},
@@ -125,6 +125,8 @@ func TestGolden(t *testing.T) {
 		"set-disk-limits": Request{ID: 5, Method: SetDiskLimits, Disk: 1,
 			Limits: &DiskLimits{BytesPerSecond: 1 << 20, BurstBytes: 1 << 16, OperationsPerSecond: 100, BurstOperations: 10}},
 		"set-link":   Request{ID: 8, Method: SetLink, NIC: 1, LinkDown: true},
+		"set-vcpus":  Request{ID: 8, Method: SetVCPUs, VCPUs: 3},
+		"vcpus":      Response{ID: 8, Status: &Status{State: Running, VCPUs: &VCPUs{Present: 4, Target: 3, Refused: 1}}},
 		"histograms": Response{ID: 7, Histograms: Histograms{"disk0.read": {0, 0, 5, 1}}},
 		"counters": Response{ID: 4, Counters: &Counters{Devices: map[string]uint64{"disk0.reads": 7},
 			VCPUs: map[string][]uint64{"exits": {1, 2}}}},

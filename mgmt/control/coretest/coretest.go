@@ -56,6 +56,8 @@ type guest struct {
 	stopped chan struct{}
 	nmis    uint64
 	balloon protocol.Balloon
+	vcpus   protocol.VCPUs
+	keeps   int // processors
 }
 
 // New makes a Core that does not serve yet.
@@ -303,6 +305,16 @@ func (c *Core) do(k *conn, call hostcall.Call) (hostcall.Message, *os.File, erro
 			Devices: map[string]uint64{"disk0.reads": 7, "disk0.read_bytes": 1 << 63},
 			VCPUs:   map[string][]uint64{"exits": {1, 2}, "nmi_injections": {g.nmis, 0}},
 		}
+	case hostcall.GuestVCPUs, hostcall.GuestSetVCPUs:
+		g := c.guests[call.ID]
+		if g == nil || g.stopped == nil {
+			return msg, nil, refusal(hostcall.FailedPrecondition, "does not run")
+		}
+		if call.Method == hostcall.GuestSetVCPUs {
+			c.setVCPUs(g, call.VCPUs)
+		}
+		v := g.vcpus
+		msg.VCPUs = &v
 	case hostcall.GuestBalloon:
 		g := c.guests[call.ID]
 		if g == nil || g.stopped == nil {
@@ -376,7 +388,8 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 		}
 		g.spec, g.output, g.typed, g.stopped, g.nmis = *call.Guest, nil, nil, make(chan struct{}), 0
 		g.balloon = protocol.Balloon{TargetBytes: call.Guest.BalloonBytes}
-		st := hostcall.GuestStatus{ID: call.ID, State: hostcall.Running, PID: 4711, Started: time.Now(), Addresses: make([]string, len(call.Guest.NICs))}
+		g.vcpus = protocol.VCPUs{Present: call.Guest.VCPUs, Target: call.Guest.VCPUs}
+		st := hostcall.GuestStatus{ID: call.ID, State: hostcall.Running, PID: 4711, Started: time.Now(), Addresses: make([]string, len(call.Guest.NICs)), VCPUs: call.Guest.VCPUs}
 		if call.Guest.Vsock {
 			st.CID = CID
 		}

@@ -216,6 +216,7 @@ var (
 	guestNIC   = regexp.MustCompile(`^(?:guest\.)?nics\[(\d)\](?:\.(network|mac|limits)(?:\.[\w.]+)?)?$`)
 	guestField = map[string]string{
 		"guest.kernel": "boot.kernel", "guest.initramfs": "boot.initramfs", "guest.cmdline": "boot.cmdline",
+		"guest.maxVcpus": "max_cpus", "maxVcpus": "max_cpus",
 		"guest.vcpus": "cpus", "guest.memoryBytes": "memory_bytes",
 		"guest.cpu": "processor", "guest.cpu.model": "processor.model", "guest.cpu.haltPollNs": "processor.halt_poll",
 		"cpu": "processor", "cpu.model": "processor.model", "cpu.hyperv": "processor.hyperv", "cpu.haltPollNs": "processor.halt_poll",

@@ -67,7 +67,7 @@ func (m *Machine) observe(st hostcall.GuestStatus, ok bool) {
 }
 
 func equal(a, b hostcall.GuestStatus) bool {
-	return a.State == b.State && a.Reason == b.Reason && a.Message == b.Message && a.PID == b.PID &&
+	return a.State == b.State && a.Reason == b.Reason && a.Message == b.Message && a.PID == b.PID && a.VCPUs == b.VCPUs &&
 		a.Started.Equal(b.Started) && a.Panicked.Equal(b.Panicked) && a.Before == b.Before && slices.Equal(a.Addresses, b.Addresses) && a.CID == b.CID
 }
 
@@ -250,6 +250,9 @@ func (m *Machine) proto() *ashlarv1.VirtualMachine {
 			nic.IpAddress = m.seen.Addresses[i]
 		}
 	}
+	if m.alive() && m.rec.MaxCPUs > 0 {
+		p.PresentCpus = int32(m.seen.VCPUs)
+	}
 	p.Etag = image.Etag(p)
 	return p
 }
@@ -257,7 +260,7 @@ func (m *Machine) proto() *ashlarv1.VirtualMachine {
 // describe is the recorded part of a machine.
 func describe(rec store.VM) *ashlarv1.VirtualMachine {
 	p := &ashlarv1.VirtualMachine{
-		Name: Prefix + rec.ID, Uid: rec.UID, Cpus: rec.CPUs, MemoryBytes: rec.MemoryBytes, BalloonBytes: rec.BalloonBytes,
+		Name: Prefix + rec.ID, Uid: rec.UID, Cpus: rec.CPUs, MaxCpus: rec.MaxCPUs, MemoryBytes: rec.MemoryBytes, BalloonBytes: rec.BalloonBytes,
 		Boot:       &ashlarv1.Boot{Kernel: image.Prefix + rec.Kernel, Cmdline: rec.Cmdline},
 		CreateTime: timestamppb.New(rec.CreateTime),
 	}

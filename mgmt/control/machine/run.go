@@ -117,6 +117,8 @@ func (m *Machine) work(ctx context.Context, op *operation.Op) {
 		err = m.setNICLink(opctx, op)
 	case rec.Kind == kindResizeDisk:
 		err = m.resizeDisk(opctx, op)
+	case rec.Kind == kindSetCPUs:
+		err = m.setCPUs(opctx, op)
 	case rec.Kind == kindDelete:
 		err = m.delete(opctx, op)
 	default:
@@ -285,7 +287,7 @@ func (m *Machine) startCall() (hostcall.Call, error) {
 	m.mu.Lock()
 	rec := m.rec
 	m.mu.Unlock()
-	guest := &hostcall.Guest{Board: rec.Board, Name: rec.ID, VCPUs: int(rec.CPUs), CPU: rec.CPU, MemoryBytes: uint64(rec.MemoryBytes), Backing: rec.Backing, BalloonBytes: uint64(rec.BalloonBytes), Cmdline: rec.Cmdline}
+	guest := &hostcall.Guest{Board: rec.Board, Name: rec.ID, VCPUs: int(rec.CPUs), MaxVCPUs: int(rec.MaxCPUs), CPU: rec.CPU, MemoryBytes: uint64(rec.MemoryBytes), Backing: rec.Backing, BalloonBytes: uint64(rec.BalloonBytes), Cmdline: rec.Cmdline}
 	var err error
 	if guest.Kernel, err = m.imageUID("boot.kernel", rec.Kernel); err != nil {
 		return hostcall.Call{}, err

@@ -27,10 +27,11 @@ const (
 	kindResizeDisk    = "resize-disk"
 	kindSetNICLimits  = "set-network-limits"
 	kindSetNICLink    = "set-network-link"
+	kindSetCPUs       = "set-cpus"
 )
 
 // lasting are the kinds that are done after a restart of the host, too.
-var lasting = []string{kindStop, kindDelete, kindSetDiskLimits, kindResizeDisk, kindSetNICLimits, kindSetNICLink}
+var lasting = []string{kindStop, kindDelete, kindSetDiskLimits, kindResizeDisk, kindSetNICLimits, kindSetNICLink, kindSetCPUs}
 
 // maxQueue bounds the operations that wait for one machine.
 const maxQueue = 8
@@ -91,6 +92,7 @@ type Order struct {
 	Disk   int                  // of kinds that change a disk
 	Limits *protocol.DiskLimits // of set-disk-limits
 	Size   int64                // of resize-disk, in bytes
+	CPUs   int32                // of set-cpus
 	NIC    int                  // of kinds that change a network interface
 	// NICLimits is of set-network-limits, LinkDown of set-network-link.
 	NICLimits *hostcall.NICLimits
@@ -139,7 +141,7 @@ func (g *Manager) submit(kind string, o Order) (*operation.Op, error) {
 		return nil, err
 	}
 	rec := store.Operation{Kind: kind, Target: m.Name(), TargetUID: m.uid, Force: o.Force, Grace: o.Grace, Disk: o.Disk, Limits: o.Limits, Size: o.Size,
-		NIC: o.NIC, NICLimits: o.NICLimits, LinkDown: o.LinkDown}
+		NIC: o.NIC, NICLimits: o.NICLimits, LinkDown: o.LinkDown, CPUs: o.CPUs}
 	op, err := g.ops.Begin(rec, o.Ticket.put)
 	if err != nil {
 		return nil, refuse.Internal(err)
@@ -203,6 +205,8 @@ func (m *Machine) acceptable(kind string, o Order) error {
 		return m.hasNIC(o.NIC)
 	case kind == kindResizeDisk:
 		return m.canGrow(o.Disk, o.Size)
+	case kind == kindSetCPUs && m.canHave(o.CPUs) != nil:
+		return m.canHave(o.CPUs)
 	case m.seen.State == "" && will == stopped && (kind == kindPause || kind == kindResume || kind == kindReset):
 		return refuse.Down() // it has not told yet what runs
 	}
@@ -252,6 +256,8 @@ var hints = map[string]map[stand]string{
 	kindResume: {stopped: "start it", running: "nothing to resume"},
 	kindReset:  {stopped: "start it"},
 	kindDelete: {running: "stop it first, or delete it with force", paused: "stop it first, or delete it with force"},
+
+	kindSetCPUs: {paused: "resume it"},
 }
 
 // Cancel asks an operation to end early. One that has not begun ends at once.

@@ -58,7 +58,7 @@ func (g *Manager) validate(req *ashlarv1.CreateVirtualMachineRequest, host *host
 	}
 	rec := store.VM{
 		ID: req.VirtualMachineId, UID: newUID(), Phase: store.Creating, CreateTime: time.Now(),
-		CPUs: vm.Cpus, MemoryBytes: vm.MemoryBytes, BalloonBytes: vm.BalloonBytes,
+		CPUs: vm.Cpus, MaxCPUs: vm.MaxCpus, MemoryBytes: vm.MemoryBytes, BalloonBytes: vm.BalloonBytes,
 		Vsock: vm.Vsock != nil,
 	}
 	c.size(vm, host)
@@ -75,6 +75,9 @@ func (g *Manager) validate(req *ashlarv1.CreateVirtualMachineRequest, host *host
 func (c *checker) size(vm *ashlarv1.VirtualMachine, host *hostcall.HostStatus) {
 	if vm.Cpus < 1 || vm.Cpus > maxCPUs {
 		c.bad(".cpus", "is %d: 1 to %d", vm.Cpus, maxCPUs)
+	}
+	if n := vm.MaxCpus; n != 0 && (n < vm.Cpus || n < 1 || n > maxCPUs) {
+		c.bad(".max_cpus", "is %d: cpus to %d, or 0 for a number that stays", n, maxCPUs)
 	}
 	switch n := vm.MemoryBytes; {
 	case n < minMemory:
@@ -149,9 +152,9 @@ func (c *checker) processor(vm *ashlarv1.VirtualMachine, rec *store.VM) {
 	if p.Model != "" && !slices.Contains(processor.Models(), p.Model) {
 		c.bad(".processor.model", "is %q: choose from %s", p.Model, strings.Join(processor.Models(), ", "))
 	}
-	if vm.Cpus >= 1 && vm.Cpus <= maxCPUs {
+	if n := max(vm.Cpus, vm.MaxCpus); vm.Cpus >= 1 && n <= maxCPUs {
 		asked := processor.Topology{Sockets: int(p.Sockets), Cores: int(p.Cores), Threads: int(p.Threads)}
-		if _, err := processor.NewTopology(int(vm.Cpus), asked); err != nil {
+		if _, err := processor.NewTopology(int(n), asked); err != nil {
 			c.bad(".processor", "%v", err)
 		}
 	}

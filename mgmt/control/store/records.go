@@ -36,6 +36,8 @@ type VM struct {
 	UID   string `json:"uid"`
 	Phase Phase  `json:"phase,omitempty"`
 	CPUs  int32  `json:"cpus"`
+	// MaxCPUs is how many it may come to have; 0: CPUs, which stay.
+	MaxCPUs int32 `json:"maxCpus,omitempty"`
 	// CPU says what they are like; nil where nothing was asked for.
 	CPU         *protocol.CPU `json:"cpu,omitempty"`
 	MemoryBytes int64         `json:"memoryBytes"`
@@ -105,7 +107,7 @@ type Operation struct {
 	CreateTime time.Time `json:"createTime"`
 	EndTime    time.Time `json:"endTime,omitzero"`
 	// Force and Deadline are of stop and delete: whether to end the guest at
-	// once, else when.
+	// once, else when. Of set-cpus Deadline is when the guest has had its time.
 	Force    bool          `json:"force,omitempty"`
 	Grace    time.Duration `json:"grace,omitempty"`
 	Deadline time.Time     `json:"deadline,omitzero"`
@@ -121,6 +123,8 @@ type Operation struct {
 	NIC       int                 `json:"nic,omitempty"`
 	NICLimits *hostcall.NICLimits `json:"nicLimits,omitempty"`
 	LinkDown  bool                `json:"linkDown,omitempty"`
+	// CPUs is how many there are to be, of set-cpus.
+	CPUs int32 `json:"cpus,omitempty"`
 	// Cancelled is whether it was asked to end early.
 	Cancelled bool `json:"cancelled,omitempty"`
 	// Booted is how long the host had been up at CreateTime: an operation from

@@ -26,7 +26,7 @@ func (l *fileList) close() { seqpacket.CloseAll(l.files) }
 func (m *Manager) gather(r *run, g *hostcall.Guest) (*protocol.Spec, *fileList, error) {
 	l := new(fileList)
 	spec := &protocol.Spec{
-		Name: g.Name, UUID: uuid(r.rec.ID), VCPUs: g.VCPUs, CPU: g.CPU, MemoryBytes: g.MemoryBytes, Backing: g.Backing, BalloonBytes: g.BalloonBytes,
+		Name: g.Name, UUID: uuid(r.rec.ID), VCPUs: g.VCPUs, MaxVCPUs: g.MaxVCPUs, CPU: g.CPU, MemoryBytes: g.MemoryBytes, Backing: g.Backing, BalloonBytes: g.BalloonBytes,
 		Boot: protocol.Boot{Cmdline: g.Cmdline},
 		Jail: protocol.Jail{UID: r.rec.uid(), GID: r.rec.uid()},
 	}

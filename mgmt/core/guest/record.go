@@ -46,7 +46,7 @@ type record struct {
 	MemoryBytes uint64 `json:"memoryBytes"`
 	// Pages are what the memory is made of.
 	Pages protocol.Pages     `json:"pages,omitempty"`
-	VCPUs int                `json:"vcpus"`
+	VCPUs int                `json:"vcpus"` // that it can come to have
 	NICs  []folder.Interface `json:"nics,omitempty"`
 	// Leased are the addresses that the guest has taken, in order of NICs.
 	Leased []string `json:"leased,omitempty"`

@@ -55,6 +55,7 @@ func peer() int {
 	name, paused, balloon := "", false, protocol.Balloon{}
 	var disk *os.File
 	var panicked time.Time
+	vcpus := &protocol.VCPUs{}
 	for {
 		u, err := l.(*net.UnixListener).AcceptUnix()
 		if err != nil {
@@ -75,6 +76,7 @@ func peer() int {
 			switch r.Method {
 			case protocol.Configure:
 				name = r.Spec.Name
+				vcpus.Present, vcpus.Target = r.Spec.VCPUs, r.Spec.VCPUs
 				fmt.Fprintf(os.Stderr, "configured as %s\n", name)
 				if err := jail.Enter(jail.Config{UID: r.Spec.Jail.UID, GID: r.Spec.Jail.GID,
 					Filter: jail.Filter{Rules: append(append(jail.Messages(), jail.Files()...), jail.Allow(unix.SYS_FSTATFS, "mapping memory in here"))}}); err != nil {
@@ -106,6 +108,12 @@ func peer() int {
 				fmt.Fprintln(os.Stderr, "NMI")
 				if name == "panics" {
 					panicked = time.Now()
+				}
+			case protocol.SetVCPUs: // up at once, down one by one
+				vcpus.Target = r.VCPUs
+				vcpus.Present = max(vcpus.Present-1, r.VCPUs)
+				if name == "boastful" {
+					vcpus.Present = 1 << 20
 				}
 			case protocol.SetBalloon:
 				balloon.TargetBytes = r.BalloonBytes
@@ -161,6 +169,7 @@ func peer() int {
 					send = append(send, theirs)
 				}
 			}
+			out.Status.VCPUs = vcpus
 			conn.Send(out, send...)
 			if end.Reason != "" {
 				b, _ := json.Marshal(end)

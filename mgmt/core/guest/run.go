@@ -17,6 +17,7 @@ import (
 type run struct {
 	rec    record              // NICs and Slot never change; the rest is guarded by Manager.mu
 	state  hostcall.GuestState // guarded by Manager.mu
+	vcpus  int                 // as the VMM has told last; 0: not yet; guarded by Manager.mu
 	client *client
 	group  *cgroup.Group
 	process
@@ -35,7 +36,7 @@ type run struct {
 func (r *run) status() hostcall.GuestStatus {
 	return hostcall.GuestStatus{ID: r.rec.ID, State: r.state, PID: r.rec.PID,
 		Addresses: append([]string(nil), r.rec.Leased...), Started: r.rec.Started,
-		CID: r.rec.CID, Panicked: r.panicked, Before: r.before}
+		CID: r.rec.CID, Panicked: r.panicked, Before: r.before, VCPUs: r.vcpus}
 }
 
 func (r *run) powerButton(ctx context.Context) error {
@@ -132,7 +133,7 @@ func (m *Manager) retire(r *run) {
 
 // fields maps the parts of protocol.Spec to those of hostcall.Guest.
 var fields = strings.NewReplacer("boot.kernel", "guest.kernel", "boot.initramfs", "guest.initramfs",
-	"boot.cmdline", "guest.cmdline", "memoryBytes", "guest.memoryBytes", "vcpus", "guest.vcpus", "board.", "guest.board.", "backing.", "guest.backing.",
+	"boot.cmdline", "guest.cmdline", "memoryBytes", "guest.memoryBytes", "maxVcpus", "guest.maxVcpus", "vcpus", "guest.vcpus", "board.", "guest.board.", "backing.", "guest.backing.",
 	"name", "guest.name", "nics[", "guest.nics[", "vsock.", "guest.vsock.")
 
 // refusal makes a hostcall.Error of what a VMM says.

@@ -45,6 +45,8 @@ func (m *Manager) check(g *hostcall.Guest) error {
 		return invalid("name", "A name has 1 to %d printable characters.", maxName)
 	case g.VCPUs < 1 || g.VCPUs > maxVCPUs:
 		return invalid("vcpus", "A guest has 1 to %d processors, not %d.", maxVCPUs, g.VCPUs)
+	case g.MaxVCPUs != 0 && (g.MaxVCPUs < g.VCPUs || g.MaxVCPUs > maxVCPUs):
+		return invalid("maxVcpus", "A guest with %d processors can come to have %d to %d, not %d.", g.VCPUs, g.VCPUs, maxVCPUs, g.MaxVCPUs)
 	case g.CPU != nil && g.CPU.Model != "" && !slices.Contains(processor.Models(), g.CPU.Model):
 		return invalid("cpu.model", "There is no CPU model %q: choose from %s.", g.CPU.Model, strings.Join(processor.Models(), ", "))
 	case g.CPU != nil && g.CPU.HaltPollNs != nil && *g.CPU.HaltPollNs > protocol.HaltPollLimit:
@@ -62,7 +64,7 @@ func (m *Manager) check(g *hostcall.Guest) error {
 		return refusal(err)
 	}
 	if c := g.CPU; c != nil {
-		if _, err := processor.NewTopology(g.VCPUs, processor.Topology{Sockets: c.Sockets, Cores: c.Cores, Threads: c.Threads}); err != nil {
+		if _, err := processor.NewTopology(mostVCPUs(g), processor.Topology{Sockets: c.Sockets, Cores: c.Cores, Threads: c.Threads}); err != nil {
 			return invalid("cpu", "%v.", err)
 		}
 	}
@@ -110,7 +112,7 @@ func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
 	if m.closed {
 		return nil, &hostcall.Error{Code: hostcall.Unavailable, Message: "The host is shutting down."}
 	}
-	rec := record{ID: id, Name: g.Name, MemoryBytes: g.MemoryBytes, Pages: g.Backing.Kind(), VCPUs: g.VCPUs, Started: time.Now().UTC()}
+	rec := record{ID: id, Name: g.Name, MemoryBytes: g.MemoryBytes, Pages: g.Backing.Kind(), VCPUs: mostVCPUs(g), Started: time.Now().UTC()}
 	if err := m.admit(&rec); err != nil {
 		return nil, err
 	}
@@ -247,17 +249,17 @@ func (m *Manager) configure(ctx context.Context, r *run, spec *protocol.Spec, fi
 		return m.whyNot(r, err, ended)
 	}
 	m.keepLog(r)
-	m.ranNow(r)
+	m.ranNow(r, spec.VCPUs)
 	return nil
 }
 
-// ranNow notes that the guest of r has come to run. It may be over already.
-func (m *Manager) ranNow(r *run) {
+// ranNow notes that the guest of r has come to run, with so many processors. It may be over already.
+func (m *Manager) ranNow(r *run, vcpus int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r.ran = true
 	if m.running[r.rec.ID] == r {
-		r.state = hostcall.Running
+		r.state, r.vcpus = hostcall.Running, vcpus
 		m.c.Notify(r.status())
 		return
 	}

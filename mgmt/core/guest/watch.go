@@ -259,5 +259,6 @@ func (m *Manager) configured(r *run) bool {
 	if response.Status != nil && response.Status.State == protocol.Paused {
 		r.state = hostcall.Paused
 	}
+	m.learnVCPUs(r, response.Status)
 	return response.Status == nil || response.Status.State != protocol.Waiting
 }

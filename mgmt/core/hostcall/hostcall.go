@@ -73,6 +73,11 @@ const (
 	GuestSetBalloon Method = "guest-set-balloon"
 	// GuestBalloon reads ID and fills Balloon, of a guest that runs or is paused.
 	GuestBalloon Method = "guest-balloon"
+	// GuestSetVCPUs reads ID and VCPUs: asks a guest that runs or is paused to have so many
+	// processors, and fills VCPUs. It answers before the guest has given any up.
+	GuestSetVCPUs Method = "guest-set-vcpus"
+	// GuestVCPUs reads ID and fills VCPUs, of a guest that runs or is paused.
+	GuestVCPUs Method = "guest-vcpus"
 	// GuestHistograms reads ID and fills Histograms, in the same way.
 	GuestHistograms Method = "guest-histograms"
 	// GuestKill reads ID: ends the VMM; answers when it is gone and cleaned up.
@@ -110,6 +115,8 @@ type Call struct {
 	NIC       int        `json:"nic,omitempty"`
 	NICLimits *NICLimits `json:"nicLimits,omitempty"`
 	LinkDown  bool       `json:"linkDown,omitempty"`
+	// VCPUs is how many processors a guest is to have.
+	VCPUs int `json:"vcpus,omitempty"`
 }
 
 // A Message is what core sends: a Reply to the Call with the same Seq, or
@@ -128,6 +135,8 @@ type Message struct {
 	Balloon *protocol.Balloon `json:"balloon,omitempty"`
 	// Histograms answers GuestHistograms.
 	Histograms protocol.Histograms `json:"histograms,omitempty"`
+	// VCPUs answers GuestSetVCPUs and GuestVCPUs.
+	VCPUs *protocol.VCPUs `json:"vcpus,omitempty"`
 }
 
 // A Code says what kind of Error it is; the names are gRPC's.
@@ -167,6 +176,8 @@ type Disk struct {
 type Guest struct {
 	Name  string `json:"name"`
 	VCPUs int    `json:"vcpus"`
+	// MaxVCPUs is how many it may come to have while it runs; 0: VCPUs, which stay.
+	MaxVCPUs int `json:"maxVcpus,omitempty"`
 	// CPU says what they are like; optional.
 	CPU         *protocol.CPU `json:"cpu,omitempty"`
 	MemoryBytes uint64        `json:"memoryBytes"`
@@ -259,6 +270,8 @@ type GuestStatus struct {
 	// Reason of the run before.
 	Panicked time.Time `json:"panicked,omitzero"`
 	Before   string    `json:"before,omitempty"`
+	// VCPUs are how many processors it had when its VMM was asked last.
+	VCPUs int `json:"vcpus,omitempty"`
 }
 
 // Counters are what a guest has done since it was started. They only grow.

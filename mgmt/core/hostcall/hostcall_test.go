@@ -70,6 +70,7 @@ func FuzzMessage(f *testing.F) {
 	f.Add([]byte(`{"event":{"guest":{"id":"x","state":"running","started":"2026-01-01T00:00:00Z","addresses":["",""]}}}`))
 	f.Add([]byte(`{"seq":2,"counters":{"devices":{"disk0.reads":7},"vcpus":{"exits":[1,2]},"read":"2026-01-01T00:00:00Z"}}`))
 	f.Add([]byte(`{"seq":3,"balloon":{"targetBytes":4096,"statistics":{"free_bytes":7},"statisticsTime":"2026-01-01T00:00:00Z"}}`))
+	f.Add([]byte(`{"seq":4,"vcpus":{"present":3,"target":2,"refused":1},"event":{"guest":{"vcpus":3}}}`))
 	f.Add([]byte(`{"seq":18446744073709551615,"host":{"uptime":-1,"problems":null}}`))
 	f.Fuzz(func(t *testing.T, b []byte) { again[Message](t, b) })
 }

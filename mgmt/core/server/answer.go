@@ -33,6 +33,8 @@ var methods = map[hostcall.Method]method{
 	hostcall.GuestCounters:      {id: true, do: guestCounters},
 	hostcall.GuestSetBalloon:    {id: true, do: guestSetBalloon},
 	hostcall.GuestBalloon:       {id: true, do: guestBalloon},
+	hostcall.GuestSetVCPUs:      {id: true, do: guestSetVCPUs},
+	hostcall.GuestVCPUs:         {id: true, do: guestVCPUs},
 	hostcall.GuestHistograms:    {id: true, do: guestHistograms},
 	hostcall.GuestKill:          {id: true, do: guestKill},
 	hostcall.GuestDelete:        {id: true, do: guestDelete},
@@ -203,6 +205,16 @@ func guestBalloon(ctx context.Context, s *Server, c *hostcall.Call, m *hostcall.
 	}
 	m.Balloon = &balloon
 	return nil, nil
+}
+
+func guestSetVCPUs(ctx context.Context, s *Server, c *hostcall.Call, m *hostcall.Message) (_ *os.File, err error) {
+	m.VCPUs, err = s.Guests.SetVCPUs(context.WithoutCancel(ctx), c.ID, c.VCPUs)
+	return nil, err
+}
+
+func guestVCPUs(ctx context.Context, s *Server, c *hostcall.Call, m *hostcall.Message) (_ *os.File, err error) {
+	m.VCPUs, err = s.Guests.VCPUs(ctx, c.ID)
+	return nil, err
 }
 
 func guestHistograms(ctx context.Context, s *Server, c *hostcall.Call, m *hostcall.Message) (_ *os.File, err error) {

@@ -19,6 +19,7 @@ import (
 var createFields = fieldTable{
 	"virtualMachineId":    "NAME",
 	"cpus":                "--cpus",
+	"maxCpus":             "--cpus",
 	"memoryBytes":         "--memory",
 	"memoryBacking.pages": "--memory",
 	"balloonBytes":        "--balloon",
@@ -41,8 +42,7 @@ var createFields = fieldTable{
 
 // createFlags are the flags of `vm create`.
 type createFlags struct {
-	cpus                             int32
-	cpu                              string
+	cpus, cpu                        string
 	memory, balloon                  string
 	kernel, initrd, cmdline          string
 	disks, networks                  []string
@@ -71,6 +71,9 @@ host's that is made of: what the host gives (pages=default), huge pages as far a
 there are some at hand (transparent), or pages of just 2MiB or 1GiB from the host's
 pool of them; and whether all of it is allocated before the guest starts.
 
+--cpus N[,max=N] is how many processors it has, and how many it may come to have by
+` + "`ashlarctl vm set-cpus`" + `; without max their number stays.
+
 --cpu MODEL[,sockets=N][,cores=N][,threads=N][,hyperv=on][,poll=TIME] says what
 its processors are like: all that the host has (host), or a baseline that is the
 same on all hosts of a maker (x86-64-v1 to x86-64-v4); how they are arranged;
@@ -86,6 +89,7 @@ func (a *app) vmCreate() *cobra.Command {
     --cmdline "console=ttyS0 root=/dev/vda" --disk debian,size=4GiB --network default --start
   ashlarctl vm create fast --cpus 8 --cpu x86-64-v3,sockets=2,threads=2,poll=50us \
     --memory 16GiB,pages=1GiB,populate=on --kernel vmlinuz --disk debian
+  ashlarctl vm create grows --cpus 2,max=8 --kernel vmlinuz --disk debian
   ashlarctl vm create slow --kernel vmlinuz --disk debian,size=20GiB,bps=100MiB,iops=1000 \
     --network default,rx=10MiB/s,tx=10MiB/s
   ashlarctl vm create sure --kernel vmlinuz --disk debian --watchdog reset --on-panic reset --serial-number RACK-7/2
@@ -100,7 +104,7 @@ func (a *app) vmCreate() *cobra.Command {
 		return a.create(ctx, h, args[0], &fl)
 	})
 	f := cmd.Flags()
-	f.Int32Var(&fl.cpus, "cpus", 1, "number of processors, 1 to 128")
+	f.StringVar(&fl.cpus, "cpus", "1", "number of processors, 1 to 128, and how many there may come to be: N[,max=N]")
 	f.StringVar(&fl.cpu, "cpu", "", "what they are like: MODEL[,sockets=N][,cores=N][,threads=N][,hyperv=on][,poll=TIME]")
 	f.StringVar(&fl.memory, "memory", "512MiB", "size of the memory, a multiple of 2MiB: SIZE[,pages=KIND][,populate=on]")
 	f.StringVar(&fl.balloon, "balloon", "0", "how much of it the virtual machine gives back to the host")
@@ -134,8 +138,12 @@ func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--balloon: %w", err)
 	}
+	cpus, most, err := ParseCPUs(fl.cpus)
+	if err != nil {
+		return nil, fmt.Errorf("--cpus: %w", err)
+	}
 	vm := &ashlarv1.VirtualMachine{
-		Cpus: fl.cpus, MemoryBytes: memory, MemoryBacking: backing, BalloonBytes: balloon,
+		Cpus: cpus, MaxCpus: most, MemoryBytes: memory, MemoryBacking: backing, BalloonBytes: balloon,
 		Boot: &ashlarv1.Boot{Kernel: resource(images, fl.kernel), Cmdline: fl.cmdline},
 	}
 	if err := fl.board.set(vm); err != nil {

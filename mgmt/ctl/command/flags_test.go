@@ -281,3 +281,15 @@ func TestContextNameOrder(t *testing.T) {
 		t.Error("CheckName takes a path")
 	}
 }
+
+func TestParseCPUs(t *testing.T) {
+	for in, want := range map[string][2]int32{
+		"2": {2, 0}, "2,max=8": {2, 8}, "number=2,max=2": {2, 2}, "max=4,number=1": {1, 4},
+		"": {}, "two": {}, "2,max=": {}, "2,max=x": {}, "2,least=1": {}, "99999999999": {}, "max=4": {},
+	} {
+		n, most, err := ParseCPUs(in)
+		if got := [2]int32{n, most}; got != want || (err == nil) != (want[0] != 0) {
+			t.Errorf("ParseCPUs(%q) = %v, %v, want %v", in, got, err, want)
+		}
+	}
+}

@@ -57,7 +57,7 @@ func VirtualMachines(vms []*ashlarv1.VirtualMachine) *Rows {
 				ips = append(ips, n.GetIpAddress())
 			}
 		}
-		r.Add(ID(vm.GetName()), State(vm), strconv.Itoa(int(vm.GetCpus())), size.Format(vm.GetMemoryBytes()),
+		r.Add(ID(vm.GetName()), State(vm), CPUCount(vm), size.Format(vm.GetMemoryBytes()),
 			orDash(strings.Join(ips, ",")), orDash(when(vm.GetStartTime())))
 	}
 	return r
@@ -72,7 +72,7 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 		r.Add("", vm.GetStopMessage())
 	}
 	r.Add("To be running:", yesNo(vm.GetDesiredRunning()))
-	r.Add("CPUs:", strings.Join(nonEmpty(strconv.Itoa(int(vm.GetCpus())), processor(vm.GetProcessor())), ", "))
+	r.Add("CPUs:", strings.Join(nonEmpty(cpus(vm), processor(vm.GetProcessor())), ", "))
 	r.Add("Memory:", strings.Join(nonEmpty(size.Format(vm.GetMemoryBytes()), backing(vm.GetMemoryBacking())), ", "))
 	if vm.GetBalloonBytes() > 0 {
 		r.Add("Balloon:", size.Format(vm.GetBalloonBytes()))

@@ -348,7 +348,7 @@ type VirtualMachine struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Assigned by the host: 32 hexadecimal digits; also the SMBIOS UUID.
 	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
-	// 1 to 128.
+	// 1 to 128. SetVirtualMachineCpus changes it where there is max_cpus.
 	Cpus int32 `protobuf:"varint,3,opt,name=cpus,proto3" json:"cpus,omitempty"`
 	// A multiple of 2 MiB, from 32 MiB on.
 	MemoryBytes int64 `protobuf:"varint,4,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
@@ -388,7 +388,14 @@ type VirtualMachine struct {
 	OnPanic PanicAction `protobuf:"varint,23,opt,name=on_panic,json=onPanic,proto3,enum=ashlar.v1.PanicAction" json:"on_panic,omitempty"`
 	// The serial number that the guest finds in its SMBIOS: at most 64 printable ASCII
 	// characters, without a space first or last; empty for none.
-	SerialNumber  string `protobuf:"bytes,24,opt,name=serial_number,json=serialNumber,proto3" json:"serial_number,omitempty"`
+	SerialNumber string `protobuf:"bytes,24,opt,name=serial_number,json=serialNumber,proto3" json:"serial_number,omitempty"`
+	// How many processors it may come to have, cpus to 128; 0 is as many as cpus, for ever.
+	// What the host sets aside for it follows this number; the queues of its disks and network
+	// interfaces follow the number of cpus at the start.
+	MaxCpus int32 `protobuf:"varint,19,opt,name=max_cpus,json=maxCpus,proto3" json:"max_cpus,omitempty"`
+	// Observed: how many processors are in one that is running or paused, which may differ from cpus
+	// while the guest takes its time, or where it has given one up by itself.
+	PresentCpus   int32 `protobuf:"varint,28,opt,name=present_cpus,json=presentCpus,proto3" json:"present_cpus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -570,6 +577,20 @@ func (x *VirtualMachine) GetSerialNumber() string {
 	return ""
 }
 
+func (x *VirtualMachine) GetMaxCpus() int32 {
+	if x != nil {
+		return x.MaxCpus
+	}
+	return 0
+}
+
+func (x *VirtualMachine) GetPresentCpus() int32 {
+	if x != nil {
+		return x.PresentCpus
+	}
+	return 0
+}
+
 // Vsock is a socket device.
 type Vsock struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -735,7 +756,7 @@ type Processor struct {
 	// virtual machine.
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	// The product of sockets, cores of a socket and threads of a core is the number of
-	// processors. 0 is 1 of sockets and of threads, and as many cores as that takes.
+	// processors, the largest where there is max_cpus. 0 is 1 of sockets and of threads, and as many cores as that takes.
 	// The highest APIC ID is at most 254: that many fit always where the numbers are
 	// powers of two.
 	Sockets int32 `protobuf:"varint,2,opt,name=sockets,proto3" json:"sockets,omitempty"`
@@ -2167,6 +2188,85 @@ func (x *SetVirtualMachineNetworkLinkRequest) GetLinkDown() bool {
 	return false
 }
 
+// SetVirtualMachineCpusRequest names one and a number.
+type SetVirtualMachineCpusRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag      string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// 1 to max_cpus.
+	Cpus int32 `protobuf:"varint,4,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	// How long the guest may take to give processors up, 0 to 1 hour; 60 s where absent.
+	GracePeriod   *durationpb.Duration `protobuf:"bytes,5,opt,name=grace_period,json=gracePeriod,proto3" json:"grace_period,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetVirtualMachineCpusRequest) Reset() {
+	*x = SetVirtualMachineCpusRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetVirtualMachineCpusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetVirtualMachineCpusRequest) ProtoMessage() {}
+
+func (x *SetVirtualMachineCpusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetVirtualMachineCpusRequest.ProtoReflect.Descriptor instead.
+func (*SetVirtualMachineCpusRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SetVirtualMachineCpusRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetVirtualMachineCpusRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *SetVirtualMachineCpusRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *SetVirtualMachineCpusRequest) GetCpus() int32 {
+	if x != nil {
+		return x.Cpus
+	}
+	return 0
+}
+
+func (x *SetVirtualMachineCpusRequest) GetGracePeriod() *durationpb.Duration {
+	if x != nil {
+		return x.GracePeriod
+	}
+	return nil
+}
+
 // SendVirtualMachineNmiRequest names one.
 type SendVirtualMachineNmiRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2180,7 +2280,7 @@ type SendVirtualMachineNmiRequest struct {
 
 func (x *SendVirtualMachineNmiRequest) Reset() {
 	*x = SendVirtualMachineNmiRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2192,7 +2292,7 @@ func (x *SendVirtualMachineNmiRequest) String() string {
 func (*SendVirtualMachineNmiRequest) ProtoMessage() {}
 
 func (x *SendVirtualMachineNmiRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2205,7 +2305,7 @@ func (x *SendVirtualMachineNmiRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVirtualMachineNmiRequest.ProtoReflect.Descriptor instead.
 func (*SendVirtualMachineNmiRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{25}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SendVirtualMachineNmiRequest) GetName() string {
@@ -2238,7 +2338,7 @@ type SendVirtualMachineNmiResponse struct {
 
 func (x *SendVirtualMachineNmiResponse) Reset() {
 	*x = SendVirtualMachineNmiResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2250,7 +2350,7 @@ func (x *SendVirtualMachineNmiResponse) String() string {
 func (*SendVirtualMachineNmiResponse) ProtoMessage() {}
 
 func (x *SendVirtualMachineNmiResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2263,7 +2363,7 @@ func (x *SendVirtualMachineNmiResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVirtualMachineNmiResponse.ProtoReflect.Descriptor instead.
 func (*SendVirtualMachineNmiResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{26}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{27}
 }
 
 // GetVirtualMachineCountersRequest names one.
@@ -2276,7 +2376,7 @@ type GetVirtualMachineCountersRequest struct {
 
 func (x *GetVirtualMachineCountersRequest) Reset() {
 	*x = GetVirtualMachineCountersRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2288,7 +2388,7 @@ func (x *GetVirtualMachineCountersRequest) String() string {
 func (*GetVirtualMachineCountersRequest) ProtoMessage() {}
 
 func (x *GetVirtualMachineCountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2301,7 +2401,7 @@ func (x *GetVirtualMachineCountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVirtualMachineCountersRequest.ProtoReflect.Descriptor instead.
 func (*GetVirtualMachineCountersRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{27}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetVirtualMachineCountersRequest) GetName() string {
@@ -2348,7 +2448,8 @@ type VirtualMachineCounters struct {
 	// the moment; `failures`, runs of pages that the host could not take; `polls`,
 	// questions for statistics. Of `vsock`: `errors`.
 	Devices map[string]int64 `protobuf:"bytes,4,rep,name=devices,proto3" json:"devices,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	// Counters of the virtual processors, in the order of their numbers.
+	// Counters of the virtual processors, in the order of their numbers, up to the highest
+	// that is there.
 	Cpus []*VirtualCpuCounters `protobuf:"bytes,5,rep,name=cpus,proto3" json:"cpus,omitempty"`
 	// How long requests took that did what was asked, as `diskN.read`, `diskN.write` and
 	// `diskN.flush`, from the time when they were given to the host's kernel: what they
@@ -2360,7 +2461,7 @@ type VirtualMachineCounters struct {
 
 func (x *VirtualMachineCounters) Reset() {
 	*x = VirtualMachineCounters{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2372,7 +2473,7 @@ func (x *VirtualMachineCounters) String() string {
 func (*VirtualMachineCounters) ProtoMessage() {}
 
 func (x *VirtualMachineCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2385,7 +2486,7 @@ func (x *VirtualMachineCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualMachineCounters.ProtoReflect.Descriptor instead.
 func (*VirtualMachineCounters) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{28}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *VirtualMachineCounters) GetName() string {
@@ -2443,7 +2544,7 @@ type LatencyHistogram struct {
 
 func (x *LatencyHistogram) Reset() {
 	*x = LatencyHistogram{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2455,7 +2556,7 @@ func (x *LatencyHistogram) String() string {
 func (*LatencyHistogram) ProtoMessage() {}
 
 func (x *LatencyHistogram) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2468,7 +2569,7 @@ func (x *LatencyHistogram) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyHistogram.ProtoReflect.Descriptor instead.
 func (*LatencyHistogram) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{29}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LatencyHistogram) GetCounts() []int64 {
@@ -2498,7 +2599,7 @@ type VirtualCpuCounters struct {
 
 func (x *VirtualCpuCounters) Reset() {
 	*x = VirtualCpuCounters{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2510,7 +2611,7 @@ func (x *VirtualCpuCounters) String() string {
 func (*VirtualCpuCounters) ProtoMessage() {}
 
 func (x *VirtualCpuCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2523,7 +2624,7 @@ func (x *VirtualCpuCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualCpuCounters.ProtoReflect.Descriptor instead.
 func (*VirtualCpuCounters) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{30}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *VirtualCpuCounters) GetCounters() map[string]int64 {
@@ -2547,7 +2648,7 @@ type SetVirtualMachineBalloonRequest struct {
 
 func (x *SetVirtualMachineBalloonRequest) Reset() {
 	*x = SetVirtualMachineBalloonRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2559,7 +2660,7 @@ func (x *SetVirtualMachineBalloonRequest) String() string {
 func (*SetVirtualMachineBalloonRequest) ProtoMessage() {}
 
 func (x *SetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2572,7 +2673,7 @@ func (x *SetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetVirtualMachineBalloonRequest.ProtoReflect.Descriptor instead.
 func (*SetVirtualMachineBalloonRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{31}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SetVirtualMachineBalloonRequest) GetName() string {
@@ -2606,7 +2707,7 @@ type GetVirtualMachineBalloonRequest struct {
 
 func (x *GetVirtualMachineBalloonRequest) Reset() {
 	*x = GetVirtualMachineBalloonRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[32]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2618,7 +2719,7 @@ func (x *GetVirtualMachineBalloonRequest) String() string {
 func (*GetVirtualMachineBalloonRequest) ProtoMessage() {}
 
 func (x *GetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[32]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2631,7 +2732,7 @@ func (x *GetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVirtualMachineBalloonRequest.ProtoReflect.Descriptor instead.
 func (*GetVirtualMachineBalloonRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{32}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetVirtualMachineBalloonRequest) GetName() string {
@@ -2668,7 +2769,7 @@ type VirtualMachineBalloon struct {
 
 func (x *VirtualMachineBalloon) Reset() {
 	*x = VirtualMachineBalloon{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[33]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2680,7 +2781,7 @@ func (x *VirtualMachineBalloon) String() string {
 func (*VirtualMachineBalloon) ProtoMessage() {}
 
 func (x *VirtualMachineBalloon) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[33]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2693,7 +2794,7 @@ func (x *VirtualMachineBalloon) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualMachineBalloon.ProtoReflect.Descriptor instead.
 func (*VirtualMachineBalloon) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{33}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *VirtualMachineBalloon) GetName() string {
@@ -2748,7 +2849,7 @@ type ConsoleRequest struct {
 
 func (x *ConsoleRequest) Reset() {
 	*x = ConsoleRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[34]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2760,7 +2861,7 @@ func (x *ConsoleRequest) String() string {
 func (*ConsoleRequest) ProtoMessage() {}
 
 func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[34]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2773,7 +2874,7 @@ func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{34}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ConsoleRequest) GetName() string {
@@ -2816,7 +2917,7 @@ type ConsoleResponse struct {
 
 func (x *ConsoleResponse) Reset() {
 	*x = ConsoleResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[35]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2828,7 +2929,7 @@ func (x *ConsoleResponse) String() string {
 func (*ConsoleResponse) ProtoMessage() {}
 
 func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[35]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2841,7 +2942,7 @@ func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{35}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ConsoleResponse) GetOutput() []byte {
@@ -2873,7 +2974,7 @@ type ConnectVirtualMachineRequest struct {
 
 func (x *ConnectVirtualMachineRequest) Reset() {
 	*x = ConnectVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[36]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2885,7 +2986,7 @@ func (x *ConnectVirtualMachineRequest) String() string {
 func (*ConnectVirtualMachineRequest) ProtoMessage() {}
 
 func (x *ConnectVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[36]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2898,7 +2999,7 @@ func (x *ConnectVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*ConnectVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{36}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ConnectVirtualMachineRequest) GetName() string {
@@ -2935,7 +3036,7 @@ type ConnectVirtualMachineResponse struct {
 
 func (x *ConnectVirtualMachineResponse) Reset() {
 	*x = ConnectVirtualMachineResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[37]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2947,7 +3048,7 @@ func (x *ConnectVirtualMachineResponse) String() string {
 func (*ConnectVirtualMachineResponse) ProtoMessage() {}
 
 func (x *ConnectVirtualMachineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[37]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2960,7 +3061,7 @@ func (x *ConnectVirtualMachineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectVirtualMachineResponse.ProtoReflect.Descriptor instead.
 func (*ConnectVirtualMachineResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{37}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ConnectVirtualMachineResponse) GetData() []byte {
@@ -2987,7 +3088,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[38]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2999,7 +3100,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[38]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3012,7 +3113,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{38}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ReadLogRequest) GetName() string {
@@ -3032,7 +3133,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[39]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3044,7 +3145,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[39]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3057,7 +3158,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{39}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReadLogResponse) GetData() []byte {
@@ -3071,8 +3172,7 @@ var File_ashlar_v1_virtual_machine_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe8\n" +
-	"\n" +
+	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa6\v\n" +
 	"\x0eVirtualMachine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -3098,7 +3198,9 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x05vsock\x18\x15 \x01(\v2\x10.ashlar.v1.VsockR\x05vsock\x12/\n" +
 	"\bwatchdog\x18\x16 \x01(\v2\x13.ashlar.v1.WatchdogR\bwatchdog\x121\n" +
 	"\bon_panic\x18\x17 \x01(\x0e2\x16.ashlar.v1.PanicActionR\aonPanic\x12#\n" +
-	"\rserial_number\x18\x18 \x01(\tR\fserialNumber\"\x92\x01\n" +
+	"\rserial_number\x18\x18 \x01(\tR\fserialNumber\x12\x19\n" +
+	"\bmax_cpus\x18\x13 \x01(\x05R\amaxCpus\x12!\n" +
+	"\fpresent_cpus\x18\x1c \x01(\x05R\vpresentCpus\"\x92\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_STOPPED\x10\x01\x12\x12\n" +
@@ -3256,7 +3358,14 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12+\n" +
 	"\x11network_interface\x18\x04 \x01(\x05R\x10networkInterface\x12\x1b\n" +
-	"\tlink_down\x18\x05 \x01(\bR\blinkDown\"e\n" +
+	"\tlink_down\x18\x05 \x01(\bR\blinkDown\"\xb7\x01\n" +
+	"\x1cSetVirtualMachineCpusRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x12\n" +
+	"\x04cpus\x18\x04 \x01(\x05R\x04cpus\x12<\n" +
+	"\fgrace_period\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vgracePeriod\"e\n" +
 	"\x1cSendVirtualMachineNmiRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
@@ -3325,7 +3434,7 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\vPanicAction\x12\x1c\n" +
 	"\x18PANIC_ACTION_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12PANIC_ACTION_RESET\x10\x01\x12\x1a\n" +
-	"\x16PANIC_ACTION_POWER_OFF\x10\x022\xd9\x0e\n" +
+	"\x16PANIC_ACTION_POWER_OFF\x10\x022\xb1\x0f\n" +
 	"\x15VirtualMachineService\x12Y\n" +
 	"\x14CreateVirtualMachine\x12&.ashlar.v1.CreateVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12S\n" +
 	"\x11GetVirtualMachine\x12#.ashlar.v1.GetVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12d\n" +
@@ -3339,7 +3448,8 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x1bSetVirtualMachineDiskLimits\x12-.ashlar.v1.SetVirtualMachineDiskLimitsRequest\x1a\x14.ashlar.v1.Operation\x12\\\n" +
 	"\x18ResizeVirtualMachineDisk\x12*.ashlar.v1.ResizeVirtualMachineDiskRequest\x1a\x14.ashlar.v1.Operation\x12h\n" +
 	"\x1eSetVirtualMachineNetworkLimits\x120.ashlar.v1.SetVirtualMachineNetworkLimitsRequest\x1a\x14.ashlar.v1.Operation\x12d\n" +
-	"\x1cSetVirtualMachineNetworkLink\x12..ashlar.v1.SetVirtualMachineNetworkLinkRequest\x1a\x14.ashlar.v1.Operation\x12j\n" +
+	"\x1cSetVirtualMachineNetworkLink\x12..ashlar.v1.SetVirtualMachineNetworkLinkRequest\x1a\x14.ashlar.v1.Operation\x12V\n" +
+	"\x15SetVirtualMachineCpus\x12'.ashlar.v1.SetVirtualMachineCpusRequest\x1a\x14.ashlar.v1.Operation\x12j\n" +
 	"\x15SendVirtualMachineNmi\x12'.ashlar.v1.SendVirtualMachineNmiRequest\x1a(.ashlar.v1.SendVirtualMachineNmiResponse\x12k\n" +
 	"\x19GetVirtualMachineCounters\x12+.ashlar.v1.GetVirtualMachineCountersRequest\x1a!.ashlar.v1.VirtualMachineCounters\x12a\n" +
 	"\x18SetVirtualMachineBalloon\x12*.ashlar.v1.SetVirtualMachineBalloonRequest\x1a\x19.ashlar.v1.VirtualMachine\x12h\n" +
@@ -3361,7 +3471,7 @@ func file_ashlar_v1_virtual_machine_proto_rawDescGZIP() []byte {
 }
 
 var file_ashlar_v1_virtual_machine_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
 	(PanicAction)(0),                              // 0: ashlar.v1.PanicAction
 	(VirtualMachine_State)(0),                     // 1: ashlar.v1.VirtualMachine.State
@@ -3393,28 +3503,29 @@ var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
 	(*ResizeVirtualMachineDiskRequest)(nil),       // 27: ashlar.v1.ResizeVirtualMachineDiskRequest
 	(*SetVirtualMachineNetworkLimitsRequest)(nil), // 28: ashlar.v1.SetVirtualMachineNetworkLimitsRequest
 	(*SetVirtualMachineNetworkLinkRequest)(nil),   // 29: ashlar.v1.SetVirtualMachineNetworkLinkRequest
-	(*SendVirtualMachineNmiRequest)(nil),          // 30: ashlar.v1.SendVirtualMachineNmiRequest
-	(*SendVirtualMachineNmiResponse)(nil),         // 31: ashlar.v1.SendVirtualMachineNmiResponse
-	(*GetVirtualMachineCountersRequest)(nil),      // 32: ashlar.v1.GetVirtualMachineCountersRequest
-	(*VirtualMachineCounters)(nil),                // 33: ashlar.v1.VirtualMachineCounters
-	(*LatencyHistogram)(nil),                      // 34: ashlar.v1.LatencyHistogram
-	(*VirtualCpuCounters)(nil),                    // 35: ashlar.v1.VirtualCpuCounters
-	(*SetVirtualMachineBalloonRequest)(nil),       // 36: ashlar.v1.SetVirtualMachineBalloonRequest
-	(*GetVirtualMachineBalloonRequest)(nil),       // 37: ashlar.v1.GetVirtualMachineBalloonRequest
-	(*VirtualMachineBalloon)(nil),                 // 38: ashlar.v1.VirtualMachineBalloon
-	(*ConsoleRequest)(nil),                        // 39: ashlar.v1.ConsoleRequest
-	(*ConsoleResponse)(nil),                       // 40: ashlar.v1.ConsoleResponse
-	(*ConnectVirtualMachineRequest)(nil),          // 41: ashlar.v1.ConnectVirtualMachineRequest
-	(*ConnectVirtualMachineResponse)(nil),         // 42: ashlar.v1.ConnectVirtualMachineResponse
-	(*ReadLogRequest)(nil),                        // 43: ashlar.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),                       // 44: ashlar.v1.ReadLogResponse
-	nil,                                           // 45: ashlar.v1.VirtualMachineCounters.DevicesEntry
-	nil,                                           // 46: ashlar.v1.VirtualMachineCounters.LatenciesEntry
-	nil,                                           // 47: ashlar.v1.VirtualCpuCounters.CountersEntry
-	nil,                                           // 48: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	(*timestamppb.Timestamp)(nil),                 // 49: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),                   // 50: google.protobuf.Duration
-	(*Operation)(nil),                             // 51: ashlar.v1.Operation
+	(*SetVirtualMachineCpusRequest)(nil),          // 30: ashlar.v1.SetVirtualMachineCpusRequest
+	(*SendVirtualMachineNmiRequest)(nil),          // 31: ashlar.v1.SendVirtualMachineNmiRequest
+	(*SendVirtualMachineNmiResponse)(nil),         // 32: ashlar.v1.SendVirtualMachineNmiResponse
+	(*GetVirtualMachineCountersRequest)(nil),      // 33: ashlar.v1.GetVirtualMachineCountersRequest
+	(*VirtualMachineCounters)(nil),                // 34: ashlar.v1.VirtualMachineCounters
+	(*LatencyHistogram)(nil),                      // 35: ashlar.v1.LatencyHistogram
+	(*VirtualCpuCounters)(nil),                    // 36: ashlar.v1.VirtualCpuCounters
+	(*SetVirtualMachineBalloonRequest)(nil),       // 37: ashlar.v1.SetVirtualMachineBalloonRequest
+	(*GetVirtualMachineBalloonRequest)(nil),       // 38: ashlar.v1.GetVirtualMachineBalloonRequest
+	(*VirtualMachineBalloon)(nil),                 // 39: ashlar.v1.VirtualMachineBalloon
+	(*ConsoleRequest)(nil),                        // 40: ashlar.v1.ConsoleRequest
+	(*ConsoleResponse)(nil),                       // 41: ashlar.v1.ConsoleResponse
+	(*ConnectVirtualMachineRequest)(nil),          // 42: ashlar.v1.ConnectVirtualMachineRequest
+	(*ConnectVirtualMachineResponse)(nil),         // 43: ashlar.v1.ConnectVirtualMachineResponse
+	(*ReadLogRequest)(nil),                        // 44: ashlar.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),                       // 45: ashlar.v1.ReadLogResponse
+	nil,                                           // 46: ashlar.v1.VirtualMachineCounters.DevicesEntry
+	nil,                                           // 47: ashlar.v1.VirtualMachineCounters.LatenciesEntry
+	nil,                                           // 48: ashlar.v1.VirtualCpuCounters.CountersEntry
+	nil,                                           // 49: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	(*timestamppb.Timestamp)(nil),                 // 50: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),                   // 51: google.protobuf.Duration
+	(*Operation)(nil),                             // 52: ashlar.v1.Operation
 }
 var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	8,  // 0: ashlar.v1.VirtualMachine.boot:type_name -> ashlar.v1.Boot
@@ -3422,15 +3533,15 @@ var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	13, // 2: ashlar.v1.VirtualMachine.network_interfaces:type_name -> ashlar.v1.NetworkInterface
 	1,  // 3: ashlar.v1.VirtualMachine.state:type_name -> ashlar.v1.VirtualMachine.State
 	2,  // 4: ashlar.v1.VirtualMachine.stop_reason:type_name -> ashlar.v1.VirtualMachine.StopReason
-	49, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
-	49, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
+	50, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
+	50, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
 	9,  // 7: ashlar.v1.VirtualMachine.processor:type_name -> ashlar.v1.Processor
 	10, // 8: ashlar.v1.VirtualMachine.memory_backing:type_name -> ashlar.v1.MemoryBacking
 	6,  // 9: ashlar.v1.VirtualMachine.vsock:type_name -> ashlar.v1.Vsock
 	7,  // 10: ashlar.v1.VirtualMachine.watchdog:type_name -> ashlar.v1.Watchdog
 	0,  // 11: ashlar.v1.VirtualMachine.on_panic:type_name -> ashlar.v1.PanicAction
 	3,  // 12: ashlar.v1.Watchdog.action:type_name -> ashlar.v1.Watchdog.Action
-	50, // 13: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
+	51, // 13: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
 	4,  // 14: ashlar.v1.MemoryBacking.pages:type_name -> ashlar.v1.MemoryBacking.Pages
 	12, // 15: ashlar.v1.Disk.limits:type_name -> ashlar.v1.DiskLimits
 	14, // 16: ashlar.v1.NetworkInterface.limits:type_name -> ashlar.v1.NetworkInterfaceLimits
@@ -3438,64 +3549,67 @@ var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	15, // 18: ashlar.v1.NetworkInterfaceLimits.transmit:type_name -> ashlar.v1.NetworkLimits
 	5,  // 19: ashlar.v1.CreateVirtualMachineRequest.virtual_machine:type_name -> ashlar.v1.VirtualMachine
 	5,  // 20: ashlar.v1.ListVirtualMachinesResponse.virtual_machines:type_name -> ashlar.v1.VirtualMachine
-	50, // 21: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	51, // 21: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
 	12, // 22: ashlar.v1.SetVirtualMachineDiskLimitsRequest.limits:type_name -> ashlar.v1.DiskLimits
 	14, // 23: ashlar.v1.SetVirtualMachineNetworkLimitsRequest.limits:type_name -> ashlar.v1.NetworkInterfaceLimits
-	49, // 24: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
-	49, // 25: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
-	45, // 26: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
-	35, // 27: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
-	46, // 28: ashlar.v1.VirtualMachineCounters.latencies:type_name -> ashlar.v1.VirtualMachineCounters.LatenciesEntry
-	47, // 29: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
-	48, // 30: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	49, // 31: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
-	5,  // 32: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
-	34, // 33: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
-	16, // 34: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
-	17, // 35: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
-	18, // 36: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
-	20, // 37: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
-	21, // 38: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
-	22, // 39: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
-	23, // 40: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
-	24, // 41: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
-	25, // 42: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
-	26, // 43: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
-	27, // 44: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
-	28, // 45: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:input_type -> ashlar.v1.SetVirtualMachineNetworkLimitsRequest
-	29, // 46: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:input_type -> ashlar.v1.SetVirtualMachineNetworkLinkRequest
-	30, // 47: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
-	32, // 48: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
-	36, // 49: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
-	37, // 50: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
-	39, // 51: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
-	41, // 52: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:input_type -> ashlar.v1.ConnectVirtualMachineRequest
-	43, // 53: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
-	5,  // 54: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	5,  // 55: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	19, // 56: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
-	51, // 57: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
-	51, // 58: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
-	51, // 59: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
-	51, // 60: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
-	51, // 61: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
-	51, // 62: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
-	51, // 63: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
-	51, // 64: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
-	51, // 65: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:output_type -> ashlar.v1.Operation
-	51, // 66: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:output_type -> ashlar.v1.Operation
-	31, // 67: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
-	33, // 68: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
-	5,  // 69: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
-	38, // 70: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
-	40, // 71: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
-	42, // 72: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:output_type -> ashlar.v1.ConnectVirtualMachineResponse
-	44, // 73: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
-	54, // [54:74] is the sub-list for method output_type
-	34, // [34:54] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	51, // 24: ashlar.v1.SetVirtualMachineCpusRequest.grace_period:type_name -> google.protobuf.Duration
+	50, // 25: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
+	50, // 26: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
+	46, // 27: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
+	36, // 28: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
+	47, // 29: ashlar.v1.VirtualMachineCounters.latencies:type_name -> ashlar.v1.VirtualMachineCounters.LatenciesEntry
+	48, // 30: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
+	49, // 31: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	50, // 32: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
+	5,  // 33: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
+	35, // 34: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
+	16, // 35: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
+	17, // 36: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
+	18, // 37: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
+	20, // 38: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
+	21, // 39: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
+	22, // 40: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
+	23, // 41: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
+	24, // 42: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
+	25, // 43: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
+	26, // 44: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
+	27, // 45: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
+	28, // 46: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:input_type -> ashlar.v1.SetVirtualMachineNetworkLimitsRequest
+	29, // 47: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:input_type -> ashlar.v1.SetVirtualMachineNetworkLinkRequest
+	30, // 48: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:input_type -> ashlar.v1.SetVirtualMachineCpusRequest
+	31, // 49: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
+	33, // 50: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
+	37, // 51: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
+	38, // 52: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
+	40, // 53: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
+	42, // 54: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:input_type -> ashlar.v1.ConnectVirtualMachineRequest
+	44, // 55: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
+	5,  // 56: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	5,  // 57: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	19, // 58: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
+	52, // 59: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
+	52, // 60: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
+	52, // 61: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
+	52, // 62: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
+	52, // 63: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
+	52, // 64: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
+	52, // 65: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
+	52, // 66: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	52, // 67: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:output_type -> ashlar.v1.Operation
+	52, // 68: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:output_type -> ashlar.v1.Operation
+	52, // 69: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:output_type -> ashlar.v1.Operation
+	32, // 70: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
+	34, // 71: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
+	5,  // 72: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
+	39, // 73: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
+	41, // 74: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
+	43, // 75: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:output_type -> ashlar.v1.ConnectVirtualMachineResponse
+	45, // 76: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
+	56, // [56:77] is the sub-list for method output_type
+	35, // [35:56] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_ashlar_v1_virtual_machine_proto_init() }
@@ -3510,7 +3624,7 @@ func file_ashlar_v1_virtual_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ashlar_v1_virtual_machine_proto_rawDesc), len(file_ashlar_v1_virtual_machine_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   44,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -72,6 +72,9 @@ const (
 	// VirtualMachineServiceSetVirtualMachineNetworkLinkProcedure is the fully-qualified name of the
 	// VirtualMachineService's SetVirtualMachineNetworkLink RPC.
 	VirtualMachineServiceSetVirtualMachineNetworkLinkProcedure = "/ashlar.v1.VirtualMachineService/SetVirtualMachineNetworkLink"
+	// VirtualMachineServiceSetVirtualMachineCpusProcedure is the fully-qualified name of the
+	// VirtualMachineService's SetVirtualMachineCpus RPC.
+	VirtualMachineServiceSetVirtualMachineCpusProcedure = "/ashlar.v1.VirtualMachineService/SetVirtualMachineCpus"
 	// VirtualMachineServiceSendVirtualMachineNmiProcedure is the fully-qualified name of the
 	// VirtualMachineService's SendVirtualMachineNmi RPC.
 	VirtualMachineServiceSendVirtualMachineNmiProcedure = "/ashlar.v1.VirtualMachineService/SendVirtualMachineNmi"
@@ -139,6 +142,14 @@ type VirtualMachineServiceClient interface {
 	// again, whether the virtual machine runs or not; a guest that runs is told. Done when
 	// no packet passes any more, or they pass again.
 	SetVirtualMachineNetworkLink(context.Context, *connect.Request[v1.SetVirtualMachineNetworkLinkRequest]) (*connect.Response[v1.Operation], error)
+	// SetVirtualMachineCpus changes how many processors a virtual machine has, up to its
+	// max_cpus. A stopped one begins with them. In one that runs, those that are missing
+	// come at once, to be used when the guest brings them online; of those too many the guest
+	// is asked to give up the highest, for as long as grace_period. Where it keeps some the
+	// operation fails and says how many: present_cpus has them until the guest gives them up, is
+	// reset or stops, and the next start has the new number at any rate. A paused one is
+	// refused.
+	SetVirtualMachineCpus(context.Context, *connect.Request[v1.SetVirtualMachineCpusRequest]) (*connect.Response[v1.Operation], error)
 	// SendVirtualMachineNmi presses the NMI button of a running virtual machine: every
 	// processor that takes a non-maskable interrupt at its LINT1 pin gets one. What the
 	// guest does then is its own business; Linux logs it, or panics where it is told
@@ -268,6 +279,12 @@ func NewVirtualMachineServiceClient(httpClient connect.HTTPClient, baseURL strin
 			connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineNetworkLink")),
 			connect.WithClientOptions(opts...),
 		),
+		setVirtualMachineCpus: connect.NewClient[v1.SetVirtualMachineCpusRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServiceSetVirtualMachineCpusProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineCpus")),
+			connect.WithClientOptions(opts...),
+		),
 		sendVirtualMachineNmi: connect.NewClient[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse](
 			httpClient,
 			baseURL+VirtualMachineServiceSendVirtualMachineNmiProcedure,
@@ -328,6 +345,7 @@ type virtualMachineServiceClient struct {
 	resizeVirtualMachineDisk       *connect.Client[v1.ResizeVirtualMachineDiskRequest, v1.Operation]
 	setVirtualMachineNetworkLimits *connect.Client[v1.SetVirtualMachineNetworkLimitsRequest, v1.Operation]
 	setVirtualMachineNetworkLink   *connect.Client[v1.SetVirtualMachineNetworkLinkRequest, v1.Operation]
+	setVirtualMachineCpus          *connect.Client[v1.SetVirtualMachineCpusRequest, v1.Operation]
 	sendVirtualMachineNmi          *connect.Client[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse]
 	getVirtualMachineCounters      *connect.Client[v1.GetVirtualMachineCountersRequest, v1.VirtualMachineCounters]
 	setVirtualMachineBalloon       *connect.Client[v1.SetVirtualMachineBalloonRequest, v1.VirtualMachine]
@@ -401,6 +419,11 @@ func (c *virtualMachineServiceClient) SetVirtualMachineNetworkLimits(ctx context
 // SetVirtualMachineNetworkLink calls ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink.
 func (c *virtualMachineServiceClient) SetVirtualMachineNetworkLink(ctx context.Context, req *connect.Request[v1.SetVirtualMachineNetworkLinkRequest]) (*connect.Response[v1.Operation], error) {
 	return c.setVirtualMachineNetworkLink.CallUnary(ctx, req)
+}
+
+// SetVirtualMachineCpus calls ashlar.v1.VirtualMachineService.SetVirtualMachineCpus.
+func (c *virtualMachineServiceClient) SetVirtualMachineCpus(ctx context.Context, req *connect.Request[v1.SetVirtualMachineCpusRequest]) (*connect.Response[v1.Operation], error) {
+	return c.setVirtualMachineCpus.CallUnary(ctx, req)
 }
 
 // SendVirtualMachineNmi calls ashlar.v1.VirtualMachineService.SendVirtualMachineNmi.
@@ -482,6 +505,14 @@ type VirtualMachineServiceHandler interface {
 	// again, whether the virtual machine runs or not; a guest that runs is told. Done when
 	// no packet passes any more, or they pass again.
 	SetVirtualMachineNetworkLink(context.Context, *connect.Request[v1.SetVirtualMachineNetworkLinkRequest]) (*connect.Response[v1.Operation], error)
+	// SetVirtualMachineCpus changes how many processors a virtual machine has, up to its
+	// max_cpus. A stopped one begins with them. In one that runs, those that are missing
+	// come at once, to be used when the guest brings them online; of those too many the guest
+	// is asked to give up the highest, for as long as grace_period. Where it keeps some the
+	// operation fails and says how many: present_cpus has them until the guest gives them up, is
+	// reset or stops, and the next start has the new number at any rate. A paused one is
+	// refused.
+	SetVirtualMachineCpus(context.Context, *connect.Request[v1.SetVirtualMachineCpusRequest]) (*connect.Response[v1.Operation], error)
 	// SendVirtualMachineNmi presses the NMI button of a running virtual machine: every
 	// processor that takes a non-maskable interrupt at its LINT1 pin gets one. What the
 	// guest does then is its own business; Linux logs it, or panics where it is told
@@ -607,6 +638,12 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 		connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineNetworkLink")),
 		connect.WithHandlerOptions(opts...),
 	)
+	virtualMachineServiceSetVirtualMachineCpusHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceSetVirtualMachineCpusProcedure,
+		svc.SetVirtualMachineCpus,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineCpus")),
+		connect.WithHandlerOptions(opts...),
+	)
 	virtualMachineServiceSendVirtualMachineNmiHandler := connect.NewUnaryHandler(
 		VirtualMachineServiceSendVirtualMachineNmiProcedure,
 		svc.SendVirtualMachineNmi,
@@ -677,6 +714,8 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 			virtualMachineServiceSetVirtualMachineNetworkLimitsHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceSetVirtualMachineNetworkLinkProcedure:
 			virtualMachineServiceSetVirtualMachineNetworkLinkHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceSetVirtualMachineCpusProcedure:
+			virtualMachineServiceSetVirtualMachineCpusHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceSendVirtualMachineNmiProcedure:
 			virtualMachineServiceSendVirtualMachineNmiHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceGetVirtualMachineCountersProcedure:
@@ -750,6 +789,10 @@ func (UnimplementedVirtualMachineServiceHandler) SetVirtualMachineNetworkLimits(
 
 func (UnimplementedVirtualMachineServiceHandler) SetVirtualMachineNetworkLink(context.Context, *connect.Request[v1.SetVirtualMachineNetworkLinkRequest]) (*connect.Response[v1.Operation], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) SetVirtualMachineCpus(context.Context, *connect.Request[v1.SetVirtualMachineCpusRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.SetVirtualMachineCpus is not implemented"))
 }
 
 func (UnimplementedVirtualMachineServiceHandler) SendVirtualMachineNmi(context.Context, *connect.Request[v1.SendVirtualMachineNmiRequest]) (*connect.Response[v1.SendVirtualMachineNmiResponse], error) {
