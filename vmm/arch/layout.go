@@ -59,7 +59,7 @@ const (
 	PortSerial   = 0x3f8
 	PortPanic    = 0x505
 	PortACPI     = 0x600
-	PortTimer    = 0x608
+	PortTimer    = 0x60c
 	PortEvents   = 0x608 // of the generic event device
 	PortCPUs     = 0x610
 	PortPCI      = 0xcf8 // configuration mechanism #1; the reset register lies within
