@@ -43,6 +43,7 @@ type Machine struct {
 	CPUs           []uint8 // their APIC IDs
 	MMIO32, MMIO64 Window
 	ECAM           Window // of bus 0 alone
+	Nodes          []Node // none where the guest is told of none
 }
 
 // A Table is a table with its place.
@@ -103,7 +104,11 @@ func Tables(m Machine, base uint64) []Table {
 	place(make([]byte, rsdpSize)) // filled in below
 	facs := place(facs())
 	dsdt := place(dsdt(m))
-	xsdt := place(xsdt(place(fadt(facs, dsdt)), place(madt(m)), place(mcfg(m))))
+	roots := []uint64{place(fadt(facs, dsdt)), place(madt(m)), place(mcfg(m))}
+	for _, t := range numa(m) {
+		roots = append(roots, place(t))
+	}
+	xsdt := place(xsdt(roots...))
 	copy(out[0].Data, rsdp(xsdt))
 	return out
 }

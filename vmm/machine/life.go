@@ -25,8 +25,11 @@ func (m *Machine) Start() error {
 	m.state = protocol.Running
 	for _, r := range m.runners {
 		m.running.Add(1)
-		go r.run()
+		if !r.home {
+			go r.run()
+		}
 	}
+	m.homes.begin()
 	go func() {
 		m.running.Wait()
 		close(m.done)

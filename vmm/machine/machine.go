@@ -45,7 +45,9 @@ type Config struct {
 	Backing     *protocol.Backing // what Memory is made of
 	VCPUs       int               // 1 to MaxVCPUs
 	CPU         CPU
-	UUID        string // for SMBIOS
+	NUMA        []protocol.NUMANode // checked, by protocol.CheckNUMA
+	NodeCPUs    [][]int             // of the host, by node
+	UUID        string              // for SMBIOS
 	Console     *console.Hub
 }
 
@@ -79,6 +81,7 @@ type Machine struct {
 	parked  int  // vCPUs that are
 	running sync.WaitGroup
 	done    chan struct{} // closed when the machine has ended
+	homes   homes         // of the vCPUs that are to run on certain CPUs
 	lifeMu  sync.Mutex    // serialises Pause, Resume, NMI, Counters, what changes disks, and Close; above mu
 }
 
@@ -127,6 +130,9 @@ func (m *Machine) build() error {
 			return err
 		}
 	}
+	if err := m.settle(); err != nil {
+		return err
+	}
 	base, size, err := arch.MMIO64(arch.PhysBits(p.model), m.mem.Size())
 	if err != nil {
 		return err
@@ -152,7 +158,10 @@ func (m *Machine) mapMemory() error {
 			return err
 		}
 	}
-	if m.c.Backing.Populated() {
+	if err := m.bindMemory(); err != nil {
+		return err
+	}
+	if m.c.Backing.ForNodes(m.c.NUMA).Populated() {
 		return m.mem.Populate()
 	}
 	return nil
@@ -256,11 +265,16 @@ func (m *Machine) Load(l boot.Load) error {
 	if err := m.bus.Assign(); err != nil {
 		return err
 	}
+	nodes, err := m.nodes()
+	if err != nil {
+		return err
+	}
 	rsdp, err := acpi.Write(m.mem, acpi.Machine{
 		CPUs:   m.c.CPU.Topology.APICIDs(),
 		MMIO32: acpi.Window{Base: arch.MMIO32Base, Size: arch.MMIO32Size},
 		MMIO64: acpi.Window(m.mmio64),
 		ECAM:   acpi.Window{Base: arch.ECAMBase, Size: pci.ECAMSize},
+		Nodes:  nodes,
 	}, arch.ACPITables, arch.ACPISize)
 	if err != nil {
 		return err
@@ -325,6 +339,7 @@ func memoryMap(mem *memory.Memory) []boot.Range {
 // Close frees everything. The machine has ended, or was never started.
 func (m *Machine) Close() error {
 	m.watcher.Wait() // it looks at vCPUs, and kicks them
+	m.homes.leave()
 	m.lifeMu.Lock()
 	defer m.lifeMu.Unlock()
 	var errs []error

@@ -111,6 +111,9 @@ func check(s *protocol.Spec) *protocol.Error {
 	if err := s.Backing.Check(s.MemoryBytes); err != nil {
 		return err
 	}
+	if err := checkNUMA(s); err != nil {
+		return err
+	}
 	if _, err := smbios.Tables(smbios.System{UUID: s.UUID}, 0); err != nil {
 		return invalid("uuid", "%v", err)
 	}
@@ -158,9 +161,10 @@ func (g *Guest) assemble(s *protocol.Spec, d *descriptors) *protocol.Error {
 	}
 	m, merr := New(Config{
 		KVM: dev, Memory: mem, MemoryBytes: s.MemoryBytes, Backing: s.Backing, VCPUs: s.VCPUs, CPU: cpu, UUID: s.UUID, Console: g.Hub,
+		NUMA: s.NUMA, NodeCPUs: s.NodeCPUs,
 	})
 	if merr != nil {
-		return newError(merr)
+		return nodeError(s, newError(merr), merr)
 	}
 	g.Machine = m
 	return g.addDevices(s, d)

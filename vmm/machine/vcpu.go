@@ -22,6 +22,7 @@ type runner struct {
 	cpu   *kvm.VCPU
 	stats *kvm.Stats
 	tid   atomic.Int32 // of the thread, 0 before it runs
+	home  bool         // its thread is there already, and waits
 	asks  chan func()  // to be called on the thread, between two runs
 	exits userExits
 }
