@@ -106,7 +106,7 @@ func nodeError(s *protocol.Spec, e *protocol.Error, err error) *protocol.Error {
 			if end += n.MemoryBytes; at.Offset < end {
 				if len(n.HostNodes) > 0 {
 					e.Field = fmt.Sprintf("numa[%d].hostNodes", i)
-					e.Message = fmt.Sprintf("the host's NUMA nodes %v have not enough memory left for %d bytes: %v", n.HostNodes, n.MemoryBytes, err)
+					e.Message = fmt.Sprintf("the host's NUMA nodes %v have not enough memory left for %d bytes: stop another guest there, or ask for less", n.HostNodes, n.MemoryBytes)
 				}
 				break
 			}
