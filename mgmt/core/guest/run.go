@@ -131,7 +131,9 @@ func (m *Manager) retire(r *run) {
 // fields maps the parts of protocol.Spec to those of hostcall.Guest.
 var fields = strings.NewReplacer("boot.kernel", "guest.kernel", "boot.initramfs", "guest.initramfs",
 	"boot.cmdline", "guest.cmdline", "memoryBytes", "guest.memoryBytes", "vcpus", "guest.vcpus", "backing.", "guest.backing.",
-	"name", "guest.name", "nics[", "guest.nics[")
+	"name", "guest.name", "nics[", "guest.nics[",
+	// Of nodes: what is within one keeps its name.
+	"numa[", "guest.numa[", "].memoryBytes", "].memoryBytes", "].vcpus", "].vcpus")
 
 // refusal makes a hostcall.Error of what a VMM says.
 func refusal(err error) error {

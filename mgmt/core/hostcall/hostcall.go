@@ -154,6 +154,8 @@ type Guest struct {
 	MemoryBytes uint64        `json:"memoryBytes"`
 	// Backing says what the memory is made of; optional.
 	Backing *protocol.Backing `json:"backing,omitempty"`
+	// NUMA are the nodes that processors and memory are of; optional.
+	NUMA []protocol.NUMANode `json:"numa,omitempty"`
 	// BalloonBytes is what it is asked to give back of that: a multiple of 4096, at
 	// least protocol.BalloonLeaves less.
 	BalloonBytes uint64 `json:"balloonBytes,omitempty"`
