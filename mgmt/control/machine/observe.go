@@ -271,6 +271,7 @@ func describe(rec store.VM) *ashlarv1.VirtualMachine {
 			p.Processor.HaltPoll = durationpb.New(time.Duration(*ns))
 		}
 	}
+	p.NumaNodes = numaProto(rec.NUMA)
 	for _, d := range rec.Disks {
 		disk := &ashlarv1.Disk{SizeBytes: d.Size, Limits: limitsProto(d.Limits)}
 		if d.Image != "" {

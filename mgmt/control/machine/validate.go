@@ -64,6 +64,7 @@ func (g *Manager) validate(req *ashlarv1.CreateVirtualMachineRequest, host *host
 	c.backing(vm, &rec)
 	c.balloon(vm)
 	c.processor(vm, &rec)
+	c.numa(vm, &rec)
 	c.boot(vm.Boot, &rec)
 	c.disks(vm.Disks, &rec)
 	c.nics(vm.NetworkInterfaces, host, &rec)

@@ -256,7 +256,10 @@ type VirtualMachine struct {
 	MemoryBacking *MemoryBacking `protobuf:"bytes,16,opt,name=memory_backing,json=memoryBacking,proto3" json:"memory_backing,omitempty"`
 	// How much of its memory it is asked to give back: a multiple of 4096, at most
 	// memory_bytes less 32 MiB. SetVirtualMachineBalloon changes it.
-	BalloonBytes  int64 `protobuf:"varint,17,opt,name=balloon_bytes,json=balloonBytes,proto3" json:"balloon_bytes,omitempty"`
+	BalloonBytes int64 `protobuf:"varint,17,opt,name=balloon_bytes,json=balloonBytes,proto3" json:"balloon_bytes,omitempty"`
+	// The NUMA nodes that the guest is told of, at most 16 and no more than processors.
+	// Without any it is told of none.
+	NumaNodes     []*NumaNode `protobuf:"bytes,18,rep,name=numa_nodes,json=numaNodes,proto3" json:"numa_nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -408,6 +411,13 @@ func (x *VirtualMachine) GetBalloonBytes() int64 {
 		return x.BalloonBytes
 	}
 	return 0
+}
+
+func (x *VirtualMachine) GetNumaNodes() []*NumaNode {
+	if x != nil {
+		return x.NumaNodes
+	}
+	return nil
 }
 
 // Boot is a Linux kernel and what it is given.
@@ -625,6 +635,89 @@ func (x *MemoryBacking) GetPopulate() bool {
 	return false
 }
 
+// NumaNode is processors of a virtual machine and the memory that is near to them.
+type NumaNode struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Numbers of processors, from 0 on. Every processor is in just one node, and the
+	// threads of a core are in the same.
+	Cpus []int32 `protobuf:"varint,1,rep,packed,name=cpus,proto3" json:"cpus,omitempty"`
+	// A multiple of 2 MiB, and of the size of the pages where memory_backing names a pool.
+	// All nodes together have memory_bytes. Nodes have their memory in their order, by
+	// ascending addresses.
+	MemoryBytes int64 `protobuf:"varint,2,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// NUMA nodes of the host that all of the memory is taken from, and no other; the
+	// processors run on the CPUs of these nodes, where they have some. The host has to have
+	// the nodes and memory on them when the virtual machine is started: else it does not
+	// start, with FAILED_PRECONDITION or RESOURCE_EXHAUSTED. What guests touch later
+	// can be short on a node that others use, too, and ends a guest then: with
+	// memory_backing.populate all is allocated before the guest starts, as pages of a
+	// pool are in any case. Without host nodes memory is taken from any.
+	HostNodes []int32 `protobuf:"varint,3,rep,packed,name=host_nodes,json=hostNodes,proto3" json:"host_nodes,omitempty"`
+	// The distances that the guest is told, from this node to each: 10 to itself, 11 to 254
+	// to others. Without any they are 10 and 20.
+	Distances     []int32 `protobuf:"varint,4,rep,packed,name=distances,proto3" json:"distances,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NumaNode) Reset() {
+	*x = NumaNode{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NumaNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NumaNode) ProtoMessage() {}
+
+func (x *NumaNode) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NumaNode.ProtoReflect.Descriptor instead.
+func (*NumaNode) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *NumaNode) GetCpus() []int32 {
+	if x != nil {
+		return x.Cpus
+	}
+	return nil
+}
+
+func (x *NumaNode) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *NumaNode) GetHostNodes() []int32 {
+	if x != nil {
+		return x.HostNodes
+	}
+	return nil
+}
+
+func (x *NumaNode) GetDistances() []int32 {
+	if x != nil {
+		return x.Distances
+	}
+	return nil
+}
+
 // Disk is a virtio block device.
 type Disk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -640,7 +733,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[4]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +745,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[4]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +758,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{4}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Disk) GetImage() string {
@@ -710,7 +803,7 @@ type DiskLimits struct {
 
 func (x *DiskLimits) Reset() {
 	*x = DiskLimits{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[5]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -722,7 +815,7 @@ func (x *DiskLimits) String() string {
 func (*DiskLimits) ProtoMessage() {}
 
 func (x *DiskLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[5]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -735,7 +828,7 @@ func (x *DiskLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskLimits.ProtoReflect.Descriptor instead.
 func (*DiskLimits) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{5}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DiskLimits) GetBytesPerSecond() int64 {
@@ -781,7 +874,7 @@ type NetworkInterface struct {
 
 func (x *NetworkInterface) Reset() {
 	*x = NetworkInterface{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[6]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +886,7 @@ func (x *NetworkInterface) String() string {
 func (*NetworkInterface) ProtoMessage() {}
 
 func (x *NetworkInterface) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[6]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +899,7 @@ func (x *NetworkInterface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkInterface.ProtoReflect.Descriptor instead.
 func (*NetworkInterface) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{6}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NetworkInterface) GetNetwork() string {
@@ -845,7 +938,7 @@ type CreateVirtualMachineRequest struct {
 
 func (x *CreateVirtualMachineRequest) Reset() {
 	*x = CreateVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[7]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +950,7 @@ func (x *CreateVirtualMachineRequest) String() string {
 func (*CreateVirtualMachineRequest) ProtoMessage() {}
 
 func (x *CreateVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[7]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +963,7 @@ func (x *CreateVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*CreateVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{7}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateVirtualMachineRequest) GetVirtualMachineId() string {
@@ -911,7 +1004,7 @@ type GetVirtualMachineRequest struct {
 
 func (x *GetVirtualMachineRequest) Reset() {
 	*x = GetVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[8]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1016,7 @@ func (x *GetVirtualMachineRequest) String() string {
 func (*GetVirtualMachineRequest) ProtoMessage() {}
 
 func (x *GetVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[8]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1029,7 @@ func (x *GetVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*GetVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{8}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetVirtualMachineRequest) GetName() string {
@@ -958,7 +1051,7 @@ type ListVirtualMachinesRequest struct {
 
 func (x *ListVirtualMachinesRequest) Reset() {
 	*x = ListVirtualMachinesRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[9]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1063,7 @@ func (x *ListVirtualMachinesRequest) String() string {
 func (*ListVirtualMachinesRequest) ProtoMessage() {}
 
 func (x *ListVirtualMachinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[9]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1076,7 @@ func (x *ListVirtualMachinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVirtualMachinesRequest.ProtoReflect.Descriptor instead.
 func (*ListVirtualMachinesRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{9}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListVirtualMachinesRequest) GetPageSize() int32 {
@@ -1011,7 +1104,7 @@ type ListVirtualMachinesResponse struct {
 
 func (x *ListVirtualMachinesResponse) Reset() {
 	*x = ListVirtualMachinesResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[10]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1116,7 @@ func (x *ListVirtualMachinesResponse) String() string {
 func (*ListVirtualMachinesResponse) ProtoMessage() {}
 
 func (x *ListVirtualMachinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[10]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1129,7 @@ func (x *ListVirtualMachinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVirtualMachinesResponse.ProtoReflect.Descriptor instead.
 func (*ListVirtualMachinesResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{10}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListVirtualMachinesResponse) GetVirtualMachines() []*VirtualMachine {
@@ -1067,7 +1160,7 @@ type DeleteVirtualMachineRequest struct {
 
 func (x *DeleteVirtualMachineRequest) Reset() {
 	*x = DeleteVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[11]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1172,7 @@ func (x *DeleteVirtualMachineRequest) String() string {
 func (*DeleteVirtualMachineRequest) ProtoMessage() {}
 
 func (x *DeleteVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[11]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1185,7 @@ func (x *DeleteVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{11}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeleteVirtualMachineRequest) GetName() string {
@@ -1135,7 +1228,7 @@ type StartVirtualMachineRequest struct {
 
 func (x *StartVirtualMachineRequest) Reset() {
 	*x = StartVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[12]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1147,7 +1240,7 @@ func (x *StartVirtualMachineRequest) String() string {
 func (*StartVirtualMachineRequest) ProtoMessage() {}
 
 func (x *StartVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[12]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1253,7 @@ func (x *StartVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*StartVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{12}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StartVirtualMachineRequest) GetName() string {
@@ -1200,7 +1293,7 @@ type StopVirtualMachineRequest struct {
 
 func (x *StopVirtualMachineRequest) Reset() {
 	*x = StopVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[13]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1305,7 @@ func (x *StopVirtualMachineRequest) String() string {
 func (*StopVirtualMachineRequest) ProtoMessage() {}
 
 func (x *StopVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[13]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1318,7 @@ func (x *StopVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*StopVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{13}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StopVirtualMachineRequest) GetName() string {
@@ -1275,7 +1368,7 @@ type PauseVirtualMachineRequest struct {
 
 func (x *PauseVirtualMachineRequest) Reset() {
 	*x = PauseVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[14]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1380,7 @@ func (x *PauseVirtualMachineRequest) String() string {
 func (*PauseVirtualMachineRequest) ProtoMessage() {}
 
 func (x *PauseVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[14]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1393,7 @@ func (x *PauseVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*PauseVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{14}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PauseVirtualMachineRequest) GetName() string {
@@ -1336,7 +1429,7 @@ type ResumeVirtualMachineRequest struct {
 
 func (x *ResumeVirtualMachineRequest) Reset() {
 	*x = ResumeVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[15]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1441,7 @@ func (x *ResumeVirtualMachineRequest) String() string {
 func (*ResumeVirtualMachineRequest) ProtoMessage() {}
 
 func (x *ResumeVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[15]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1454,7 @@ func (x *ResumeVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*ResumeVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{15}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResumeVirtualMachineRequest) GetName() string {
@@ -1397,7 +1490,7 @@ type ResetVirtualMachineRequest struct {
 
 func (x *ResetVirtualMachineRequest) Reset() {
 	*x = ResetVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[16]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1502,7 @@ func (x *ResetVirtualMachineRequest) String() string {
 func (*ResetVirtualMachineRequest) ProtoMessage() {}
 
 func (x *ResetVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[16]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1515,7 @@ func (x *ResetVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*ResetVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{16}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ResetVirtualMachineRequest) GetName() string {
@@ -1462,7 +1555,7 @@ type SetVirtualMachineDiskLimitsRequest struct {
 
 func (x *SetVirtualMachineDiskLimitsRequest) Reset() {
 	*x = SetVirtualMachineDiskLimitsRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[17]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1567,7 @@ func (x *SetVirtualMachineDiskLimitsRequest) String() string {
 func (*SetVirtualMachineDiskLimitsRequest) ProtoMessage() {}
 
 func (x *SetVirtualMachineDiskLimitsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[17]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1580,7 @@ func (x *SetVirtualMachineDiskLimitsRequest) ProtoReflect() protoreflect.Message
 
 // Deprecated: Use SetVirtualMachineDiskLimitsRequest.ProtoReflect.Descriptor instead.
 func (*SetVirtualMachineDiskLimitsRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{17}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetVirtualMachineDiskLimitsRequest) GetName() string {
@@ -1541,7 +1634,7 @@ type ResizeVirtualMachineDiskRequest struct {
 
 func (x *ResizeVirtualMachineDiskRequest) Reset() {
 	*x = ResizeVirtualMachineDiskRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[18]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1646,7 @@ func (x *ResizeVirtualMachineDiskRequest) String() string {
 func (*ResizeVirtualMachineDiskRequest) ProtoMessage() {}
 
 func (x *ResizeVirtualMachineDiskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[18]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1659,7 @@ func (x *ResizeVirtualMachineDiskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVirtualMachineDiskRequest.ProtoReflect.Descriptor instead.
 func (*ResizeVirtualMachineDiskRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{18}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ResizeVirtualMachineDiskRequest) GetName() string {
@@ -1617,7 +1710,7 @@ type SendVirtualMachineNmiRequest struct {
 
 func (x *SendVirtualMachineNmiRequest) Reset() {
 	*x = SendVirtualMachineNmiRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1722,7 @@ func (x *SendVirtualMachineNmiRequest) String() string {
 func (*SendVirtualMachineNmiRequest) ProtoMessage() {}
 
 func (x *SendVirtualMachineNmiRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1735,7 @@ func (x *SendVirtualMachineNmiRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVirtualMachineNmiRequest.ProtoReflect.Descriptor instead.
 func (*SendVirtualMachineNmiRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{19}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SendVirtualMachineNmiRequest) GetName() string {
@@ -1675,7 +1768,7 @@ type SendVirtualMachineNmiResponse struct {
 
 func (x *SendVirtualMachineNmiResponse) Reset() {
 	*x = SendVirtualMachineNmiResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +1780,7 @@ func (x *SendVirtualMachineNmiResponse) String() string {
 func (*SendVirtualMachineNmiResponse) ProtoMessage() {}
 
 func (x *SendVirtualMachineNmiResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +1793,7 @@ func (x *SendVirtualMachineNmiResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVirtualMachineNmiResponse.ProtoReflect.Descriptor instead.
 func (*SendVirtualMachineNmiResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{20}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{21}
 }
 
 // GetVirtualMachineCountersRequest names one.
@@ -1713,7 +1806,7 @@ type GetVirtualMachineCountersRequest struct {
 
 func (x *GetVirtualMachineCountersRequest) Reset() {
 	*x = GetVirtualMachineCountersRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1725,7 +1818,7 @@ func (x *GetVirtualMachineCountersRequest) String() string {
 func (*GetVirtualMachineCountersRequest) ProtoMessage() {}
 
 func (x *GetVirtualMachineCountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1738,7 +1831,7 @@ func (x *GetVirtualMachineCountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVirtualMachineCountersRequest.ProtoReflect.Descriptor instead.
 func (*GetVirtualMachineCountersRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{21}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetVirtualMachineCountersRequest) GetName() string {
@@ -1796,7 +1889,7 @@ type VirtualMachineCounters struct {
 
 func (x *VirtualMachineCounters) Reset() {
 	*x = VirtualMachineCounters{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1808,7 +1901,7 @@ func (x *VirtualMachineCounters) String() string {
 func (*VirtualMachineCounters) ProtoMessage() {}
 
 func (x *VirtualMachineCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1821,7 +1914,7 @@ func (x *VirtualMachineCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualMachineCounters.ProtoReflect.Descriptor instead.
 func (*VirtualMachineCounters) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{22}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *VirtualMachineCounters) GetName() string {
@@ -1879,7 +1972,7 @@ type LatencyHistogram struct {
 
 func (x *LatencyHistogram) Reset() {
 	*x = LatencyHistogram{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +1984,7 @@ func (x *LatencyHistogram) String() string {
 func (*LatencyHistogram) ProtoMessage() {}
 
 func (x *LatencyHistogram) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +1997,7 @@ func (x *LatencyHistogram) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyHistogram.ProtoReflect.Descriptor instead.
 func (*LatencyHistogram) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{23}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LatencyHistogram) GetCounts() []int64 {
@@ -1934,7 +2027,7 @@ type VirtualCpuCounters struct {
 
 func (x *VirtualCpuCounters) Reset() {
 	*x = VirtualCpuCounters{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2039,7 @@ func (x *VirtualCpuCounters) String() string {
 func (*VirtualCpuCounters) ProtoMessage() {}
 
 func (x *VirtualCpuCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2052,7 @@ func (x *VirtualCpuCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualCpuCounters.ProtoReflect.Descriptor instead.
 func (*VirtualCpuCounters) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{24}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *VirtualCpuCounters) GetCounters() map[string]int64 {
@@ -1983,7 +2076,7 @@ type SetVirtualMachineBalloonRequest struct {
 
 func (x *SetVirtualMachineBalloonRequest) Reset() {
 	*x = SetVirtualMachineBalloonRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1995,7 +2088,7 @@ func (x *SetVirtualMachineBalloonRequest) String() string {
 func (*SetVirtualMachineBalloonRequest) ProtoMessage() {}
 
 func (x *SetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2008,7 +2101,7 @@ func (x *SetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetVirtualMachineBalloonRequest.ProtoReflect.Descriptor instead.
 func (*SetVirtualMachineBalloonRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{25}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SetVirtualMachineBalloonRequest) GetName() string {
@@ -2042,7 +2135,7 @@ type GetVirtualMachineBalloonRequest struct {
 
 func (x *GetVirtualMachineBalloonRequest) Reset() {
 	*x = GetVirtualMachineBalloonRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2147,7 @@ func (x *GetVirtualMachineBalloonRequest) String() string {
 func (*GetVirtualMachineBalloonRequest) ProtoMessage() {}
 
 func (x *GetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2160,7 @@ func (x *GetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVirtualMachineBalloonRequest.ProtoReflect.Descriptor instead.
 func (*GetVirtualMachineBalloonRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{26}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetVirtualMachineBalloonRequest) GetName() string {
@@ -2104,7 +2197,7 @@ type VirtualMachineBalloon struct {
 
 func (x *VirtualMachineBalloon) Reset() {
 	*x = VirtualMachineBalloon{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2209,7 @@ func (x *VirtualMachineBalloon) String() string {
 func (*VirtualMachineBalloon) ProtoMessage() {}
 
 func (x *VirtualMachineBalloon) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2222,7 @@ func (x *VirtualMachineBalloon) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualMachineBalloon.ProtoReflect.Descriptor instead.
 func (*VirtualMachineBalloon) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{27}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *VirtualMachineBalloon) GetName() string {
@@ -2184,7 +2277,7 @@ type ConsoleRequest struct {
 
 func (x *ConsoleRequest) Reset() {
 	*x = ConsoleRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2289,7 @@ func (x *ConsoleRequest) String() string {
 func (*ConsoleRequest) ProtoMessage() {}
 
 func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2302,7 @@ func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{28}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ConsoleRequest) GetName() string {
@@ -2252,7 +2345,7 @@ type ConsoleResponse struct {
 
 func (x *ConsoleResponse) Reset() {
 	*x = ConsoleResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2357,7 @@ func (x *ConsoleResponse) String() string {
 func (*ConsoleResponse) ProtoMessage() {}
 
 func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2370,7 @@ func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{29}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ConsoleResponse) GetOutput() []byte {
@@ -2304,7 +2397,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2316,7 +2409,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2329,7 +2422,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{30}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReadLogRequest) GetName() string {
@@ -2349,7 +2442,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2454,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2467,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{31}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReadLogResponse) GetData() []byte {
@@ -2388,7 +2481,7 @@ var File_ashlar_v1_virtual_machine_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\t\n" +
+	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\t\n" +
 	"\x0eVirtualMachine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -2410,7 +2503,9 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x04etag\x18\x0e \x01(\tR\x04etag\x122\n" +
 	"\tprocessor\x18\x0f \x01(\v2\x14.ashlar.v1.ProcessorR\tprocessor\x12?\n" +
 	"\x0ememory_backing\x18\x10 \x01(\v2\x18.ashlar.v1.MemoryBackingR\rmemoryBacking\x12#\n" +
-	"\rballoon_bytes\x18\x11 \x01(\x03R\fballoonBytes\"\x92\x01\n" +
+	"\rballoon_bytes\x18\x11 \x01(\x03R\fballoonBytes\x122\n" +
+	"\n" +
+	"numa_nodes\x18\x12 \x03(\v2\x13.ashlar.v1.NumaNodeR\tnumaNodes\"\x92\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_STOPPED\x10\x01\x12\x12\n" +
@@ -2450,7 +2545,13 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
 	"PAGES_2MIB\x10\x02\x12\x0e\n" +
 	"\n" +
-	"PAGES_1GIB\x10\x03\"j\n" +
+	"PAGES_1GIB\x10\x03\"~\n" +
+	"\bNumaNode\x12\x12\n" +
+	"\x04cpus\x18\x01 \x03(\x05R\x04cpus\x12!\n" +
+	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\x12\x1d\n" +
+	"\n" +
+	"host_nodes\x18\x03 \x03(\x05R\thostNodes\x12\x1c\n" +
+	"\tdistances\x18\x04 \x03(\x05R\tdistances\"j\n" +
 	"\x04Disk\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x1d\n" +
 	"\n" +
@@ -2622,7 +2723,7 @@ func file_ashlar_v1_virtual_machine_proto_rawDescGZIP() []byte {
 }
 
 var file_ashlar_v1_virtual_machine_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
 	(VirtualMachine_State)(0),                  // 0: ashlar.v1.VirtualMachine.State
 	(VirtualMachine_StopReason)(0),             // 1: ashlar.v1.VirtualMachine.StopReason
@@ -2631,108 +2732,110 @@ var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
 	(*Boot)(nil),                               // 4: ashlar.v1.Boot
 	(*Processor)(nil),                          // 5: ashlar.v1.Processor
 	(*MemoryBacking)(nil),                      // 6: ashlar.v1.MemoryBacking
-	(*Disk)(nil),                               // 7: ashlar.v1.Disk
-	(*DiskLimits)(nil),                         // 8: ashlar.v1.DiskLimits
-	(*NetworkInterface)(nil),                   // 9: ashlar.v1.NetworkInterface
-	(*CreateVirtualMachineRequest)(nil),        // 10: ashlar.v1.CreateVirtualMachineRequest
-	(*GetVirtualMachineRequest)(nil),           // 11: ashlar.v1.GetVirtualMachineRequest
-	(*ListVirtualMachinesRequest)(nil),         // 12: ashlar.v1.ListVirtualMachinesRequest
-	(*ListVirtualMachinesResponse)(nil),        // 13: ashlar.v1.ListVirtualMachinesResponse
-	(*DeleteVirtualMachineRequest)(nil),        // 14: ashlar.v1.DeleteVirtualMachineRequest
-	(*StartVirtualMachineRequest)(nil),         // 15: ashlar.v1.StartVirtualMachineRequest
-	(*StopVirtualMachineRequest)(nil),          // 16: ashlar.v1.StopVirtualMachineRequest
-	(*PauseVirtualMachineRequest)(nil),         // 17: ashlar.v1.PauseVirtualMachineRequest
-	(*ResumeVirtualMachineRequest)(nil),        // 18: ashlar.v1.ResumeVirtualMachineRequest
-	(*ResetVirtualMachineRequest)(nil),         // 19: ashlar.v1.ResetVirtualMachineRequest
-	(*SetVirtualMachineDiskLimitsRequest)(nil), // 20: ashlar.v1.SetVirtualMachineDiskLimitsRequest
-	(*ResizeVirtualMachineDiskRequest)(nil),    // 21: ashlar.v1.ResizeVirtualMachineDiskRequest
-	(*SendVirtualMachineNmiRequest)(nil),       // 22: ashlar.v1.SendVirtualMachineNmiRequest
-	(*SendVirtualMachineNmiResponse)(nil),      // 23: ashlar.v1.SendVirtualMachineNmiResponse
-	(*GetVirtualMachineCountersRequest)(nil),   // 24: ashlar.v1.GetVirtualMachineCountersRequest
-	(*VirtualMachineCounters)(nil),             // 25: ashlar.v1.VirtualMachineCounters
-	(*LatencyHistogram)(nil),                   // 26: ashlar.v1.LatencyHistogram
-	(*VirtualCpuCounters)(nil),                 // 27: ashlar.v1.VirtualCpuCounters
-	(*SetVirtualMachineBalloonRequest)(nil),    // 28: ashlar.v1.SetVirtualMachineBalloonRequest
-	(*GetVirtualMachineBalloonRequest)(nil),    // 29: ashlar.v1.GetVirtualMachineBalloonRequest
-	(*VirtualMachineBalloon)(nil),              // 30: ashlar.v1.VirtualMachineBalloon
-	(*ConsoleRequest)(nil),                     // 31: ashlar.v1.ConsoleRequest
-	(*ConsoleResponse)(nil),                    // 32: ashlar.v1.ConsoleResponse
-	(*ReadLogRequest)(nil),                     // 33: ashlar.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),                    // 34: ashlar.v1.ReadLogResponse
-	nil,                                        // 35: ashlar.v1.VirtualMachineCounters.DevicesEntry
-	nil,                                        // 36: ashlar.v1.VirtualMachineCounters.LatenciesEntry
-	nil,                                        // 37: ashlar.v1.VirtualCpuCounters.CountersEntry
-	nil,                                        // 38: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	(*timestamppb.Timestamp)(nil),              // 39: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),                // 40: google.protobuf.Duration
-	(*Operation)(nil),                          // 41: ashlar.v1.Operation
+	(*NumaNode)(nil),                           // 7: ashlar.v1.NumaNode
+	(*Disk)(nil),                               // 8: ashlar.v1.Disk
+	(*DiskLimits)(nil),                         // 9: ashlar.v1.DiskLimits
+	(*NetworkInterface)(nil),                   // 10: ashlar.v1.NetworkInterface
+	(*CreateVirtualMachineRequest)(nil),        // 11: ashlar.v1.CreateVirtualMachineRequest
+	(*GetVirtualMachineRequest)(nil),           // 12: ashlar.v1.GetVirtualMachineRequest
+	(*ListVirtualMachinesRequest)(nil),         // 13: ashlar.v1.ListVirtualMachinesRequest
+	(*ListVirtualMachinesResponse)(nil),        // 14: ashlar.v1.ListVirtualMachinesResponse
+	(*DeleteVirtualMachineRequest)(nil),        // 15: ashlar.v1.DeleteVirtualMachineRequest
+	(*StartVirtualMachineRequest)(nil),         // 16: ashlar.v1.StartVirtualMachineRequest
+	(*StopVirtualMachineRequest)(nil),          // 17: ashlar.v1.StopVirtualMachineRequest
+	(*PauseVirtualMachineRequest)(nil),         // 18: ashlar.v1.PauseVirtualMachineRequest
+	(*ResumeVirtualMachineRequest)(nil),        // 19: ashlar.v1.ResumeVirtualMachineRequest
+	(*ResetVirtualMachineRequest)(nil),         // 20: ashlar.v1.ResetVirtualMachineRequest
+	(*SetVirtualMachineDiskLimitsRequest)(nil), // 21: ashlar.v1.SetVirtualMachineDiskLimitsRequest
+	(*ResizeVirtualMachineDiskRequest)(nil),    // 22: ashlar.v1.ResizeVirtualMachineDiskRequest
+	(*SendVirtualMachineNmiRequest)(nil),       // 23: ashlar.v1.SendVirtualMachineNmiRequest
+	(*SendVirtualMachineNmiResponse)(nil),      // 24: ashlar.v1.SendVirtualMachineNmiResponse
+	(*GetVirtualMachineCountersRequest)(nil),   // 25: ashlar.v1.GetVirtualMachineCountersRequest
+	(*VirtualMachineCounters)(nil),             // 26: ashlar.v1.VirtualMachineCounters
+	(*LatencyHistogram)(nil),                   // 27: ashlar.v1.LatencyHistogram
+	(*VirtualCpuCounters)(nil),                 // 28: ashlar.v1.VirtualCpuCounters
+	(*SetVirtualMachineBalloonRequest)(nil),    // 29: ashlar.v1.SetVirtualMachineBalloonRequest
+	(*GetVirtualMachineBalloonRequest)(nil),    // 30: ashlar.v1.GetVirtualMachineBalloonRequest
+	(*VirtualMachineBalloon)(nil),              // 31: ashlar.v1.VirtualMachineBalloon
+	(*ConsoleRequest)(nil),                     // 32: ashlar.v1.ConsoleRequest
+	(*ConsoleResponse)(nil),                    // 33: ashlar.v1.ConsoleResponse
+	(*ReadLogRequest)(nil),                     // 34: ashlar.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),                    // 35: ashlar.v1.ReadLogResponse
+	nil,                                        // 36: ashlar.v1.VirtualMachineCounters.DevicesEntry
+	nil,                                        // 37: ashlar.v1.VirtualMachineCounters.LatenciesEntry
+	nil,                                        // 38: ashlar.v1.VirtualCpuCounters.CountersEntry
+	nil,                                        // 39: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	(*timestamppb.Timestamp)(nil),              // 40: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),                // 41: google.protobuf.Duration
+	(*Operation)(nil),                          // 42: ashlar.v1.Operation
 }
 var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	4,  // 0: ashlar.v1.VirtualMachine.boot:type_name -> ashlar.v1.Boot
-	7,  // 1: ashlar.v1.VirtualMachine.disks:type_name -> ashlar.v1.Disk
-	9,  // 2: ashlar.v1.VirtualMachine.network_interfaces:type_name -> ashlar.v1.NetworkInterface
+	8,  // 1: ashlar.v1.VirtualMachine.disks:type_name -> ashlar.v1.Disk
+	10, // 2: ashlar.v1.VirtualMachine.network_interfaces:type_name -> ashlar.v1.NetworkInterface
 	0,  // 3: ashlar.v1.VirtualMachine.state:type_name -> ashlar.v1.VirtualMachine.State
 	1,  // 4: ashlar.v1.VirtualMachine.stop_reason:type_name -> ashlar.v1.VirtualMachine.StopReason
-	39, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
-	39, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
+	40, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
+	40, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
 	5,  // 7: ashlar.v1.VirtualMachine.processor:type_name -> ashlar.v1.Processor
 	6,  // 8: ashlar.v1.VirtualMachine.memory_backing:type_name -> ashlar.v1.MemoryBacking
-	40, // 9: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
-	2,  // 10: ashlar.v1.MemoryBacking.pages:type_name -> ashlar.v1.MemoryBacking.Pages
-	8,  // 11: ashlar.v1.Disk.limits:type_name -> ashlar.v1.DiskLimits
-	3,  // 12: ashlar.v1.CreateVirtualMachineRequest.virtual_machine:type_name -> ashlar.v1.VirtualMachine
-	3,  // 13: ashlar.v1.ListVirtualMachinesResponse.virtual_machines:type_name -> ashlar.v1.VirtualMachine
-	40, // 14: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
-	8,  // 15: ashlar.v1.SetVirtualMachineDiskLimitsRequest.limits:type_name -> ashlar.v1.DiskLimits
-	39, // 16: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
-	39, // 17: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
-	35, // 18: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
-	27, // 19: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
-	36, // 20: ashlar.v1.VirtualMachineCounters.latencies:type_name -> ashlar.v1.VirtualMachineCounters.LatenciesEntry
-	37, // 21: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
-	38, // 22: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	39, // 23: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
-	3,  // 24: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
-	26, // 25: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
-	10, // 26: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
-	11, // 27: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
-	12, // 28: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
-	14, // 29: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
-	15, // 30: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
-	16, // 31: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
-	17, // 32: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
-	18, // 33: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
-	19, // 34: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
-	20, // 35: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
-	21, // 36: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
-	22, // 37: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
-	24, // 38: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
-	28, // 39: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
-	29, // 40: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
-	31, // 41: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
-	33, // 42: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
-	3,  // 43: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	3,  // 44: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	13, // 45: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
-	41, // 46: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 47: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 48: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 49: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 50: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 51: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 52: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
-	41, // 53: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
-	23, // 54: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
-	25, // 55: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
-	3,  // 56: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
-	30, // 57: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
-	32, // 58: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
-	34, // 59: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
-	43, // [43:60] is the sub-list for method output_type
-	26, // [26:43] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	7,  // 9: ashlar.v1.VirtualMachine.numa_nodes:type_name -> ashlar.v1.NumaNode
+	41, // 10: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
+	2,  // 11: ashlar.v1.MemoryBacking.pages:type_name -> ashlar.v1.MemoryBacking.Pages
+	9,  // 12: ashlar.v1.Disk.limits:type_name -> ashlar.v1.DiskLimits
+	3,  // 13: ashlar.v1.CreateVirtualMachineRequest.virtual_machine:type_name -> ashlar.v1.VirtualMachine
+	3,  // 14: ashlar.v1.ListVirtualMachinesResponse.virtual_machines:type_name -> ashlar.v1.VirtualMachine
+	41, // 15: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	9,  // 16: ashlar.v1.SetVirtualMachineDiskLimitsRequest.limits:type_name -> ashlar.v1.DiskLimits
+	40, // 17: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
+	40, // 18: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
+	36, // 19: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
+	28, // 20: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
+	37, // 21: ashlar.v1.VirtualMachineCounters.latencies:type_name -> ashlar.v1.VirtualMachineCounters.LatenciesEntry
+	38, // 22: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
+	39, // 23: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	40, // 24: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
+	3,  // 25: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
+	27, // 26: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
+	11, // 27: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
+	12, // 28: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
+	13, // 29: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
+	15, // 30: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
+	16, // 31: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
+	17, // 32: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
+	18, // 33: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
+	19, // 34: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
+	20, // 35: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
+	21, // 36: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
+	22, // 37: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
+	23, // 38: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
+	25, // 39: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
+	29, // 40: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
+	30, // 41: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
+	32, // 42: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
+	34, // 43: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
+	3,  // 44: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	3,  // 45: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	14, // 46: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
+	42, // 47: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
+	42, // 48: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
+	42, // 49: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
+	42, // 50: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
+	42, // 51: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
+	42, // 52: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
+	42, // 53: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
+	42, // 54: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	24, // 55: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
+	26, // 56: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
+	3,  // 57: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
+	31, // 58: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
+	33, // 59: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
+	35, // 60: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
+	44, // [44:61] is the sub-list for method output_type
+	27, // [27:44] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_ashlar_v1_virtual_machine_proto_init() }
@@ -2747,7 +2850,7 @@ func file_ashlar_v1_virtual_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ashlar_v1_virtual_machine_proto_rawDesc), len(file_ashlar_v1_virtual_machine_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
