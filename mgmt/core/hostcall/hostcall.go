@@ -20,6 +20,8 @@ type Method string
 const (
 	// Host fills Host.
 	Host Method = "host"
+	// HostTopology fills Topology.
+	HostTopology Method = "host-topology"
 	// Subscribe: from now on this connection receives Events.
 	Subscribe Method = "subscribe"
 
@@ -102,9 +104,11 @@ type Message struct {
 	Error  *Error        `json:"error,omitempty"`
 	Host   *HostStatus   `json:"host,omitempty"`
 	Images []ImageStatus `json:"images,omitempty"`
-	Guests []GuestStatus `json:"guests,omitempty"`
-	Size   int64         `json:"size,omitempty"`
-	Event  *Event        `json:"event,omitempty"`
+	// Topology answers HostTopology.
+	Topology *Topology     `json:"topology,omitempty"`
+	Guests   []GuestStatus `json:"guests,omitempty"`
+	Size     int64         `json:"size,omitempty"`
+	Event    *Event        `json:"event,omitempty"`
 	// Counters answers GuestCounters.
 	Counters *Counters `json:"counters,omitempty"`
 	// Balloon answers GuestBalloon.
