@@ -1,7 +1,7 @@
 // Package lab runs an Ashlar host in QEMU as it would run on a server: UEFI
 // firmware starts the disk image from an emulated USB stick; the machine has
-// an IOMMU with interrupt remapping, a network card for management, one with
-// SR-IOV (igb), and an NVMe disk for guests.
+// two NUMA nodes, an IOMMU with interrupt remapping, a network card for
+// management, one with SR-IOV (igb), and an NVMe disk for guests.
 //
 // With vmx or svm among the CPU's flags the machine uses KVM, without them
 // software emulation with an emulated AMD SVM, so that the host can run guests
@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -251,7 +252,11 @@ func (l *Lab) args() ([]string, error) {
 			"-drive", "if=none,id=data,format=raw,cache=writeback,discard=unmap,file="+l.Path(DiskFile),
 			"-device", "nvme,serial=ashlar-data,drive=data")
 	}
-	return append(a, l.Args...), nil
+	nodes, err := l.numa(memory, cpus)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(a, nodes, l.Args), nil
 }
 
 // PID is QEMU's process, 0 where it does not run.

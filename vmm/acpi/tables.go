@@ -49,6 +49,7 @@ type Machine struct {
 	Pluggable      bool    // whether they come and go
 	MMIO32, MMIO64 Window
 	ECAM           Window // of bus 0 alone
+	Nodes          []Node // none where the guest is told of none
 }
 
 // A Table is a table with its place.
@@ -109,7 +110,11 @@ func Tables(m Machine, base uint64) []Table {
 	place(make([]byte, rsdpSize)) // filled in below
 	facs := place(facs())
 	dsdt := place(dsdt(m))
-	xsdt := place(xsdt(place(fadt(facs, dsdt)), place(madt(m)), place(mcfg(m))))
+	roots := []uint64{place(fadt(facs, dsdt)), place(madt(m)), place(mcfg(m))}
+	for _, t := range numa(m) {
+		roots = append(roots, place(t))
+	}
+	xsdt := place(xsdt(roots...))
 	copy(out[0].Data, rsdp(xsdt))
 	return out
 }

@@ -103,7 +103,7 @@ func cpuOf(s *protocol.Spec) (CPU, *protocol.Error) {
 	}
 	c := CPU{Model: want.Model, HyperV: want.HyperV}
 	var err error
-	c.Topology, err = processor.NewTopology(s.Most(), processor.Topology{Sockets: want.Sockets, Cores: want.Cores, Threads: want.Threads})
+	c.Topology, err = processor.NewTopology(s.Most(), processor.Topology{Sockets: sockets(s, want), Cores: want.Cores, Threads: want.Threads})
 	if err != nil {
 		return CPU{}, invalid("cpu", "%v", err)
 	}

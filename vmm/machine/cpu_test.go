@@ -98,14 +98,7 @@ func TestCPURefused(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSpec(t, tinykernel.Code{}.Halt())
 			s.VCPUs, s.CPU = tt.vcpus, &tt.cpu
-			g, err := FromSpec(&s.Spec, s.files)
-			if err == nil {
-				g.Close()
-				t.Fatal("FromSpec succeeded")
-			}
-			if err.Field != tt.field || err.Code != tt.code {
-				t.Errorf("FromSpec = %+v, want %s at %q", err, tt.code, tt.field)
-			}
+			s.refused(t, tt.code, tt.field)
 		})
 	}
 }

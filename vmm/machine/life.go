@@ -29,6 +29,7 @@ func (m *Machine) Start() error {
 			r.launch()
 		}
 	}
+	m.homes.begin()
 	go func() {
 		m.running.Wait()
 		close(m.done)

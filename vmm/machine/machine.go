@@ -48,7 +48,9 @@ type Config struct {
 	VCPUs       int               // 1 to MaxVCPUs
 	MostVCPUs   int               // that there may come to be; 0: VCPUs, which stay
 	CPU         CPU
-	UUID        string // for SMBIOS
+	NUMA        []protocol.NUMANode // checked, by protocol.CheckNUMA
+	NodeCPUs    [][]int             // of the host, by node
+	UUID        string              // for SMBIOS
 	Console     *console.Hub
 	Board       protocol.Board
 }
@@ -87,6 +89,7 @@ type Machine struct {
 	running sync.WaitGroup
 	notes   notes
 	done    chan struct{} // closed when the machine has ended
+	homes   homes         // of the vCPUs that are to run on certain CPUs
 	lifeMu  sync.Mutex    // serialises Pause, Resume, NMI, Counters, what changes disks and NICs, and Close; above mu
 }
 
@@ -135,6 +138,9 @@ func (m *Machine) build() error {
 			return err
 		}
 	}
+	if err := m.settle(); err != nil {
+		return err
+	}
 	base, size, err := arch.MMIO64(arch.PhysBits(p.model), m.mem.Size())
 	if err != nil {
 		return err
@@ -160,7 +166,10 @@ func (m *Machine) mapMemory() error {
 			return err
 		}
 	}
-	if m.c.Backing.Populated() {
+	if err := m.bindMemory(); err != nil {
+		return err
+	}
+	if m.c.Backing.ForNodes(m.c.NUMA).Populated() {
 		return m.mem.Populate()
 	}
 	return nil
@@ -267,11 +276,16 @@ func (m *Machine) Load(l boot.Load) error {
 	if err := m.bus.Assign(); err != nil {
 		return err
 	}
+	nodes, err := m.nodes()
+	if err != nil {
+		return err
+	}
 	rsdp, err := acpi.Write(m.mem, acpi.Machine{
 		CPUs: m.c.CPU.Topology.APICIDs(), Present: m.c.VCPUs, Pluggable: m.cpus != nil,
 		MMIO32: acpi.Window{Base: arch.MMIO32Base, Size: arch.MMIO32Size},
 		MMIO64: acpi.Window(m.mmio64),
 		ECAM:   acpi.Window{Base: arch.ECAMBase, Size: pci.ECAMSize},
+		Nodes:  nodes,
 	}, arch.ACPITables, arch.ACPISize)
 	if err != nil {
 		return err
@@ -339,6 +353,7 @@ func memoryMap(mem *memory.Memory) []boot.Range {
 // Close frees everything. The machine has ended, or was never started.
 func (m *Machine) Close() error {
 	m.watcher.Wait() // it looks at vCPUs, and kicks them
+	m.homes.leave()
 	m.lifeMu.Lock()
 	defer m.lifeMu.Unlock()
 	var errs []error

@@ -374,14 +374,7 @@ func TestFromSpecRefuses(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSpec(t, tinykernel.Code{}.Halt())
 			tt.edit(s)
-			g, err := FromSpec(&s.Spec, s.files)
-			if err == nil {
-				g.Close()
-				t.Fatal("FromSpec succeeded")
-			}
-			if err.Field != tt.field || err.Code != tt.code || err.Message == "" {
-				t.Errorf("FromSpec = %+v, want %s at %q", err, tt.code, tt.field)
-			}
+			s.refused(t, tt.code, tt.field)
 			for _, f := range s.files {
 				if _, err := f.Stat(); err == nil {
 					t.Errorf("%s is still open", f.Name())

@@ -116,6 +116,9 @@ func check(s *protocol.Spec) *protocol.Error {
 	if err := checkBoard(s); err != nil {
 		return err
 	}
+	if err := checkNUMA(s); err != nil {
+		return err
+	}
 	if _, err := smbios.Tables(smbios.System{UUID: s.UUID}, 0); err != nil {
 		return invalid("uuid", "%v", err)
 	}
@@ -162,10 +165,10 @@ func (g *Guest) assemble(s *protocol.Spec, d *descriptors) *protocol.Error {
 		return err
 	}
 	m, merr := New(Config{
-		KVM: dev, Memory: mem, MemoryBytes: s.MemoryBytes, Backing: s.Backing, VCPUs: s.VCPUs, MostVCPUs: s.MaxVCPUs, CPU: cpu, UUID: s.UUID, Console: g.Hub, Board: s.Board.Get(),
+		KVM: dev, Memory: mem, MemoryBytes: s.MemoryBytes, Backing: s.Backing, VCPUs: s.VCPUs, MostVCPUs: s.MaxVCPUs, CPU: cpu, UUID: s.UUID, Console: g.Hub, Board: s.Board.Get(), NUMA: s.NUMA, NodeCPUs: s.NodeCPUs,
 	})
 	if merr != nil {
-		return newError(merr)
+		return nodeError(s, newError(merr), merr)
 	}
 	g.Machine = m
 	return g.addDevices(s, d)

@@ -29,6 +29,7 @@ type runner struct {
 	present bool // it is to have a thread
 	live    bool // it has one
 	ejected bool // the guest has given it up, perhaps to get it again
+	home    bool // its thread is there already, and waits for the guest to start
 }
 
 // A life is from the start of a vCPU's thread to its end.
@@ -54,6 +55,10 @@ func (r *runner) launch() {
 	r.live = true
 	r.m.live++
 	r.m.running.Add(1)
+	if r.home {
+		r.home = false // what is to be run has to be there before homes.begin
+		return
+	}
 	go r.run(r.asks)
 }
 

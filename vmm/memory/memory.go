@@ -67,6 +67,7 @@ type Memory struct {
 	low      uint64 // bytes from address 0
 	high     uint64 // bytes from HighBase
 	regions  []Region
+	bounds   []uint64 // where in the file the parts begin that Bind was called for
 }
 
 // Create makes an unlinked memory file of size bytes, as Map wants it. Its

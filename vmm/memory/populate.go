@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -36,21 +37,36 @@ func (m *Memory) AdviseHuge() error {
 	return nil
 }
 
+// A PopulateError says where in the file it was that the host had no page.
+type PopulateError struct {
+	Offset uint64
+	err    error
+}
+
+// Error says so, and why.
+func (e *PopulateError) Error() string {
+	return fmt.Sprintf("allocate guest memory, from byte %d on: %v", e.Offset, e.err)
+}
+
+// Unwrap is why.
+func (e *PopulateError) Unwrap() error { return e.err }
+
 // Populate allocates all pages, on as many threads as the host has CPUs, up to 8
-// (MADV_POPULATE_WRITE, Linux 5.14). ErrExhausted says that the host had not
-// enough; what was allocated until then stays.
+// (MADV_POPULATE_WRITE, Linux 5.14), by turns from each of the parts that were bound to
+// nodes: so nodes are at it side by side. A *PopulateError, which wraps ErrExhausted,
+// says that the host had not enough; what was allocated until then stays.
 func (m *Memory) Populate() error {
-	unit := max(populateUnit, m.pageSize)
-	var next atomic.Uint64 // where the next free piece begins
-	work := func() (uint64, error) {
+	pieces := m.pieces()
+	var next atomic.Int64 // the number of the next free piece
+	work := func() *PopulateError {
 		for {
-			off := next.Add(unit) - unit
-			if off >= m.size {
-				return 0, nil
+			i := int(next.Add(1)) - 1
+			if i >= len(pieces) {
+				return nil
 			}
-			if err := m.populate(off, min(unit, m.size-off)); err != nil {
-				next.Store(m.size) // the others end, too
-				return off, err
+			if err := m.populate(pieces[i].Offset, pieces[i].Size); err != nil {
+				next.Store(int64(len(pieces))) // the others end, too
+				return &PopulateError{pieces[i].Offset, err}
 			}
 		}
 	}
@@ -60,15 +76,32 @@ func (m *Memory) Populate() error {
 	for range min(runtime.NumCPU(), maxPopulators) {
 		all.Go(func() {
 			runtime.LockOSThread() // not undone: the thread ends with the work
-			if off, err := work(); err != nil {
-				first.Do(func() {
-					failed = fmt.Errorf("allocate %d bytes of guest memory, from byte %d on: %w", m.size, off, err)
-				})
+			if err := work(); err != nil {
+				first.Do(func() { failed = err })
 			}
 		})
 	}
 	all.Wait()
 	return failed
+}
+
+// pieces are what a thread of Populate takes at a time, in the order that they are
+// taken in.
+func (m *Memory) pieces() []Region {
+	unit := max(populateUnit, m.pageSize)
+	starts := slices.Sorted(slices.Values(append([]uint64{0, m.size}, m.bounds...)))
+	starts = slices.Compact(starts)
+	var out []Region
+	for more, turn := true, uint64(0); more; turn++ {
+		more = false
+		for i, start := range starts[:len(starts)-1] {
+			if off := start + turn*unit; off < starts[i+1] {
+				out = append(out, Region{Offset: off, Size: min(unit, starts[i+1]-off)})
+				more = true
+			}
+		}
+	}
+	return out
 }
 
 // populate allocates n bytes at off of the mapping.

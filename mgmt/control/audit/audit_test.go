@@ -21,6 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestMutating(t *testing.T) {
 	for procedure, want := range map[string]bool{
 		ashlarv1connect.HostServiceGetHostProcedure:                        false,
+		ashlarv1connect.HostServiceGetHostTopologyProcedure:                false,
 		ashlarv1connect.ImageServiceCreateImageProcedure:                   true,
 		ashlarv1connect.ImageServiceUploadImageProcedure:                   true,
 		ashlarv1connect.ImageServiceGetImageProcedure:                      false,

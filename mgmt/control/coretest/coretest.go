@@ -289,6 +289,8 @@ func (c *Core) do(k *conn, call hostcall.Call) (hostcall.Message, *os.File, erro
 	case hostcall.Host:
 		host := c.host
 		msg.Host = &host
+	case hostcall.HostTopology:
+		msg.Topology = Topology()
 	case hostcall.Subscribe:
 		k.subscribed = true
 	case hostcall.ImageList:

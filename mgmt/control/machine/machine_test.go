@@ -197,6 +197,7 @@ func TestStartField(t *testing.T) {
 		"guest.kernel": "boot.kernel", "boot.kernel": "boot.kernel", "guest.memoryBytes": "memory_bytes", "balloonBytes": "balloon_bytes",
 		"disks[3].size": "disks[3].size_bytes", "guest.disks[1].limits.burstBytes": "disks[1].limits", "disks[0].file": "", "disks[1]": "disks[1]",
 		"guest.backing.pages": "memory_backing.pages", "guest.cpu.model": "processor.model", "cpu": "processor", "cpu.haltPollNs": "processor.halt_poll",
+		"numa": "numa_nodes", "guest.numa[1].hostNodes": "numa_nodes[1].host_nodes", "guest.numa[15].memoryBytes": "numa_nodes[15].memory_bytes", "numa[0].vcpus": "numa_nodes[0].cpus",
 		"guest.nics[2].network": "network_interfaces[2].network", "guest.nics[1].limits.receive.burstBytes": "network_interfaces[1].limits", "nics[0].tap": "", "": "", "id": "",
 	} {
 		if got := startField(in); got != want {
@@ -280,6 +281,15 @@ func TestValidateAsCore(t *testing.T) {
 		".disks[0].limits.operations_per_second": func(vm *ashlarv1.VirtualMachine) {
 			vm.Disks = []*ashlarv1.Disk{{SizeBytes: 4096, Limits: &ashlarv1.DiskLimits{OperationsPerSecond: -1}}}
 		},
+		".numa_nodes": func(vm *ashlarv1.VirtualMachine) {
+			vm.NumaNodes = []*ashlarv1.NumaNode{{Cpus: []int32{0, 1}, MemoryBytes: 1 << 40}}
+		},
+		".numa_nodes[0].memory_bytes": func(vm *ashlarv1.VirtualMachine) {
+			vm.NumaNodes = []*ashlarv1.NumaNode{{MemoryBytes: -(1 << 30)}}
+		},
+		".numa_nodes[1].host_nodes": func(vm *ashlarv1.VirtualMachine) {
+			vm.NumaNodes = []*ashlarv1.NumaNode{{MemoryBytes: 1 << 30}, {MemoryBytes: 1 << 30, HostNodes: []int32{-1}}}
+		},
 		".processor.halt_poll": func(vm *ashlarv1.VirtualMachine) {
 			vm.Processor.HaltPoll = durationpb.New(11 * time.Millisecond)
 		},
@@ -290,7 +300,8 @@ func TestValidateAsCore(t *testing.T) {
 		_, err := g.validate(&ashlarv1.CreateVirtualMachineRequest{VirtualMachineId: "demo", VirtualMachine: vm}, host)
 		got := refuse.Sentence(err) // of the kernel, which does not exist, too
 		for _, f := range []string{".boot.cmdline", ".memory_bytes", ".memory_backing.pages", ".balloon_bytes", ".processor", ".processor.model", ".processor.halt_poll",
-			".disks[0].limits.burst_bytes", ".disks[0].limits.operations_per_second"} {
+			".disks[0].limits.burst_bytes", ".disks[0].limits.operations_per_second",
+			".numa_nodes", ".numa_nodes[0].memory_bytes", ".numa_nodes[1].host_nodes"} {
 			if want := f == field; strings.Contains(got, "virtual_machine"+f+": ") != want {
 				t.Errorf("with a wrong %q: %s", field, got)
 			}
@@ -356,9 +367,10 @@ func TestOptionsAreKept(t *testing.T) {
 	g := managerWith(t, []store.Image{{ID: "k", UID: strings.Repeat("b", 32), Complete: true}})
 	asked := &ashlarv1.Processor{Model: "x86-64-v3", Sockets: 2, Cores: 3, Threads: 2, Hyperv: true, HaltPoll: durationpb.New(50 * time.Microsecond)}
 	backing := &ashlarv1.MemoryBacking{Pages: ashlarv1.MemoryBacking_PAGES_2MIB, Populate: true}
+	node := &ashlarv1.NumaNode{Cpus: []int32{11, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, MemoryBytes: 1 << 30, HostNodes: []int32{1, 0}, Distances: []int32{10}}
 	rec, err := g.validate(&ashlarv1.CreateVirtualMachineRequest{VirtualMachineId: "demo", VirtualMachine: &ashlarv1.VirtualMachine{
 		Cpus: 12, MemoryBytes: 1 << 30, Boot: &ashlarv1.Boot{Kernel: "images/k"}, Processor: asked,
-		MemoryBacking: backing}}, nil)
+		MemoryBacking: backing, NumaNodes: []*ashlarv1.NumaNode{node}}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -372,6 +384,9 @@ func TestOptionsAreKept(t *testing.T) {
 	}
 	if got := describe(rec).Processor; !proto.Equal(got, asked) {
 		t.Errorf("processor = %v, want %v", got, asked)
+	}
+	if got := describe(rec).NumaNodes; len(got) != 1 || !proto.Equal(got[0], node) {
+		t.Errorf("numa_nodes = %v, want %v", got, node)
 	}
 	if got := describe(rec).MemoryBacking; !proto.Equal(got, backing) {
 		t.Errorf("memory_backing = %v, want %v", got, backing)

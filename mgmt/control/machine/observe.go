@@ -287,6 +287,7 @@ func describe(rec store.VM) *ashlarv1.VirtualMachine {
 	if rec.Vsock {
 		p.Vsock = &ashlarv1.Vsock{}
 	}
+	p.NumaNodes = numaProto(rec.NUMA)
 	for _, d := range rec.Disks {
 		disk := &ashlarv1.Disk{SizeBytes: d.Size, Limits: limitsProto(d.Limits)}
 		if d.Image != "" {

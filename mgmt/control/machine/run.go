@@ -287,7 +287,7 @@ func (m *Machine) startCall() (hostcall.Call, error) {
 	m.mu.Lock()
 	rec := m.rec
 	m.mu.Unlock()
-	guest := &hostcall.Guest{Board: rec.Board, Name: rec.ID, VCPUs: int(rec.CPUs), MaxVCPUs: int(rec.MaxCPUs), CPU: rec.CPU, MemoryBytes: uint64(rec.MemoryBytes), Backing: rec.Backing, BalloonBytes: uint64(rec.BalloonBytes), Cmdline: rec.Cmdline}
+	guest := &hostcall.Guest{Board: rec.Board, Name: rec.ID, VCPUs: int(rec.CPUs), MaxVCPUs: int(rec.MaxCPUs), CPU: rec.CPU, MemoryBytes: uint64(rec.MemoryBytes), Backing: rec.Backing.ForNodes(rec.NUMA), NUMA: rec.NUMA, BalloonBytes: uint64(rec.BalloonBytes), Cmdline: rec.Cmdline}
 	var err error
 	if guest.Kernel, err = m.imageUID("boot.kernel", rec.Kernel); err != nil {
 		return hostcall.Call{}, err

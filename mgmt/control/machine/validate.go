@@ -66,6 +66,7 @@ func (g *Manager) validate(req *ashlarv1.CreateVirtualMachineRequest, host *host
 	c.balloon(vm)
 	c.board(vm, &rec)
 	c.processor(vm, &rec)
+	c.numa(vm, &rec)
 	c.boot(vm.Boot, &rec)
 	c.disks(vm.Disks, &rec)
 	c.nics(vm.NetworkInterfaces, host, &rec)

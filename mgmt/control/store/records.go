@@ -43,6 +43,8 @@ type VM struct {
 	MemoryBytes int64         `json:"memoryBytes"`
 	// Backing says what the memory is made of; nil where nothing was asked for.
 	Backing *protocol.Backing `json:"backing,omitempty"`
+	// NUMA are the nodes that processors and memory are of.
+	NUMA []protocol.NUMANode `json:"numa,omitempty"`
 	// BalloonBytes is how much of that it is asked to give back.
 	BalloonBytes int64     `json:"balloonBytes,omitempty"`
 	Kernel       string    `json:"kernel"`

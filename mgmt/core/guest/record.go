@@ -45,9 +45,11 @@ type record struct {
 	Slot        int    `json:"slot"`
 	MemoryBytes uint64 `json:"memoryBytes"`
 	// Pages are what the memory is made of.
-	Pages protocol.Pages     `json:"pages,omitempty"`
-	VCPUs int                `json:"vcpus"` // that it can come to have
-	NICs  []folder.Interface `json:"nics,omitempty"`
+	Pages protocol.Pages `json:"pages,omitempty"`
+	VCPUs int            `json:"vcpus"` // that it can come to have
+	// NUMA are the nodes that its memory is shared out to.
+	NUMA []protocol.NUMANode `json:"numa,omitempty"`
+	NICs []folder.Interface  `json:"nics,omitempty"`
 	// Leased are the addresses that the guest has taken, in order of NICs.
 	Leased []string `json:"leased,omitempty"`
 	// CID is that of its socket device; 0 where it has none.

@@ -134,7 +134,8 @@ func (m *Manager) retire(r *run) {
 // fields maps the parts of protocol.Spec to those of hostcall.Guest.
 var fields = strings.NewReplacer("boot.kernel", "guest.kernel", "boot.initramfs", "guest.initramfs",
 	"boot.cmdline", "guest.cmdline", "memoryBytes", "guest.memoryBytes", "maxVcpus", "guest.maxVcpus", "vcpus", "guest.vcpus", "board.", "guest.board.", "backing.", "guest.backing.",
-	"name", "guest.name", "nics[", "guest.nics[", "vsock.", "guest.vsock.")
+	"name", "guest.name", "nics[", "guest.nics[", "vsock.", "guest.vsock.", // Of nodes: what is within one keeps its name.
+	"numa[", "guest.numa[", "].memoryBytes", "].memoryBytes", "].vcpus", "].vcpus")
 
 // refusal makes a hostcall.Error of what a VMM says.
 func refusal(err error) error {

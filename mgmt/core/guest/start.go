@@ -68,6 +68,9 @@ func (m *Manager) check(g *hostcall.Guest) error {
 			return invalid("cpu", "%v.", err)
 		}
 	}
+	if err := checkNodes(g); err != nil {
+		return err
+	}
 	if err := checkDisks(g); err != nil {
 		return err
 	}
@@ -112,8 +115,11 @@ func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
 	if m.closed {
 		return nil, &hostcall.Error{Code: hostcall.Unavailable, Message: "The host is shutting down."}
 	}
-	rec := record{ID: id, Name: g.Name, MemoryBytes: g.MemoryBytes, Pages: g.Backing.Kind(), VCPUs: mostVCPUs(g), Started: time.Now().UTC()}
+	rec := record{ID: id, Name: g.Name, MemoryBytes: g.MemoryBytes, Pages: g.Backing.Kind(), VCPUs: mostVCPUs(g), NUMA: g.NUMA, Started: time.Now().UTC()}
 	if err := m.admit(&rec); err != nil {
+		return nil, err
+	}
+	if err := m.admitToNodes(&rec); err != nil {
 		return nil, err
 	}
 	var err error

@@ -20,6 +20,8 @@ type Method string
 const (
 	// Host fills Host.
 	Host Method = "host"
+	// HostTopology fills Topology.
+	HostTopology Method = "host-topology"
 	// Subscribe: from now on this connection receives Events.
 	Subscribe Method = "subscribe"
 
@@ -126,9 +128,11 @@ type Message struct {
 	Error  *Error        `json:"error,omitempty"`
 	Host   *HostStatus   `json:"host,omitempty"`
 	Images []ImageStatus `json:"images,omitempty"`
-	Guests []GuestStatus `json:"guests,omitempty"`
-	Size   int64         `json:"size,omitempty"`
-	Event  *Event        `json:"event,omitempty"`
+	// Topology answers HostTopology.
+	Topology *Topology     `json:"topology,omitempty"`
+	Guests   []GuestStatus `json:"guests,omitempty"`
+	Size     int64         `json:"size,omitempty"`
+	Event    *Event        `json:"event,omitempty"`
 	// Counters answers GuestCounters.
 	Counters *Counters `json:"counters,omitempty"`
 	// Balloon answers GuestBalloon.
@@ -183,6 +187,8 @@ type Guest struct {
 	MemoryBytes uint64        `json:"memoryBytes"`
 	// Backing says what the memory is made of; optional.
 	Backing *protocol.Backing `json:"backing,omitempty"`
+	// NUMA are the nodes that processors and memory are of; optional.
+	NUMA []protocol.NUMANode `json:"numa,omitempty"`
 	// BalloonBytes is what it is asked to give back of that: a multiple of 4096, at
 	// least protocol.BalloonLeaves less.
 	BalloonBytes uint64 `json:"balloonBytes,omitempty"`

@@ -17,6 +17,7 @@ type method struct {
 
 var methods = map[hostcall.Method]method{
 	hostcall.Host:               {do: hostStatus},
+	hostcall.HostTopology:       {do: hostTopology},
 	hostcall.ImageCreate:        {id: true, do: imageCreate},
 	hostcall.ImageOpen:          {id: true, do: imageOpen},
 	hostcall.ImageSeal:          {id: true, do: imageSeal},

@@ -29,6 +29,8 @@ var createFields = fieldTable{
 	"processor":           "--cpu",
 	"processor.model":     "--cpu",
 	"processor.haltPoll":  "--cpu",
+	"numaNodes":           "--numa",
+	"numaNodes[]":         "--numa",
 	"boot":                "--kernel",
 	"boot.kernel":         "--kernel",
 	"boot.initramfs":      "--initramfs",
@@ -45,7 +47,7 @@ type createFlags struct {
 	cpus, cpu                        string
 	memory, balloon                  string
 	kernel, initrd, cmdline          string
-	disks, networks                  []string
+	disks, networks, numa            []string
 	start, validateOnly, waitNothing bool
 	vsock                            bool
 	board                            boardFlags
@@ -78,7 +80,9 @@ pool of them; and whether all of it is allocated before the guest starts.
 its processors are like: all that the host has (host), or a baseline that is the
 same on all hosts of a maker (x86-64-v1 to x86-64-v4); how they are arranged;
 whether Windows finds what it wants of Hyper-V; how long the host waits for a
-processor that has halted, up to 10ms, before it gives its own away.`
+processor that has halted, up to 10ms, before it gives its own away.
+
+` + numaLong
 
 func (a *app) vmCreate() *cobra.Command {
 	var fl createFlags
@@ -90,6 +94,9 @@ func (a *app) vmCreate() *cobra.Command {
   ashlarctl vm create fast --cpus 8 --cpu x86-64-v3,sockets=2,threads=2,poll=50us \
     --memory 16GiB,pages=1GiB,populate=on --kernel vmlinuz --disk debian
   ashlarctl vm create grows --cpus 2,max=8 --kernel vmlinuz --disk debian
+  ashlarctl vm create near --cpus 4 --memory 2GiB --numa nodes=2,host=0+1 --kernel vmlinuz
+  ashlarctl vm create far --cpus 4 --memory 3GiB --numa cpus=0-2,memory=2GiB,host=0 \
+    --numa cpus=3,memory=1GiB,host=1 --kernel vmlinuz
   ashlarctl vm create slow --kernel vmlinuz --disk debian,size=20GiB,bps=100MiB,iops=1000 \
     --network default,rx=10MiB/s,tx=10MiB/s
   ashlarctl vm create sure --kernel vmlinuz --disk debian --watchdog reset --on-panic reset --serial-number RACK-7/2
@@ -108,6 +115,7 @@ func (a *app) vmCreate() *cobra.Command {
 	f.StringVar(&fl.cpu, "cpu", "", "what they are like: MODEL[,sockets=N][,cores=N][,threads=N][,hyperv=on][,poll=TIME]")
 	f.StringVar(&fl.memory, "memory", "512MiB", "size of the memory, a multiple of 2MiB: SIZE[,pages=KIND][,populate=on]")
 	f.StringVar(&fl.balloon, "balloon", "0", "how much of it the virtual machine gives back to the host")
+	f.StringArrayVar(&fl.numa, "numa", nil, "NUMA nodes: nodes=N[,host=LIST], or cpus=LIST,memory=SIZE[,host=LIST][,distances=LIST] (repeatable)")
 	f.StringVar(&fl.kernel, "kernel", "", "image of the kernel (required)")
 	f.StringVar(&fl.initrd, "initramfs", "", "image of the initramfs")
 	f.StringVar(&fl.cmdline, "cmdline", "", "command line of the kernel")
@@ -122,6 +130,7 @@ func (a *app) vmCreate() *cobra.Command {
 		a.must(cmd.RegisterFlagCompletionFunc(flag, a.completeImages()))
 	}
 	a.must(cmd.RegisterFlagCompletionFunc("cpu", cobra.FixedCompletions(processor.Models(), cobra.ShellCompDirectiveNoFileComp)))
+	a.must(cmd.RegisterFlagCompletionFunc("numa", cobra.FixedCompletions([]string{"nodes=", "cpus="}, cobra.ShellCompDirectiveNoSpace|cobra.ShellCompDirectiveNoFileComp)))
 	a.must(cmd.RegisterFlagCompletionFunc("network", a.completeNetworks()))
 	a.must(cmd.MarkFlagRequired("kernel"))
 	a.formatFlag(cmd)
@@ -156,6 +165,9 @@ func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
 	}
 	if fl.vsock {
 		vm.Vsock = &ashlarv1.Vsock{}
+	}
+	if vm.NumaNodes, err = ParseNUMA(fl.numa, cpus, memory, poolPages(backing)); err != nil {
+		return nil, fmt.Errorf("--numa: %w", err)
 	}
 	if fl.initrd != "" {
 		vm.Boot.Initramfs = resource(images, fl.initrd)

@@ -77,6 +77,7 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 	if vm.GetBalloonBytes() > 0 {
 		r.Add("Balloon:", size.Format(vm.GetBalloonBytes()))
 	}
+	numaNodes(r, vm.GetNumaNodes())
 	r.Add("Kernel:", ID(vm.GetBoot().GetKernel()))
 	if vm.GetBoot().GetInitramfs() != "" {
 		r.Add("Initramfs:", ID(vm.GetBoot().GetInitramfs()))

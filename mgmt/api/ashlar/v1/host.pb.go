@@ -256,6 +256,491 @@ func (x *Host) GetNetworks() []string {
 	return nil
 }
 
+// GetHostTopologyRequest asks for the topology.
+type GetHostTopologyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHostTopologyRequest) Reset() {
+	*x = GetHostTopologyRequest{}
+	mi := &file_ashlar_v1_host_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHostTopologyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHostTopologyRequest) ProtoMessage() {}
+
+func (x *GetHostTopologyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_host_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHostTopologyRequest.ProtoReflect.Descriptor instead.
+func (*GetHostTopologyRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_host_proto_rawDescGZIP(), []int{2}
+}
+
+// HostTopology is what is near to what in the host, at the moment.
+type HostTopology struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By ascending numbers; none where the host's kernel knows none.
+	Nodes         []*HostTopology_Node  `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Cores         []*HostTopology_Core  `protobuf:"bytes,2,rep,name=cores,proto3" json:"cores,omitempty"`
+	Caches        []*HostTopology_Cache `protobuf:"bytes,3,rep,name=caches,proto3" json:"caches,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostTopology) Reset() {
+	*x = HostTopology{}
+	mi := &file_ashlar_v1_host_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostTopology) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostTopology) ProtoMessage() {}
+
+func (x *HostTopology) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_host_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostTopology.ProtoReflect.Descriptor instead.
+func (*HostTopology) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_host_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HostTopology) GetNodes() []*HostTopology_Node {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *HostTopology) GetCores() []*HostTopology_Core {
+	if x != nil {
+		return x.Cores
+	}
+	return nil
+}
+
+func (x *HostTopology) GetCaches() []*HostTopology_Cache {
+	if x != nil {
+		return x.Caches
+	}
+	return nil
+}
+
+// Pool is the huge pages of one size on one node.
+type HostTopology_Pool struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	PageBytes  int64                  `protobuf:"varint,1,opt,name=page_bytes,json=pageBytes,proto3" json:"page_bytes,omitempty"`
+	TotalPages int64                  `protobuf:"varint,2,opt,name=total_pages,json=totalPages,proto3" json:"total_pages,omitempty"`
+	// Not in use; they may be promised to a guest.
+	FreePages     int64 `protobuf:"varint,3,opt,name=free_pages,json=freePages,proto3" json:"free_pages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostTopology_Pool) Reset() {
+	*x = HostTopology_Pool{}
+	mi := &file_ashlar_v1_host_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostTopology_Pool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostTopology_Pool) ProtoMessage() {}
+
+func (x *HostTopology_Pool) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_host_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostTopology_Pool.ProtoReflect.Descriptor instead.
+func (*HostTopology_Pool) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_host_proto_rawDescGZIP(), []int{3, 0}
+}
+
+func (x *HostTopology_Pool) GetPageBytes() int64 {
+	if x != nil {
+		return x.PageBytes
+	}
+	return 0
+}
+
+func (x *HostTopology_Pool) GetTotalPages() int64 {
+	if x != nil {
+		return x.TotalPages
+	}
+	return 0
+}
+
+func (x *HostTopology_Pool) GetFreePages() int64 {
+	if x != nil {
+		return x.FreePages
+	}
+	return 0
+}
+
+// PciDevice is a device that is near to a node.
+type HostTopology_PciDevice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Such as `0000:17:00.0`.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// Numbers of the PCI specification: a class of 24 bits, a vendor and a device.
+	ClassCode     int32 `protobuf:"varint,2,opt,name=class_code,json=classCode,proto3" json:"class_code,omitempty"`
+	VendorId      int32 `protobuf:"varint,3,opt,name=vendor_id,json=vendorId,proto3" json:"vendor_id,omitempty"`
+	DeviceId      int32 `protobuf:"varint,4,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostTopology_PciDevice) Reset() {
+	*x = HostTopology_PciDevice{}
+	mi := &file_ashlar_v1_host_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostTopology_PciDevice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostTopology_PciDevice) ProtoMessage() {}
+
+func (x *HostTopology_PciDevice) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_host_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostTopology_PciDevice.ProtoReflect.Descriptor instead.
+func (*HostTopology_PciDevice) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_host_proto_rawDescGZIP(), []int{3, 1}
+}
+
+func (x *HostTopology_PciDevice) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *HostTopology_PciDevice) GetClassCode() int32 {
+	if x != nil {
+		return x.ClassCode
+	}
+	return 0
+}
+
+func (x *HostTopology_PciDevice) GetVendorId() int32 {
+	if x != nil {
+		return x.VendorId
+	}
+	return 0
+}
+
+func (x *HostTopology_PciDevice) GetDeviceId() int32 {
+	if x != nil {
+		return x.DeviceId
+	}
+	return 0
+}
+
+// Node is a NUMA node.
+type HostTopology_Node struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    int32                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// CPUs that are online; none where it is memory alone.
+	Cpus []int32 `protobuf:"varint,2,rep,packed,name=cpus,proto3" json:"cpus,omitempty"`
+	// The distances to each of the nodes, in their order: 10 to itself.
+	Distances []int32 `protobuf:"varint,3,rep,packed,name=distances,proto3" json:"distances,omitempty"`
+	// In bytes: all, what nobody uses, and that with what the host could drop.
+	MemoryBytes          int64                     `protobuf:"varint,4,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	MemoryFreeBytes      int64                     `protobuf:"varint,5,opt,name=memory_free_bytes,json=memoryFreeBytes,proto3" json:"memory_free_bytes,omitempty"`
+	MemoryAvailableBytes int64                     `protobuf:"varint,6,opt,name=memory_available_bytes,json=memoryAvailableBytes,proto3" json:"memory_available_bytes,omitempty"`
+	Pools                []*HostTopology_Pool      `protobuf:"bytes,7,rep,name=pools,proto3" json:"pools,omitempty"`
+	PciDevices           []*HostTopology_PciDevice `protobuf:"bytes,8,rep,name=pci_devices,json=pciDevices,proto3" json:"pci_devices,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *HostTopology_Node) Reset() {
+	*x = HostTopology_Node{}
+	mi := &file_ashlar_v1_host_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostTopology_Node) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostTopology_Node) ProtoMessage() {}
+
+func (x *HostTopology_Node) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_host_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostTopology_Node.ProtoReflect.Descriptor instead.
+func (*HostTopology_Node) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_host_proto_rawDescGZIP(), []int{3, 2}
+}
+
+func (x *HostTopology_Node) GetId() int32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *HostTopology_Node) GetCpus() []int32 {
+	if x != nil {
+		return x.Cpus
+	}
+	return nil
+}
+
+func (x *HostTopology_Node) GetDistances() []int32 {
+	if x != nil {
+		return x.Distances
+	}
+	return nil
+}
+
+func (x *HostTopology_Node) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *HostTopology_Node) GetMemoryFreeBytes() int64 {
+	if x != nil {
+		return x.MemoryFreeBytes
+	}
+	return 0
+}
+
+func (x *HostTopology_Node) GetMemoryAvailableBytes() int64 {
+	if x != nil {
+		return x.MemoryAvailableBytes
+	}
+	return 0
+}
+
+func (x *HostTopology_Node) GetPools() []*HostTopology_Pool {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *HostTopology_Node) GetPciDevices() []*HostTopology_PciDevice {
+	if x != nil {
+		return x.PciDevices
+	}
+	return nil
+}
+
+// Core is a core, and the CPUs that are its threads.
+type HostTopology_Core struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Socket int32                  `protobuf:"varint,1,opt,name=socket,proto3" json:"socket,omitempty"`
+	Die    int32                  `protobuf:"varint,2,opt,name=die,proto3" json:"die,omitempty"`
+	// Its number within the die.
+	Core int32 `protobuf:"varint,3,opt,name=core,proto3" json:"core,omitempty"`
+	// -1 where it is of no node.
+	Node          int32   `protobuf:"varint,4,opt,name=node,proto3" json:"node,omitempty"`
+	Cpus          []int32 `protobuf:"varint,5,rep,packed,name=cpus,proto3" json:"cpus,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostTopology_Core) Reset() {
+	*x = HostTopology_Core{}
+	mi := &file_ashlar_v1_host_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostTopology_Core) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostTopology_Core) ProtoMessage() {}
+
+func (x *HostTopology_Core) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_host_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostTopology_Core.ProtoReflect.Descriptor instead.
+func (*HostTopology_Core) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_host_proto_rawDescGZIP(), []int{3, 3}
+}
+
+func (x *HostTopology_Core) GetSocket() int32 {
+	if x != nil {
+		return x.Socket
+	}
+	return 0
+}
+
+func (x *HostTopology_Core) GetDie() int32 {
+	if x != nil {
+		return x.Die
+	}
+	return 0
+}
+
+func (x *HostTopology_Core) GetCore() int32 {
+	if x != nil {
+		return x.Core
+	}
+	return 0
+}
+
+func (x *HostTopology_Core) GetNode() int32 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *HostTopology_Core) GetCpus() []int32 {
+	if x != nil {
+		return x.Cpus
+	}
+	return nil
+}
+
+// Cache is one cache and the CPUs that share it.
+type HostTopology_Cache struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Level int32                  `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
+	// Data, Instruction or Unified.
+	Type          string  `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	SizeBytes     int64   `protobuf:"varint,3,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	Cpus          []int32 `protobuf:"varint,4,rep,packed,name=cpus,proto3" json:"cpus,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostTopology_Cache) Reset() {
+	*x = HostTopology_Cache{}
+	mi := &file_ashlar_v1_host_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostTopology_Cache) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostTopology_Cache) ProtoMessage() {}
+
+func (x *HostTopology_Cache) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_host_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostTopology_Cache.ProtoReflect.Descriptor instead.
+func (*HostTopology_Cache) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_host_proto_rawDescGZIP(), []int{3, 4}
+}
+
+func (x *HostTopology_Cache) GetLevel() int32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *HostTopology_Cache) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *HostTopology_Cache) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *HostTopology_Cache) GetCpus() []int32 {
+	if x != nil {
+		return x.Cpus
+	}
+	return nil
+}
+
 var File_ashlar_v1_host_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_host_proto_rawDesc = "" +
@@ -285,9 +770,50 @@ const file_ashlar_v1_host_proto_rawDesc = "" +
 	"\vsecure_boot\x18\x11 \x01(\bR\n" +
 	"secureBoot\x12\x1a\n" +
 	"\bproblems\x18\x12 \x03(\tR\bproblems\x12\x1a\n" +
-	"\bnetworks\x18\x13 \x03(\tR\bnetworks2D\n" +
+	"\bnetworks\x18\x13 \x03(\tR\bnetworks\"\x18\n" +
+	"\x16GetHostTopologyRequest\"\xb0\a\n" +
+	"\fHostTopology\x122\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x1c.ashlar.v1.HostTopology.NodeR\x05nodes\x122\n" +
+	"\x05cores\x18\x02 \x03(\v2\x1c.ashlar.v1.HostTopology.CoreR\x05cores\x125\n" +
+	"\x06caches\x18\x03 \x03(\v2\x1d.ashlar.v1.HostTopology.CacheR\x06caches\x1ae\n" +
+	"\x04Pool\x12\x1d\n" +
+	"\n" +
+	"page_bytes\x18\x01 \x01(\x03R\tpageBytes\x12\x1f\n" +
+	"\vtotal_pages\x18\x02 \x01(\x03R\n" +
+	"totalPages\x12\x1d\n" +
+	"\n" +
+	"free_pages\x18\x03 \x01(\x03R\tfreePages\x1a~\n" +
+	"\tPciDevice\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1d\n" +
+	"\n" +
+	"class_code\x18\x02 \x01(\x05R\tclassCode\x12\x1b\n" +
+	"\tvendor_id\x18\x03 \x01(\x05R\bvendorId\x12\x1b\n" +
+	"\tdevice_id\x18\x04 \x01(\x05R\bdeviceId\x1a\xc5\x02\n" +
+	"\x04Node\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x05R\x02id\x12\x12\n" +
+	"\x04cpus\x18\x02 \x03(\x05R\x04cpus\x12\x1c\n" +
+	"\tdistances\x18\x03 \x03(\x05R\tdistances\x12!\n" +
+	"\fmemory_bytes\x18\x04 \x01(\x03R\vmemoryBytes\x12*\n" +
+	"\x11memory_free_bytes\x18\x05 \x01(\x03R\x0fmemoryFreeBytes\x124\n" +
+	"\x16memory_available_bytes\x18\x06 \x01(\x03R\x14memoryAvailableBytes\x122\n" +
+	"\x05pools\x18\a \x03(\v2\x1c.ashlar.v1.HostTopology.PoolR\x05pools\x12B\n" +
+	"\vpci_devices\x18\b \x03(\v2!.ashlar.v1.HostTopology.PciDeviceR\n" +
+	"pciDevices\x1al\n" +
+	"\x04Core\x12\x16\n" +
+	"\x06socket\x18\x01 \x01(\x05R\x06socket\x12\x10\n" +
+	"\x03die\x18\x02 \x01(\x05R\x03die\x12\x12\n" +
+	"\x04core\x18\x03 \x01(\x05R\x04core\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\x05R\x04node\x12\x12\n" +
+	"\x04cpus\x18\x05 \x03(\x05R\x04cpus\x1ad\n" +
+	"\x05Cache\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\x05R\x05level\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x12\n" +
+	"\x04cpus\x18\x04 \x03(\x05R\x04cpus2\x93\x01\n" +
 	"\vHostService\x125\n" +
-	"\aGetHost\x12\x19.ashlar.v1.GetHostRequest\x1a\x0f.ashlar.v1.HostB9Z7github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1;ashlarv1b\x06proto3"
+	"\aGetHost\x12\x19.ashlar.v1.GetHostRequest\x1a\x0f.ashlar.v1.Host\x12M\n" +
+	"\x0fGetHostTopology\x12!.ashlar.v1.GetHostTopologyRequest\x1a\x17.ashlar.v1.HostTopologyB9Z7github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1;ashlarv1b\x06proto3"
 
 var (
 	file_ashlar_v1_host_proto_rawDescOnce sync.Once
@@ -301,23 +827,37 @@ func file_ashlar_v1_host_proto_rawDescGZIP() []byte {
 	return file_ashlar_v1_host_proto_rawDescData
 }
 
-var file_ashlar_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_ashlar_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_ashlar_v1_host_proto_goTypes = []any{
-	(*GetHostRequest)(nil),        // 0: ashlar.v1.GetHostRequest
-	(*Host)(nil),                  // 1: ashlar.v1.Host
-	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 3: google.protobuf.Duration
+	(*GetHostRequest)(nil),         // 0: ashlar.v1.GetHostRequest
+	(*Host)(nil),                   // 1: ashlar.v1.Host
+	(*GetHostTopologyRequest)(nil), // 2: ashlar.v1.GetHostTopologyRequest
+	(*HostTopology)(nil),           // 3: ashlar.v1.HostTopology
+	(*HostTopology_Pool)(nil),      // 4: ashlar.v1.HostTopology.Pool
+	(*HostTopology_PciDevice)(nil), // 5: ashlar.v1.HostTopology.PciDevice
+	(*HostTopology_Node)(nil),      // 6: ashlar.v1.HostTopology.Node
+	(*HostTopology_Core)(nil),      // 7: ashlar.v1.HostTopology.Core
+	(*HostTopology_Cache)(nil),     // 8: ashlar.v1.HostTopology.Cache
+	(*timestamppb.Timestamp)(nil),  // 9: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 10: google.protobuf.Duration
 }
 var file_ashlar_v1_host_proto_depIdxs = []int32{
-	2, // 0: ashlar.v1.Host.boot_time:type_name -> google.protobuf.Timestamp
-	3, // 1: ashlar.v1.Host.boot_duration:type_name -> google.protobuf.Duration
-	0, // 2: ashlar.v1.HostService.GetHost:input_type -> ashlar.v1.GetHostRequest
-	1, // 3: ashlar.v1.HostService.GetHost:output_type -> ashlar.v1.Host
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	9,  // 0: ashlar.v1.Host.boot_time:type_name -> google.protobuf.Timestamp
+	10, // 1: ashlar.v1.Host.boot_duration:type_name -> google.protobuf.Duration
+	6,  // 2: ashlar.v1.HostTopology.nodes:type_name -> ashlar.v1.HostTopology.Node
+	7,  // 3: ashlar.v1.HostTopology.cores:type_name -> ashlar.v1.HostTopology.Core
+	8,  // 4: ashlar.v1.HostTopology.caches:type_name -> ashlar.v1.HostTopology.Cache
+	4,  // 5: ashlar.v1.HostTopology.Node.pools:type_name -> ashlar.v1.HostTopology.Pool
+	5,  // 6: ashlar.v1.HostTopology.Node.pci_devices:type_name -> ashlar.v1.HostTopology.PciDevice
+	0,  // 7: ashlar.v1.HostService.GetHost:input_type -> ashlar.v1.GetHostRequest
+	2,  // 8: ashlar.v1.HostService.GetHostTopology:input_type -> ashlar.v1.GetHostTopologyRequest
+	1,  // 9: ashlar.v1.HostService.GetHost:output_type -> ashlar.v1.Host
+	3,  // 10: ashlar.v1.HostService.GetHostTopology:output_type -> ashlar.v1.HostTopology
+	9,  // [9:11] is the sub-list for method output_type
+	7,  // [7:9] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_ashlar_v1_host_proto_init() }
@@ -331,7 +871,7 @@ func file_ashlar_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ashlar_v1_host_proto_rawDesc), len(file_ashlar_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

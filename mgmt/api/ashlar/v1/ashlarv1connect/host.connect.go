@@ -35,12 +35,17 @@ const (
 const (
 	// HostServiceGetHostProcedure is the fully-qualified name of the HostService's GetHost RPC.
 	HostServiceGetHostProcedure = "/ashlar.v1.HostService/GetHost"
+	// HostServiceGetHostTopologyProcedure is the fully-qualified name of the HostService's
+	// GetHostTopology RPC.
+	HostServiceGetHostTopologyProcedure = "/ashlar.v1.HostService/GetHostTopology"
 )
 
 // HostServiceClient is a client for the ashlar.v1.HostService service.
 type HostServiceClient interface {
 	// GetHost returns the one host, `host`.
 	GetHost(context.Context, *connect.Request[v1.GetHostRequest]) (*connect.Response[v1.Host], error)
+	// GetHostTopology returns what is near to what in the host: where to put a guest.
+	GetHostTopology(context.Context, *connect.Request[v1.GetHostTopologyRequest]) (*connect.Response[v1.HostTopology], error)
 }
 
 // NewHostServiceClient constructs a client for the ashlar.v1.HostService service. By default, it
@@ -60,12 +65,19 @@ func NewHostServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(hostServiceMethods.ByName("GetHost")),
 			connect.WithClientOptions(opts...),
 		),
+		getHostTopology: connect.NewClient[v1.GetHostTopologyRequest, v1.HostTopology](
+			httpClient,
+			baseURL+HostServiceGetHostTopologyProcedure,
+			connect.WithSchema(hostServiceMethods.ByName("GetHostTopology")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // hostServiceClient implements HostServiceClient.
 type hostServiceClient struct {
-	getHost *connect.Client[v1.GetHostRequest, v1.Host]
+	getHost         *connect.Client[v1.GetHostRequest, v1.Host]
+	getHostTopology *connect.Client[v1.GetHostTopologyRequest, v1.HostTopology]
 }
 
 // GetHost calls ashlar.v1.HostService.GetHost.
@@ -73,10 +85,17 @@ func (c *hostServiceClient) GetHost(ctx context.Context, req *connect.Request[v1
 	return c.getHost.CallUnary(ctx, req)
 }
 
+// GetHostTopology calls ashlar.v1.HostService.GetHostTopology.
+func (c *hostServiceClient) GetHostTopology(ctx context.Context, req *connect.Request[v1.GetHostTopologyRequest]) (*connect.Response[v1.HostTopology], error) {
+	return c.getHostTopology.CallUnary(ctx, req)
+}
+
 // HostServiceHandler is an implementation of the ashlar.v1.HostService service.
 type HostServiceHandler interface {
 	// GetHost returns the one host, `host`.
 	GetHost(context.Context, *connect.Request[v1.GetHostRequest]) (*connect.Response[v1.Host], error)
+	// GetHostTopology returns what is near to what in the host: where to put a guest.
+	GetHostTopology(context.Context, *connect.Request[v1.GetHostTopologyRequest]) (*connect.Response[v1.HostTopology], error)
 }
 
 // NewHostServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -92,10 +111,18 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(hostServiceMethods.ByName("GetHost")),
 		connect.WithHandlerOptions(opts...),
 	)
+	hostServiceGetHostTopologyHandler := connect.NewUnaryHandler(
+		HostServiceGetHostTopologyProcedure,
+		svc.GetHostTopology,
+		connect.WithSchema(hostServiceMethods.ByName("GetHostTopology")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/ashlar.v1.HostService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case HostServiceGetHostProcedure:
 			hostServiceGetHostHandler.ServeHTTP(w, r)
+		case HostServiceGetHostTopologyProcedure:
+			hostServiceGetHostTopologyHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -107,4 +134,8 @@ type UnimplementedHostServiceHandler struct{}
 
 func (UnimplementedHostServiceHandler) GetHost(context.Context, *connect.Request[v1.GetHostRequest]) (*connect.Response[v1.Host], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.HostService.GetHost is not implemented"))
+}
+
+func (UnimplementedHostServiceHandler) GetHostTopology(context.Context, *connect.Request[v1.GetHostTopologyRequest]) (*connect.Response[v1.HostTopology], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.HostService.GetHostTopology is not implemented"))
 }

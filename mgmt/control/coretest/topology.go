@@ -1,0 +1,17 @@
+package coretest
+
+import "github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+
+// Topology is that of the host: two nodes, the second of memory alone.
+func Topology() *hostcall.Topology {
+	return &hostcall.Topology{
+		Nodes: []hostcall.Node{
+			{ID: 0, CPUs: []int{0, 1}, Distances: []int{10, 21}, Memory: 4 << 30, Free: 2 << 30, Available: 3 << 30,
+				Pools:   []hostcall.Pool{{Page: 2 << 20, Total: 5, Free: 4}},
+				Devices: []hostcall.Device{{Address: "0000:01:00.0", Class: 0x020000, Vendor: 0x8086, Device: 0x1572}}},
+			{ID: 1, Distances: []int{21, 10}, Memory: 1 << 30},
+		},
+		Cores:  []hostcall.Core{{Socket: 1, Die: 2, Core: 3, CPUs: []int{0, 1}}},
+		Caches: []hostcall.Cache{{Level: 1, Type: "Data", Bytes: 32 << 10, Shared: [][]int{{0}, {1}}}},
+	}
+}

@@ -1,0 +1,131 @@
+package e2e
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
+)
+
+// onNodes is how much memory, in MiB, the guest with that UID has on the host's nodes 0 and 1.
+func (h *host) onNodes(t testing.TB, uid string) (near, far int) {
+	t.Helper()
+	text := h.shell(t, "grep '^shmem ' /sys/fs/cgroup/guests/"+uid+"/memory.numa_stat")
+	if _, err := fmt.Sscanf(strings.TrimSpace(text), "shmem N0=%d N1=%d", &near, &far); err != nil {
+		t.Fatalf("memory.numa_stat says %q: %v", text, err)
+	}
+	return near >> 20, far >> 20
+}
+
+// farPool sets the size of the pool of 2 MiB pages of the host's node 1, and returns how
+// many of it are free.
+func (h *host) farPool(t testing.TB, pages string) string {
+	t.Helper()
+	const dir = "/sys/devices/system/node/node1/hugepages/hugepages-2048kB/"
+	if pages != "" {
+		h.shell(t, "echo "+pages+" > "+dir+"nr_hugepages")
+	}
+	return strings.TrimSpace(h.shell(t, "cat "+dir+"free_hugepages"))
+}
+
+// A guest of two nodes, the first on the host's second node, sees what it was promised,
+// and has its memory where it was promised.
+func TestNUMA(t *testing.T) {
+	h := sharedHost(t)
+	vm := testVM("loglevel=5")
+	vm.Cpus, vm.MemoryBytes = 4, 384<<20
+	vm.MemoryBacking = &v1.MemoryBacking{Populate: true}
+	vm.NumaNodes = []*v1.NumaNode{
+		{Cpus: []int32{0, 1}, MemoryBytes: 256 << 20, HostNodes: []int32{1}, Distances: []int32{10, 17}},
+		{Cpus: []int32{2, 3}, MemoryBytes: 128 << 20, HostNodes: []int32{0}, Distances: []int32{42, 10}},
+	}
+	h.create(t, "numa", vm)
+	t.Cleanup(func() { h.remove(t, "numa") })
+	h.boot(t, "numa")
+	// All of the memory, and the firmware's part of it, is there before the guest starts.
+	if near, far := h.onNodes(t, h.vm(t, "numa").GetUid()); near != 128 || far != 256 {
+		t.Errorf("%d MiB of the guest are on the host's node 0 and %d on node 1, want 128 and 256", near, far)
+	}
+	c := h.console(t, "numa")
+	c.expect("TESTGUEST ready cpus=4", 3*time.Minute)
+	const nodes = "read /sys/devices/system/node/"
+	for file, want := range map[string]string{
+		"online": "0-1", "node0/cpulist": "0-1", "node1/cpulist": "2-3", "node0/distance": "10 17", "node1/distance": "42 10",
+	} {
+		if got := c.ask(nodes + file); got != want {
+			t.Errorf("the guest's %s is %q, want %q", file, got, want)
+		}
+	}
+	total := regexp.MustCompile(`MemTotal: (\d+) kB`)
+	for file, want := range map[string]int{"node0/meminfo": 256 << 10, "node1/meminfo": 128 << 10} {
+		p := total.FindStringSubmatch(c.ask(nodes + file))
+		if p == nil {
+			t.Fatalf("the guest's %s tells no MemTotal", file)
+		}
+		// The kernel keeps its own image and page structures out of it.
+		if n, err := strconv.Atoi(p[1]); err != nil || n > want || n < want*7/8 {
+			t.Errorf("the guest's %s tells %s KiB, want most of %d", file, p[1], want)
+		}
+	}
+	if got := c.ask("topology"); got != arranged(2, 2, 1) {
+		t.Errorf("topology = %s, want a socket for each node", got)
+	}
+	if text := h.mustCtl(t, "vm", "logs", "numa"); strings.Contains(text, "WARNING: CPU") || strings.Contains(text, "not on the same node") {
+		t.Errorf("the guest's kernel complains:\n%s", text)
+	}
+	if text := h.mustCtl(t, "vm", "get", "numa"); !strings.Contains(text, "CPUs 0-1, 256MiB, on the host's node 1, distances 10 17") {
+		t.Errorf("ashlarctl says:\n%s", text)
+	}
+	h.stop(t, "numa", false)
+}
+
+// What the host has not on the node that is asked for is refused, with what it has.
+func TestNUMARefused(t *testing.T) {
+	h := sharedHost(t)
+	h.create(t, "unused", testVM("")) // for its images
+	h.remove(t, "unused")
+	t.Cleanup(func() {
+		h.farPool(t, "0")
+		h.remove(t, "refused")
+	})
+	start := func(memory string, numa ...string) (string, error) {
+		args := []string{"vm", "create", "refused", "--cpus", "2", "--memory", memory,
+			"--kernel", "guest-kernel", "--initramfs", "testguest", "--cmdline", "console=ttyS0 quiet", "--start"}
+		for _, n := range numa {
+			args = append(args, "--numa", n)
+		}
+		return h.ctl(args...)
+	}
+	h.farPool(t, "63")
+	if text := h.mustCtl(t, "host", "topology"); !regexp.MustCompile(`(?s)Node 0: .* CPUs? 0.*Node 1: .*distances 21 10.*Pages of 2MiB: +63, 63 free`).MatchString(text) {
+		t.Errorf("ashlarctl says of the host:\n%s", text)
+	}
+	for _, tt := range []struct{ memory, numa, want string }{
+		{"128MiB", "nodes=2,host=0+5", "no NUMA node 5 with memory: it has 0-1."},
+		{"1026MiB", "nodes=1,host=1", "NUMA node 1 has "},
+		{"128MiB,pages=2MiB", "nodes=1,host=1", "NUMA node 1 has 63 of its 63 pages of 2MiB free, 64 are asked for"},
+	} {
+		text, err := start(tt.memory, tt.numa)
+		if err == nil || !strings.Contains(text+err.Error(), tt.want) {
+			t.Errorf("start of %s on %s: %v, want it to say %q:\n%s", tt.memory, tt.numa, err, tt.want, text)
+		}
+		h.remove(t, "refused")
+	}
+	// Pages of the pool of one node: they are allocated, all of them, and only there.
+	h.farPool(t, "64")
+	if text, err := start("128MiB,pages=2MiB", "nodes=1,host=1"); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	if free := h.farPool(t, ""); free != "0" {
+		t.Errorf("%s pages of node 1 are free, want none", free)
+	}
+	h.console(t, "refused").expect("TESTGUEST ready", 2*time.Minute)
+	h.stop(t, "refused", true)
+	if free := h.farPool(t, ""); free != "64" {
+		t.Errorf("%s pages of node 1 are free when the guest is gone, want 64", free)
+	}
+}

@@ -1,0 +1,64 @@
+package acpi
+
+import "encoding/binary"
+
+// A Node is a NUMA node: processors and the memory that is near to them.
+type Node struct {
+	CPUs      []uint8  // their APIC IDs
+	Memory    []Window // whole pages
+	Distances []uint8  // to each of the nodes: 10 to itself, 11 to 254 to others
+}
+
+// numa makes SRAT and SLIT of a machine with nodes, and no table for one without. There
+// is no HMAT: what it would tell, latencies and bandwidths, nobody has told the VMM,
+// and a guest takes a lack of it better than invented figures.
+func numa(m Machine) [][]byte {
+	if len(m.Nodes) == 0 {
+		return nil
+	}
+	return [][]byte{srat(m.Nodes), slit(m.Nodes)}
+}
+
+// srat says which processors and memory are of which node (section 5.2.16). APIC IDs
+// are below 255, so that all processors have the entry of a local APIC, and none needs
+// that of an x2APIC, as in the MADT.
+func srat(nodes []Node) []byte {
+	const (
+		localAPIC, localAPICSize = 0, 16
+		memory, memorySize       = 1, 40
+		enabled                  = 1
+	)
+	le := binary.LittleEndian
+	b := le.AppendUint32(nil, 1) // reserved, and 1 as ever
+	b = append(b, make([]byte, 8)...)
+	for domain, n := range nodes {
+		for _, id := range n.CPUs {
+			b = append(b, localAPIC, localAPICSize, byte(domain), id)
+			b = le.AppendUint32(b, enabled)
+			b = append(b, 0, 0, 0, 0) // SAPIC ID, and the rest of the domain's number
+			b = le.AppendUint32(b, 0) // clock domain
+		}
+	}
+	for domain, n := range nodes {
+		for _, w := range n.Memory {
+			b = append(b, memory, memorySize)
+			b = le.AppendUint32(b, uint32(domain))
+			b = append(b, 0, 0)
+			b = le.AppendUint64(b, w.Base)
+			b = le.AppendUint64(b, w.Size)
+			b = le.AppendUint32(b, 0)
+			b = le.AppendUint32(b, enabled)
+			b = le.AppendUint64(b, 0)
+		}
+	}
+	return table("SRAT", 3, b)
+}
+
+// slit has the distances between nodes (section 5.2.17).
+func slit(nodes []Node) []byte {
+	b := binary.LittleEndian.AppendUint64(nil, uint64(len(nodes)))
+	for _, n := range nodes {
+		b = append(b, n.Distances...)
+	}
+	return table("SLIT", 1, b)
+}

@@ -1,0 +1,62 @@
+package acpi
+
+import (
+	"strings"
+	"testing"
+)
+
+// numaMachine has two nodes, the first with memory on both sides of the hole below 4 GiB.
+func numaMachine() Machine {
+	m := machine(4)
+	m.Nodes = []Node{
+		{CPUs: m.CPUs[:3], Memory: []Window{{0, 3 << 30}, {4 << 30, 1 << 30}}, Distances: []uint8{10, 31}},
+		{CPUs: m.CPUs[3:], Memory: []Window{{5 << 30, 2 << 20}}, Distances: []uint8{42, 10}},
+	}
+	return m
+}
+
+// What iasl makes of the tables of nodes.
+func TestNUMA(t *testing.T) {
+	seen := 0
+	for _, tab := range Tables(numaMachine(), 0xe0000) {
+		if len(tab.Data) < headerSize {
+			continue
+		}
+		var want []string
+		counts := map[string]int{}
+		switch string(tab.Data[:4]) {
+		case "SRAT":
+			want = []string{
+				"Base Address : 0000000000000000", "Address Length : 00000000C0000000",
+				"Base Address : 0000000100000000", "Address Length : 0000000040000000",
+				"Base Address : 0000000140000000", "Address Length : 0000000000200000",
+				"Proximity Domain : 00000001", "Proximity Domain Low(8) : 01", "Apic ID : 06",
+			}
+			counts = map[string]int{
+				"[Processor Local APIC/SAPIC Affinity]": 4, "[Memory Affinity]": 3, "Enabled : 1": 7,
+				"Hot Pluggable : 1": 0, "Proximity Domain : 00000000": 2, "Proximity Domain Low(8) : 00": 3,
+			}
+		case "SLIT":
+			want = []string{"Localities : 0000000000000002", "Locality   0 : 0A 1F", "Locality   1 : 2A 0A"}
+		case "XSDT":
+			counts["ACPI Table Address"] = 5
+		default:
+			continue
+		}
+		seen++
+		dsl := disassemble(t, tab.Data)
+		for _, w := range want {
+			if !strings.Contains(dsl, w) {
+				t.Errorf("no %q in:\n%s", w, dsl)
+			}
+		}
+		for w, n := range counts {
+			if got := strings.Count(dsl, w); got != n {
+				t.Errorf("%q stands there %d times, want %d:\n%s", w, got, n, dsl)
+			}
+		}
+	}
+	if seen != 3 {
+		t.Errorf("%d of SRAT, SLIT and XSDT", seen)
+	}
+}

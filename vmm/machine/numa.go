@@ -1,0 +1,190 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ashlar-hv/ashlar/vmm/acpi"
+	"github.com/ashlar-hv/ashlar/vmm/memory"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+)
+
+// checkNUMA checks what a Spec says of nodes.
+func checkNUMA(s *protocol.Spec) *protocol.Error {
+	if len(s.NodeCPUs) > len(s.NUMA) {
+		return invalid("nodeCpus", "CPUs for %d nodes of %d", len(s.NodeCPUs), len(s.NUMA))
+	}
+	for i, cpus := range s.NodeCPUs {
+		for _, c := range cpus {
+			if c < 0 || c > protocol.MaxHostCPU {
+				return invalid(fmt.Sprintf("nodeCpus[%d]", i), "there is no CPU %d: 0 to %d", c, protocol.MaxHostCPU)
+			}
+		}
+	}
+	threads := 1
+	if s.CPU != nil {
+		threads = s.CPU.Threads
+	}
+	return protocol.CheckNUMA(s.NUMA, s.VCPUs, s.Most(), threads, s.MemoryBytes, s.Backing)
+}
+
+// sockets is how many of them the vCPUs of a Spec are of. Where nothing is said of it and
+// all nodes have as many vCPUs, one after the other, each node is a socket: guests
+// take caches for those of a socket, and do not expect them to be of two nodes.
+func sockets(s *protocol.Spec, want protocol.CPU) int {
+	if len(s.NUMA) == 0 || want.Sockets != 0 || want.Cores != 0 || s.VCPUs%len(s.NUMA) != 0 {
+		return want.Sockets
+	}
+	each, next := s.VCPUs/len(s.NUMA), 0
+	for _, n := range s.NUMA {
+		if len(n.VCPUs) != each {
+			return want.Sockets
+		}
+		for _, v := range n.VCPUs {
+			if v != next {
+				return want.Sockets
+			}
+			next++
+		}
+	}
+	return len(s.NUMA)
+}
+
+// bindMemory has the memory of each node be of the host's nodes that it is to be of:
+// before anybody touches it.
+func (m *Machine) bindMemory() error {
+	off := uint64(0)
+	for _, n := range m.c.NUMA {
+		if len(n.HostNodes) > 0 {
+			if err := m.mem.Bind(off, n.MemoryBytes, n.HostNodes); err != nil {
+				return err
+			}
+		}
+		off += n.MemoryBytes
+	}
+	return nil
+}
+
+// nodes are the NUMA nodes as the tables tell of them.
+func (m *Machine) nodes() ([]acpi.Node, error) {
+	var out []acpi.Node
+	off := uint64(0)
+	for i, n := range m.c.NUMA {
+		var node acpi.Node
+		for _, v := range n.VCPUs {
+			node.CPUs = append(node.CPUs, uint8(m.c.CPU.Topology.APICID(v)))
+		}
+		regions, err := m.mem.Span(off, n.MemoryBytes)
+		if err != nil {
+			return nil, fmt.Errorf("NUMA node %d: %w", i, err)
+		}
+		for _, r := range regions {
+			node.Memory = append(node.Memory, acpi.Window{Base: r.GPA, Size: r.Size})
+		}
+		for j := range m.c.NUMA {
+			node.Distances = append(node.Distances, uint8(protocol.Distance(m.c.NUMA, i, j)))
+		}
+		out = append(out, node)
+		off += n.MemoryBytes
+	}
+	return out, nil
+}
+
+// nodeError is e, which is newError's of err, with the node at fault where one is.
+func nodeError(s *protocol.Spec, e *protocol.Error, err error) *protocol.Error {
+	var at *memory.PopulateError
+	switch {
+	case errors.Is(err, memory.ErrNode):
+		e.Code, e.Field = protocol.FailedPrecondition, "numa"
+	case errors.As(err, &at) && e.Code == protocol.ResourceExhausted:
+		end := uint64(0)
+		for i, n := range s.NUMA {
+			if end += n.MemoryBytes; at.Offset < end {
+				if len(n.HostNodes) > 0 {
+					e.Field = fmt.Sprintf("numa[%d].hostNodes", i)
+					e.Message = fmt.Sprintf("the host's NUMA nodes %v have not enough memory left for %d bytes: stop another guest there, or ask for less", n.HostNodes, n.MemoryBytes)
+				}
+				break
+			}
+		}
+	}
+	return e
+}
+
+// homes are the threads of vCPUs that run on certain CPUs only. They are made, and put
+// there, before the process is in its jail, which lets nobody choose a CPU, and wait.
+type homes struct {
+	begun   chan bool // closed when the guest starts
+	left    chan bool // closed when it never will
+	once    sync.Once // closes either
+	waiting sync.WaitGroup
+}
+
+func (h *homes) begin() { h.end(h.begun) }
+
+// leave ends the threads of a machine that was not started.
+func (h *homes) leave() {
+	h.end(h.left)
+	h.waiting.Wait()
+}
+
+func (h *homes) end(c chan bool) {
+	h.once.Do(func() {
+		if c != nil {
+			close(c)
+		}
+	})
+}
+
+// settle makes a thread for each vCPU of a node that is to run on certain CPUs.
+func (m *Machine) settle() error {
+	m.homes.begun, m.homes.left = make(chan bool), make(chan bool)
+	for i, cpus := range m.c.NodeCPUs {
+		if len(cpus) == 0 {
+			continue
+		}
+		var set unix.CPUSet
+		for _, c := range cpus {
+			set.Set(c)
+		}
+		for _, v := range m.c.NUMA[i].VCPUs {
+			if err := m.homes.move(m.runners[v], &set); err != nil {
+				return fmt.Errorf("run vCPU %d on CPUs of the host %v: %w", v, cpus, err)
+			}
+		}
+	}
+	return nil
+}
+
+// move makes the thread of r, on the CPUs of set. The runtime makes no thread from one
+// that is locked: none inherits the set.
+func (h *homes) move(r *runner, set *unix.CPUSet) error {
+	there := make(chan error)
+	h.waiting.Add(1)
+	go func() {
+		runtime.LockOSThread() // not undone, as in run
+		err := unix.SchedSetaffinity(0, set)
+		there <- err
+		run := false
+		if err == nil {
+			select {
+			case <-h.begun:
+				run = true
+			case <-h.left:
+			}
+		}
+		h.waiting.Done()
+		if run {
+			r.run(r.asks)
+		}
+	}()
+	if err := <-there; err != nil {
+		return err
+	}
+	r.home = true
+	return nil
+}

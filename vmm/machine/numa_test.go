@@ -1,0 +1,134 @@
+package machine
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/ashlar-hv/ashlar/vmm/acpi"
+	"github.com/ashlar-hv/ashlar/vmm/internal/tinykernel"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+)
+
+// numaSpec has four vCPUs on two nodes, whose memory is the host's first node's.
+func numaSpec(t *testing.T, code tinykernel.Code) *spec {
+	t.Helper()
+	s := newSpec(t, code)
+	s.VCPUs = 4
+	s.NUMA = []protocol.NUMANode{
+		{VCPUs: []int{0, 1}, MemoryBytes: 16 << 20, HostNodes: []int{0}},
+		{VCPUs: []int{2, 3}, MemoryBytes: testMemory - 16<<20, HostNodes: []int{0}, Distances: []int{30, 10}},
+	}
+	return s
+}
+
+// allowed are the CPUs that a thread of this process may run on.
+func allowed(t *testing.T, tid int32) string {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/status", tid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "Cpus_allowed_list:")
+	line, _, _ := strings.Cut(rest, "\n")
+	return strings.TrimSpace(line)
+}
+
+// The vCPUs of a node run on the CPUs that it is given, others anywhere.
+func TestNodeCPUs(t *testing.T) {
+	var all unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		t.Fatal(err)
+	}
+	cpu := 0
+	for !all.IsSet(cpu) {
+		cpu++
+	}
+	anywhere := allowed(t, int32(unix.Gettid()))
+	s := numaSpec(t, tinykernel.Code{}.Idle())
+	s.NodeCPUs = [][]int{nil, {cpu}}
+	g := s.loaded(t)
+	start(t, g)
+	for i, r := range g.runners {
+		for r.tid.Load() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		want := anywhere
+		if i >= 2 {
+			want = fmt.Sprint(cpu)
+		}
+		if got := allowed(t, r.tid.Load()); got != want {
+			t.Errorf("vCPU %d may run on CPUs %s, want %s", i, got, want)
+		}
+	}
+	g.Stop()
+	if got := ended(t, g); got.Reason != protocol.Killed {
+		t.Errorf("result = %+v", got)
+	}
+}
+
+// The threads of a machine that is never started end with it.
+func TestNodeCPUsNotStarted(t *testing.T) {
+	s := numaSpec(t, tinykernel.Code{}.Idle())
+	s.NodeCPUs = [][]int{{0}, {0}}
+	s.loaded(t)
+}
+
+// What the tables say of the nodes; each is a socket.
+func TestNodes(t *testing.T) {
+	g := numaSpec(t, tinykernel.Code{}.Idle()).loaded(t)
+	got, err := g.nodes()
+	want := []acpi.Node{
+		{CPUs: []uint8{0, 1}, Memory: []acpi.Window{{Base: 0, Size: 16 << 20}}, Distances: []uint8{10, 20}},
+		{CPUs: []uint8{2, 3}, Memory: []acpi.Window{{Base: 16 << 20, Size: 48 << 20}}, Distances: []uint8{30, 10}},
+	}
+	if d := cmp.Diff(want, got); err != nil || d != "" {
+		t.Errorf("nodes = %v, (-want +got):\n%s", err, d)
+	}
+	if n := g.c.CPU.Topology.Sockets; n != 2 {
+		t.Errorf("%d sockets, want 2", n)
+	}
+}
+
+// refused has no machine be made of s.
+func (s *spec) refused(t *testing.T, code protocol.ErrorCode, field string) {
+	t.Helper()
+	g, err := FromSpec(&s.Spec, s.files)
+	if err == nil {
+		g.Close()
+		t.Fatal("FromSpec succeeded")
+	}
+	if err.Field != field || err.Code != code || err.Message == "" {
+		t.Errorf("FromSpec = %+v, want %s at %q", err, code, field)
+	}
+}
+
+func TestNUMARefused(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*spec)
+		code   protocol.ErrorCode
+		field  string
+	}{
+		{"no such node of the host", func(s *spec) { s.NUMA[1].HostNodes = []int{1023} }, protocol.FailedPrecondition, "numa"},
+		{"memory", func(s *spec) { s.NUMA[1].MemoryBytes = 16 << 20 }, protocol.InvalidArgument, "numa"},
+		{"threads", func(s *spec) {
+			s.CPU = &protocol.CPU{Threads: 2}
+			s.NUMA[0].VCPUs, s.NUMA[1].VCPUs = []int{0, 2}, []int{1, 3}
+		}, protocol.InvalidArgument, "numa[1].vcpus"},
+		{"CPUs of no node", func(s *spec) { s.NodeCPUs = make([][]int, 3) }, protocol.InvalidArgument, "nodeCpus"},
+		{"no such CPU", func(s *spec) { s.NodeCPUs = [][]int{{-1}} }, protocol.InvalidArgument, "nodeCpus[0]"},
+		{"a CPU that the host has not", func(s *spec) { s.NodeCPUs = [][]int{nil, {protocol.MaxHostCPU}} }, protocol.Unavailable, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := numaSpec(t, tinykernel.Code{}.Halt())
+			tt.change(s)
+			s.refused(t, tt.code, tt.field)
+		})
+	}
+}
