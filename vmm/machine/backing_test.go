@@ -33,14 +33,20 @@ func TestBackingRefused(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSpec(t, tinykernel.Code{}.Halt())
 			s.Backing = &tt.backing
-			g, err := FromSpec(&s.Spec, s.files)
-			if err == nil {
-				g.Close()
-				t.Fatal("FromSpec succeeded")
-			}
-			if err.Field != tt.field || err.Code != protocol.InvalidArgument {
-				t.Errorf("FromSpec = %+v, want %s at %q", err, protocol.InvalidArgument, tt.field)
-			}
+			s.refused(t, tt.field)
 		})
+	}
+}
+
+// refused wants that no guest can be made of s, because of the field.
+func (s *spec) refused(t *testing.T, field string) {
+	t.Helper()
+	g, err := FromSpec(&s.Spec, s.files)
+	if err == nil {
+		g.Close()
+		t.Fatal("FromSpec succeeded")
+	}
+	if err.Field != field || err.Code != protocol.InvalidArgument {
+		t.Errorf("FromSpec = %+v, want %s at %q", err, protocol.InvalidArgument, field)
 	}
 }

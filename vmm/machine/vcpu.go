@@ -64,7 +64,7 @@ func (r *runner) run() {
 				return
 			}
 		default:
-			r.m.fail(err)
+			r.m.fail(r.m.touched(err))
 			return
 		}
 	}

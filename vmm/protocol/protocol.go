@@ -89,6 +89,8 @@ type Request struct {
 	NewNIC  *NIC   `json:"newNic,omitempty"`
 	Device  string `json:"device,omitempty"`
 	Force   bool   `json:"force,omitempty"`
+	// PluggedBytes is SetMemory's.
+	PluggedBytes uint64 `json:"pluggedBytes,omitempty"`
 }
 
 // A Response answers the Request with the same ID.
@@ -100,6 +102,7 @@ type Response struct {
 	Balloon  *Balloon  `json:"balloon,omitempty"`  // BalloonMethod
 	// Histograms answers HistogramsMethod.
 	Histograms Histograms `json:"histograms,omitempty"`
+	Memory     *Memory    `json:"memory,omitempty"` // MemoryMethod
 }
 
 // BalloonLeaves is how many bytes of its memory a guest is never asked to give back.
@@ -176,9 +179,10 @@ type Spec struct {
 	// with all features of the host's, and what the kernel does by default.
 	CPU *CPU `json:"cpu,omitempty"`
 	// MemoryBytes is a multiple of 2 MiB, from 32 MiB on; Memory is the memfd of
-	// just that size.
-	MemoryBytes uint64 `json:"memoryBytes"`
-	Memory      File   `json:"memory"`
+	// just that size, and that of Pluggable.
+	MemoryBytes uint64     `json:"memoryBytes"`
+	Memory      File       `json:"memory"`
+	Pluggable   *Pluggable `json:"pluggable,omitempty"`
 	// Backing says what the memory is made of; without it, of what the host gives.
 	Backing *Backing `json:"backing,omitempty"`
 	// BalloonBytes is what the guest is asked to give back of it, as SetBalloon takes it.

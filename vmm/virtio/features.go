@@ -37,6 +37,7 @@ const (
 	IDConsole ID = 3
 	IDEntropy ID = 4
 	IDBalloon ID = 5
+	IDMemory  ID = 24
 )
 
 // NoVector in a vector register means no interrupt (section 4.1.4.3).
