@@ -55,6 +55,7 @@ type guest struct {
 	stopped chan struct{}
 	nmis    uint64
 	balloon protocol.Balloon
+	memory  protocol.Memory
 }
 
 // New makes a Core that does not serve yet.
@@ -309,6 +310,13 @@ func (c *Core) do(k *conn, call hostcall.Call) (hostcall.Message, *os.File, erro
 		}
 		b := g.balloon
 		msg.Balloon = &b
+	case hostcall.GuestMemory:
+		g := c.guests[call.ID]
+		if g == nil || g.stopped == nil {
+			return msg, nil, refusal(hostcall.FailedPrecondition, "does not run")
+		}
+		mem := g.memory
+		msg.Memory = &mem
 	case hostcall.GuestHistograms:
 		if g := c.guests[call.ID]; g == nil || g.stopped == nil {
 			return msg, nil, refusal(hostcall.FailedPrecondition, "does not run")
@@ -375,6 +383,10 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 		}
 		g.spec, g.output, g.typed, g.stopped, g.nmis = *call.Guest, nil, nil, make(chan struct{}), 0
 		g.balloon = protocol.Balloon{TargetBytes: call.Guest.BalloonBytes}
+		g.memory = protocol.Memory{}
+		if p := call.Guest.Pluggable; p != nil {
+			g.memory.RequestedBytes = p.Bytes
+		}
 		c.change(g, hostcall.GuestStatus{ID: call.ID, State: hostcall.Running, PID: 4711, Started: time.Now(), Addresses: make([]string, len(call.Guest.NICs))})
 	case hostcall.GuestPowerButton:
 		if !runs || paused {
@@ -419,6 +431,14 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")
 		}
 		g.balloon.TargetBytes = uint64(call.Size)
+	case hostcall.GuestSetMemory:
+		switch {
+		case !runs:
+			return nil, refusal(hostcall.FailedPrecondition, "does not run")
+		case call.Size > MemoryLeft:
+			return nil, refusal(hostcall.ResourceExhausted, "the host has not enough")
+		}
+		g.memory.RequestedBytes = uint64(call.Size)
 	case hostcall.GuestLog:
 		return c.log(call.ID, g)
 	default:

@@ -222,6 +222,8 @@ var (
 		"boot.kernel": "boot.kernel", "boot.initramfs": "boot.initramfs", "boot.cmdline": "boot.cmdline",
 		"guest.backing.pages": "memory_backing.pages", "backing.pages": "memory_backing.pages",
 		"vcpus": "cpus", "memoryBytes": "memory_bytes",
+		"guest.pluggable.maxBytes": "max_memory_bytes", "pluggable.maxBytes": "max_memory_bytes",
+		"guest.pluggable.bytes": "hotplug_memory_bytes", "pluggable.bytes": "hotplug_memory_bytes",
 		"guest.balloonBytes": "balloon_bytes", "balloonBytes": "balloon_bytes",
 	}
 	leaf = map[string]string{"image": ".image", "size": ".size_bytes", "limits": ".limits", "network": ".network", "mac": ".mac_address"}

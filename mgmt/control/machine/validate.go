@@ -63,6 +63,7 @@ func (g *Manager) validate(req *ashlarv1.CreateVirtualMachineRequest, host *host
 	c.size(vm, host)
 	c.backing(vm, &rec)
 	c.balloon(vm)
+	c.pluggable(vm, &rec)
 	c.processor(vm, &rec)
 	c.boot(vm.Boot, &rec)
 	c.disks(vm.Disks, &rec)

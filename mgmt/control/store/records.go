@@ -40,6 +40,8 @@ type VM struct {
 	MemoryBytes int64         `json:"memoryBytes"`
 	// Backing says what the memory is made of; nil where nothing was asked for.
 	Backing *protocol.Backing `json:"backing,omitempty"`
+	// Pluggable is what comes and goes besides; nil where the memory is fixed.
+	Pluggable *protocol.Pluggable `json:"pluggable,omitempty"`
 	// BalloonBytes is how much of that it is asked to give back.
 	BalloonBytes int64     `json:"balloonBytes,omitempty"`
 	Kernel       string    `json:"kernel"`

@@ -26,7 +26,7 @@ func (l *fileList) close() { seqpacket.CloseAll(l.files) }
 func (m *Manager) gather(r *run, g *hostcall.Guest) (*protocol.Spec, *fileList, error) {
 	l := new(fileList)
 	spec := &protocol.Spec{
-		Name: g.Name, UUID: uuid(r.rec.ID), VCPUs: g.VCPUs, CPU: g.CPU, MemoryBytes: g.MemoryBytes, Backing: g.Backing, BalloonBytes: g.BalloonBytes,
+		Name: g.Name, UUID: uuid(r.rec.ID), VCPUs: g.VCPUs, CPU: g.CPU, MemoryBytes: g.MemoryBytes, Backing: g.Backing, Pluggable: g.Pluggable, BalloonBytes: g.BalloonBytes,
 		Boot: protocol.Boot{Cmdline: g.Cmdline},
 		Jail: protocol.Jail{UID: r.rec.uid(), GID: r.rec.uid()},
 	}
@@ -65,7 +65,7 @@ func (m *Manager) gatherHost(r *run, g *hostcall.Guest, spec *protocol.Spec, l *
 			Message: fmt.Sprintf("The host cannot run guests: %v. Enable hardware virtualization (VT-x or AMD-V) in the firmware's set-up.", err)}
 	}
 	spec.KVM = l.add(kvm)
-	memory, err := guestMemory(g.MemoryBytes, r.rec.Pages)
+	memory, err := guestMemory(g.MemoryBytes+g.Pluggable.Max(), r.rec.Pages)
 	if err != nil {
 		return err
 	}

@@ -45,9 +45,14 @@ type record struct {
 	Slot        int    `json:"slot"`
 	MemoryBytes uint64 `json:"memoryBytes"`
 	// Pages are what the memory is made of.
-	Pages protocol.Pages     `json:"pages,omitempty"`
-	VCPUs int                `json:"vcpus"`
-	NICs  []folder.Interface `json:"nics,omitempty"`
+	Pages protocol.Pages `json:"pages,omitempty"`
+	VCPUs int            `json:"vcpus"`
+	// MaxPlugged is how much memory may be plugged in besides; Requested is what the guest
+	// is asked to have of it, and Plugged what it may have: more, until it has given it back.
+	MaxPlugged uint64             `json:"maxPlugged,omitempty"`
+	Requested  uint64             `json:"requested,omitempty"`
+	Plugged    uint64             `json:"plugged,omitempty"`
+	NICs       []folder.Interface `json:"nics,omitempty"`
 	// Leased are the addresses that the guest has taken, in order of NICs.
 	Leased  []string  `json:"leased,omitempty"`
 	Started time.Time `json:"started"`

@@ -67,6 +67,11 @@ const (
 	GuestSetBalloon Method = "guest-set-balloon"
 	// GuestBalloon reads ID and fills Balloon, of a guest that runs or is paused.
 	GuestBalloon Method = "guest-balloon"
+	// GuestSetMemory reads ID and Size: asks a guest that runs or is paused to have so many
+	// bytes of Guest.Pluggable plugged in. It answers before the guest does.
+	GuestSetMemory Method = "guest-set-memory"
+	// GuestMemory reads ID and fills Memory, of a guest that runs or is paused.
+	GuestMemory Method = "guest-memory"
 	// GuestHistograms reads ID and fills Histograms, in the same way.
 	GuestHistograms Method = "guest-histograms"
 	// GuestKill reads ID: ends the VMM; answers when it is gone and cleaned up.
@@ -111,6 +116,8 @@ type Message struct {
 	Balloon *protocol.Balloon `json:"balloon,omitempty"`
 	// Histograms answers GuestHistograms.
 	Histograms protocol.Histograms `json:"histograms,omitempty"`
+	// Memory answers GuestMemory.
+	Memory *protocol.Memory `json:"memory,omitempty"`
 }
 
 // A Code says what kind of Error it is; the names are gRPC's.
@@ -154,6 +161,8 @@ type Guest struct {
 	MemoryBytes uint64        `json:"memoryBytes"`
 	// Backing says what the memory is made of; optional.
 	Backing *protocol.Backing `json:"backing,omitempty"`
+	// Pluggable is memory that comes and goes while it runs; optional.
+	Pluggable *protocol.Pluggable `json:"pluggable,omitempty"`
 	// BalloonBytes is what it is asked to give back of that: a multiple of 4096, at
 	// least protocol.BalloonLeaves less.
 	BalloonBytes uint64 `json:"balloonBytes,omitempty"`

@@ -32,6 +32,8 @@ var methods = map[hostcall.Method]method{
 	hostcall.GuestResizeDisk:    {id: true, do: guestResizeDisk},
 	hostcall.GuestCounters:      {id: true, do: guestCounters},
 	hostcall.GuestSetBalloon:    {id: true, do: guestSetBalloon},
+	hostcall.GuestSetMemory:     {id: true, do: guestSetMemory},
+	hostcall.GuestMemory:        {id: true, do: guestMemory},
 	hostcall.GuestBalloon:       {id: true, do: guestBalloon},
 	hostcall.GuestHistograms:    {id: true, do: guestHistograms},
 	hostcall.GuestKill:          {id: true, do: guestKill},
@@ -191,6 +193,19 @@ func guestBalloon(ctx context.Context, s *Server, c *hostcall.Call, m *hostcall.
 		return nil, err
 	}
 	m.Balloon = &balloon
+	return nil, nil
+}
+
+func guestSetMemory(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return nil, s.Guests.SetMemory(context.WithoutCancel(ctx), c.ID, c.Size)
+}
+
+func guestMemory(ctx context.Context, s *Server, c *hostcall.Call, m *hostcall.Message) (*os.File, error) {
+	memory, err := s.Guests.Memory(ctx, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	m.Memory = &memory
 	return nil, nil
 }
 

@@ -21,6 +21,8 @@ var createFields = fieldTable{
 	"cpus":                "--cpus",
 	"memoryBytes":         "--memory",
 	"memoryBacking.pages": "--memory",
+	"maxMemoryBytes":      "--memory",
+	"hotplugMemoryBytes":  "--memory",
 	"balloonBytes":        "--balloon",
 	"processor":           "--cpu",
 	"processor.model":     "--cpu",
@@ -60,6 +62,8 @@ to a network of the host. Both can be given several times.
 host's that is made of: what the host gives (pages=default), huge pages as far as
 there are some at hand (transparent), or pages of just 2MiB or 1GiB from the host's
 pool of them; and whether all of it is allocated before the guest starts.
+Behind it ,max=SIZE is the most that it can have while it runs (vm set-memory), and
+,hotplug=SIZE what it is to have besides the first size, with which it starts.
 
 --cpu MODEL[,sockets=N][,cores=N][,threads=N][,hyperv=on][,poll=TIME] says what
 its processors are like: all that the host has (host), or a baseline that is the
@@ -76,6 +80,7 @@ func (a *app) vmCreate() *cobra.Command {
     --cmdline "console=ttyS0 root=/dev/vda" --disk debian,size=4GiB --network default --start
   ashlarctl vm create fast --cpus 8 --cpu x86-64-v3,sockets=2,threads=2,poll=50us \
     --memory 16GiB,pages=1GiB,populate=on --kernel vmlinuz --disk debian
+  ashlarctl vm create grows --memory 512MiB,max=4GiB --kernel vmlinuz --disk debian
   ashlarctl vm create slow --kernel vmlinuz --disk debian,size=20GiB,bps=100MiB,iops=1000
   ashlarctl vm create scratch --memory 256MiB --kernel vmlinuz --disk size=1GiB --validate-only`,
 		Args:              cobra.ExactArgs(1),
@@ -90,7 +95,7 @@ func (a *app) vmCreate() *cobra.Command {
 	f := cmd.Flags()
 	f.Int32Var(&fl.cpus, "cpus", 1, "number of processors, 1 to 128")
 	f.StringVar(&fl.cpu, "cpu", "", "what they are like: MODEL[,sockets=N][,cores=N][,threads=N][,hyperv=on][,poll=TIME]")
-	f.StringVar(&fl.memory, "memory", "512MiB", "size of the memory, a multiple of 2MiB: SIZE[,pages=KIND][,populate=on]")
+	f.StringVar(&fl.memory, "memory", "512MiB", "size of the memory, a multiple of 2MiB: SIZE[,max=SIZE][,hotplug=SIZE][,pages=KIND][,populate=on]")
 	f.StringVar(&fl.balloon, "balloon", "0", "how much of it the virtual machine gives back to the host")
 	f.StringVar(&fl.kernel, "kernel", "", "image of the kernel (required)")
 	f.StringVar(&fl.initrd, "initramfs", "", "image of the initramfs")
@@ -112,7 +117,7 @@ func (a *app) vmCreate() *cobra.Command {
 
 // machine is the virtual machine that the flags describe.
 func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
-	memory, backing, err := ParseMemory(fl.memory)
+	vm, err := ParseMemory(fl.memory)
 	if err != nil {
 		return nil, fmt.Errorf("--memory: %w", err)
 	}
@@ -120,10 +125,8 @@ func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--balloon: %w", err)
 	}
-	vm := &ashlarv1.VirtualMachine{
-		Cpus: fl.cpus, MemoryBytes: memory, MemoryBacking: backing, BalloonBytes: balloon,
-		Boot: &ashlarv1.Boot{Kernel: resource(images, fl.kernel), Cmdline: fl.cmdline},
-	}
+	vm.Cpus, vm.BalloonBytes = fl.cpus, balloon
+	vm.Boot = &ashlarv1.Boot{Kernel: resource(images, fl.kernel), Cmdline: fl.cmdline}
 	if fl.cpu != "" {
 		if vm.Processor, err = ParseProcessor(fl.cpu); err != nil {
 			return nil, fmt.Errorf("--cpu: %w", err)
