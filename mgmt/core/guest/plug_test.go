@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
@@ -23,7 +24,8 @@ func TestCheckPluggable(t *testing.T) {
 		{&protocol.Pluggable{MaxBytes: 64 << 30, Bytes: 2 << 20}, nil, "guest.pluggable.bytes"},
 	} {
 		err := checkPluggable(&hostcall.Guest{MemoryBytes: 128 << 20, Pluggable: tt.p, Backing: tt.backing})
-		if got, _ := err.(*hostcall.Error); (err == nil) != (tt.field == "") || got != nil && got.Field != tt.field {
+		var got *hostcall.Error
+		if errors.As(err, &got) != (tt.field != "") || got != nil && got.Field != tt.field {
 			t.Errorf("%+v: %v, want the field %q", tt.p, err, tt.field)
 		}
 	}
