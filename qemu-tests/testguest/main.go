@@ -24,6 +24,10 @@
 //	check DEVICE SEED MIB      compare with the pattern
 //	keep DEVICE                keep it open, and so in memory what is cached of it
 //	log DEVICE                 write numbered blocks for ever, `ACK N` after each fsync
+//	fill MIB, drop             take memory and write to it, or give that back
+//	unbind DRIVER              take a virtio driver's devices away from it
+//	touch ADDRESS MIB          write to physical addresses
+//	send ADDRESS:PORT DEVICE MIB   what is in the device, and show the line that comes back
 //	last DEVICE                the highest number that log has left
 //	vsock-echo PORT            send back what comes to a port of the socket device
 //	vsock-connect CID PORT     connect to another's
@@ -164,7 +168,7 @@ func network() string {
 }
 
 func command(f []string) (string, error) {
-	need := map[string]int{"read": 2, "ping": 2, "tcp": 3, "serve": 2, "stream": 4, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "vsock-echo": 2, "vsock-connect": 3, "list": 2, "starve": 2}
+	need := map[string]int{"read": 2, "ping": 2, "tcp": 3, "serve": 2, "stream": 4, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "vsock-echo": 2, "vsock-connect": 3, "list": 2, "starve": 2, "fill": 2, "unbind": 2, "touch": 3, "send": 4}
 	if n := need[f[0]]; n > 0 && len(f) != n {
 		return "", fmt.Errorf("want %d words, got %d", n, len(f))
 	}
@@ -209,6 +213,8 @@ func command(f []string) (string, error) {
 		return pattern(f[0] == "write", f[1], f[2], f[3])
 	case "keep":
 		return "", keep(f[1])
+	case "fill", "drop", "unbind", "touch", "send":
+		return memoryCommand(f)
 	case "log":
 		return "", writeLog(f[1])
 	case "vsock-echo":

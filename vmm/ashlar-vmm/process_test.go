@@ -257,6 +257,12 @@ func TestRequests(t *testing.T) {
 	if b := v.ask(protocol.BalloonMethod).Balloon; b == nil || b.TargetBytes != 1<<20 || b.ActualBytes != 0 {
 		t.Errorf("balloon = %+v", b)
 	}
+	if resp, _ := v.call(protocol.Request{Method: protocol.SetMemory, PluggedBytes: 2 << 20}); resp.Error == nil || resp.Error.Code != protocol.FailedPrecondition {
+		t.Errorf("more of a fixed memory = %+v", resp)
+	}
+	if got := v.ask(protocol.MemoryMethod).Memory; got == nil || *got != (protocol.Memory{}) {
+		t.Errorf("memory = %+v", got)
+	}
 	v.ask(protocol.PowerButton)
 	if n := v.ask(protocol.CountersMethod).Counters; n == nil || n.VCPUs["exits"][0] == 0 {
 		t.Errorf("counters = %v", n)

@@ -219,6 +219,11 @@ func (s *server) handle(req protocol.Request) (resp protocol.Response, f *os.Fil
 	case protocol.BalloonMethod:
 		b := s.guest.Balloon()
 		resp.Balloon = &b
+	case protocol.SetMemory:
+		resp.Error = s.guest.SetMemory(req.PluggedBytes)
+	case protocol.MemoryMethod:
+		m := s.guest.MemoryState()
+		resp.Memory = &m
 	case protocol.SetDiskLimits:
 		resp.Error = s.guest.SetDiskLimits(req.Disk, req.Limits)
 	case protocol.ResizeDisk:

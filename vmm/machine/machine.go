@@ -42,11 +42,12 @@ const MaxVCPUs = 128
 // A Config is what every machine has.
 type Config struct {
 	KVM         *os.File // /dev/kvm; the Machine owns it, also after an error
-	Memory      *os.File // of MemoryBytes; stays the caller's
+	Memory      *os.File // of MemoryBytes and Pluggable; stays the caller's
 	MemoryBytes uint64
-	Backing     *protocol.Backing // what Memory is made of
-	VCPUs       int               // 1 to MaxVCPUs
-	MostVCPUs   int               // that there may come to be; 0: VCPUs, which stay
+	Backing     *protocol.Backing   // what Memory is made of
+	VCPUs       int                 // 1 to MaxVCPUs
+	MostVCPUs   int                 // that there may come to be; 0: VCPUs, which stay
+	Pluggable   *protocol.Pluggable // what of it comes and goes, behind MemoryBytes
 	CPU         CPU
 	NUMA        []protocol.NUMANode // checked, by protocol.CheckNUMA
 	NodeCPUs    [][]int             // of the host, by node
@@ -141,7 +142,7 @@ func (m *Machine) build() error {
 	if err := m.settle(); err != nil {
 		return err
 	}
-	base, size, err := arch.MMIO64(arch.PhysBits(p.model), m.mem.Size())
+	base, size, err := arch.MMIO64(arch.PhysBits(p.model), m.mem.End())
 	if err != nil {
 		return err
 	}
@@ -154,7 +155,7 @@ func (m *Machine) build() error {
 // KVM would have to be told of each page.
 func (m *Machine) mapMemory() error {
 	var err error
-	if m.mem, err = memory.Map(m.c.Memory, m.c.MemoryBytes); err != nil {
+	if m.mem, err = m.openMemory(); err != nil {
 		return err
 	}
 	pages := m.c.Backing.Kind()
@@ -195,7 +196,7 @@ func (m *Machine) createVM() error {
 			return err
 		}
 	}
-	for i, r := range m.mem.Regions() {
+	for i, r := range m.mem.HostRegions() {
 		s := kvm.MemorySlot{Slot: uint32(i), GPA: r.GPA, Size: r.Size, HostAddr: r.HostAddr}
 		if err := m.vm.SetMemoryRegion(s); err != nil {
 			return err

@@ -20,6 +20,7 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/virtio/balloon"
 	"github.com/ashlar-hv/ashlar/vmm/virtio/blk"
 	vconsole "github.com/ashlar-hv/ashlar/vmm/virtio/console"
+	"github.com/ashlar-hv/ashlar/vmm/virtio/mem"
 	vnet "github.com/ashlar-hv/ashlar/vmm/virtio/net"
 	"github.com/ashlar-hv/ashlar/vmm/virtio/rng"
 	"github.com/ashlar-hv/ashlar/vmm/virtio/transport"
@@ -95,7 +96,8 @@ type Guest struct {
 	log *os.File // or nil
 	src boot.Load
 
-	balloon *balloon.Device
+	balloon   *balloon.Device
+	pluggable *mem.Device // or nil
 }
 
 // check checks what a Spec says by itself.
@@ -118,6 +120,9 @@ func check(s *protocol.Spec) *protocol.Error {
 	}
 	if err := checkNUMA(s); err != nil {
 		return err
+	}
+	if field, wrong := s.Pluggable.Check(s.MemoryBytes, s.Backing); wrong != "" {
+		return invalid("pluggable."+field, "pluggable.%s %s", field, wrong)
 	}
 	if _, err := smbios.Tables(smbios.System{UUID: s.UUID}, 0); err != nil {
 		return invalid("uuid", "%v", err)
@@ -165,7 +170,7 @@ func (g *Guest) assemble(s *protocol.Spec, d *descriptors) *protocol.Error {
 		return err
 	}
 	m, merr := New(Config{
-		KVM: dev, Memory: mem, MemoryBytes: s.MemoryBytes, Backing: s.Backing, VCPUs: s.VCPUs, MostVCPUs: s.MaxVCPUs, CPU: cpu, UUID: s.UUID, Console: g.Hub, Board: s.Board.Get(), NUMA: s.NUMA, NodeCPUs: s.NodeCPUs,
+		KVM: dev, Memory: mem, MemoryBytes: s.MemoryBytes, Backing: s.Backing, Pluggable: s.Pluggable, VCPUs: s.VCPUs, MostVCPUs: s.MaxVCPUs, CPU: cpu, UUID: s.UUID, Console: g.Hub, Board: s.Board.Get(), NUMA: s.NUMA, NodeCPUs: s.NodeCPUs,
 	})
 	if merr != nil {
 		return nodeError(s, newError(merr), merr)
@@ -219,7 +224,10 @@ func (g *Guest) addDevices(s *protocol.Spec, d *descriptors) *protocol.Error {
 	if err := g.addVsock(s, d); err != nil {
 		return err
 	}
-	return g.addBoardDevices(s)
+	if err := g.addBoardDevices(s); err != nil {
+		return err
+	}
+	return g.addMemory(s)
 }
 
 // diskQueues is how many queues each disk has: one per vCPU, unless those of

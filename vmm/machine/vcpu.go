@@ -99,7 +99,7 @@ func (r *runner) run(asks <-chan func()) {
 				return
 			}
 		default:
-			r.m.fail(err)
+			r.m.fail(r.m.touched(err))
 			return
 		}
 	}

@@ -97,6 +97,8 @@ type Request struct {
 	Force   bool   `json:"force,omitempty"`
 	// VCPUs is SetVCPUs's.
 	VCPUs int `json:"vcpus,omitempty"`
+	// PluggedBytes is SetMemory's.
+	PluggedBytes uint64 `json:"pluggedBytes,omitempty"`
 }
 
 // A Response answers the Request with the same ID.
@@ -108,6 +110,7 @@ type Response struct {
 	Balloon  *Balloon  `json:"balloon,omitempty"`  // BalloonMethod
 	// Histograms answers HistogramsMethod.
 	Histograms Histograms `json:"histograms,omitempty"`
+	Memory     *Memory    `json:"memory,omitempty"` // MemoryMethod
 }
 
 // BalloonLeaves is how many bytes of its memory a guest is never asked to give back.
@@ -188,9 +191,10 @@ type Spec struct {
 	// with all features of the host's, and what the kernel does by default.
 	CPU *CPU `json:"cpu,omitempty"`
 	// MemoryBytes is a multiple of 2 MiB, from 32 MiB on; Memory is the memfd of
-	// just that size.
-	MemoryBytes uint64 `json:"memoryBytes"`
-	Memory      File   `json:"memory"`
+	// just that size, and that of Pluggable.
+	MemoryBytes uint64     `json:"memoryBytes"`
+	Memory      File       `json:"memory"`
+	Pluggable   *Pluggable `json:"pluggable,omitempty"`
 	// Backing says what the memory is made of; without it, of what the host gives.
 	Backing *Backing `json:"backing,omitempty"`
 	// NUMA are the nodes that vCPUs and memory are of, at most MaxNUMANodes; without any

@@ -58,6 +58,7 @@ type guest struct {
 	balloon protocol.Balloon
 	vcpus   protocol.VCPUs
 	keeps   int // processors
+	memory  protocol.Memory
 }
 
 // New makes a Core that does not serve yet.
@@ -324,6 +325,13 @@ func (c *Core) do(k *conn, call hostcall.Call) (hostcall.Message, *os.File, erro
 		}
 		b := g.balloon
 		msg.Balloon = &b
+	case hostcall.GuestMemory:
+		g := c.guests[call.ID]
+		if g == nil || g.stopped == nil {
+			return msg, nil, refusal(hostcall.FailedPrecondition, "does not run")
+		}
+		mem := g.memory
+		msg.Memory = &mem
 	case hostcall.GuestHistograms:
 		if g := c.guests[call.ID]; g == nil || g.stopped == nil {
 			return msg, nil, refusal(hostcall.FailedPrecondition, "does not run")
@@ -391,6 +399,10 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 		g.spec, g.output, g.typed, g.stopped, g.nmis = *call.Guest, nil, nil, make(chan struct{}), 0
 		g.balloon = protocol.Balloon{TargetBytes: call.Guest.BalloonBytes}
 		g.vcpus = protocol.VCPUs{Present: call.Guest.VCPUs, Target: call.Guest.VCPUs}
+		g.memory = protocol.Memory{}
+		if p := call.Guest.Pluggable; p != nil {
+			g.memory.RequestedBytes = p.Bytes
+		}
 		st := hostcall.GuestStatus{ID: call.ID, State: hostcall.Running, PID: 4711, Started: time.Now(), Addresses: make([]string, len(call.Guest.NICs)), VCPUs: call.Guest.VCPUs}
 		if call.Guest.Vsock {
 			st.CID = CID
@@ -454,6 +466,14 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")
 		}
 		return c.connect(g, call.Port)
+	case hostcall.GuestSetMemory:
+		switch {
+		case !runs:
+			return nil, refusal(hostcall.FailedPrecondition, "does not run")
+		case call.Size > MemoryLeft:
+			return nil, refusal(hostcall.ResourceExhausted, "the host has not enough")
+		}
+		g.memory.RequestedBytes = uint64(call.Size)
 	case hostcall.GuestLog:
 		return c.log(call.ID, g)
 	default:

@@ -84,7 +84,7 @@ type Machine struct {
 	deciding sync.Mutex
 	// nmi is held while an NMI is sent: a request that is repeated waits for the first.
 	nmi sync.Mutex
-	// ballooning is held while a balloon's size is stored and told: core hears of them
+	// ballooning is held while the size of a balloon or a memory is stored and told: core hears of them
 	// in the order of the store.
 	ballooning sync.Mutex
 

@@ -276,6 +276,9 @@ func describe(rec store.VM) *ashlarv1.VirtualMachine {
 		}
 	}
 	describeBoard(p, rec.Board.Get())
+	if mem := rec.Pluggable; mem != nil {
+		p.MaxMemoryBytes, p.HotplugMemoryBytes = rec.MemoryBytes+signed(mem.MaxBytes), signed(mem.Bytes)
+	}
 	if c := rec.CPU; c != nil {
 		p.Processor = &ashlarv1.Processor{
 			Model: c.Model, Sockets: int32(c.Sockets), Cores: int32(c.Cores), Threads: int32(c.Threads), Hyperv: c.HyperV,

@@ -260,6 +260,7 @@ func (m *Machine) boot(ctx context.Context) error {
 		}
 		if !failed {
 			m.balloonAnew(int64(call.Guest.BalloonBytes))
+			m.memoryAnew(call.Guest.Pluggable)
 			return nil
 		}
 		// Whoever asked for that start has been told why it failed: ask again to hear it.
@@ -287,7 +288,7 @@ func (m *Machine) startCall() (hostcall.Call, error) {
 	m.mu.Lock()
 	rec := m.rec
 	m.mu.Unlock()
-	guest := &hostcall.Guest{Board: rec.Board, Name: rec.ID, VCPUs: int(rec.CPUs), MaxVCPUs: int(rec.MaxCPUs), CPU: rec.CPU, MemoryBytes: uint64(rec.MemoryBytes), Backing: rec.Backing.ForNodes(rec.NUMA), NUMA: rec.NUMA, BalloonBytes: uint64(rec.BalloonBytes), Cmdline: rec.Cmdline}
+	guest := &hostcall.Guest{Board: rec.Board, Name: rec.ID, VCPUs: int(rec.CPUs), MaxVCPUs: int(rec.MaxCPUs), CPU: rec.CPU, MemoryBytes: uint64(rec.MemoryBytes), Backing: rec.Backing.ForNodes(rec.NUMA), NUMA: rec.NUMA, Pluggable: rec.Pluggable, BalloonBytes: uint64(rec.BalloonBytes), Cmdline: rec.Cmdline}
 	var err error
 	if guest.Kernel, err = m.imageUID("boot.kernel", rec.Kernel); err != nil {
 		return hostcall.Call{}, err

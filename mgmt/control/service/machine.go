@@ -167,6 +167,16 @@ func (s machineService) SetVirtualMachineBalloon(ctx context.Context, req *conne
 	return response(s.Machines.SetBalloon(ctx, machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag}, req.Msg.BalloonBytes))
 }
 
+// SetVirtualMachineMemory implements VirtualMachineService.
+func (s machineService) SetVirtualMachineMemory(ctx context.Context, req *connect.Request[ashlarv1.SetVirtualMachineMemoryRequest]) (*connect.Response[ashlarv1.VirtualMachine], error) {
+	return response(s.Machines.SetMemory(ctx, machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag}, req.Msg.MemoryBytes))
+}
+
+// GetVirtualMachineMemory implements VirtualMachineService.
+func (s machineService) GetVirtualMachineMemory(ctx context.Context, req *connect.Request[ashlarv1.GetVirtualMachineMemoryRequest]) (*connect.Response[ashlarv1.VirtualMachineMemory], error) {
+	return response(s.Machines.Memory(ctx, req.Msg.Name))
+}
+
 // GetVirtualMachineBalloon implements VirtualMachineService.
 func (s machineService) GetVirtualMachineBalloon(ctx context.Context, req *connect.Request[ashlarv1.GetVirtualMachineBalloonRequest]) (*connect.Response[ashlarv1.VirtualMachineBalloon], error) {
 	return response(s.Machines.Balloon(ctx, req.Msg.Name))

@@ -27,8 +27,9 @@ func (m *Manager) gather(r *run, g *hostcall.Guest) (*protocol.Spec, *fileList, 
 	l := new(fileList)
 	spec := &protocol.Spec{
 		Name: g.Name, UUID: uuid(r.rec.ID), VCPUs: g.VCPUs, MaxVCPUs: g.MaxVCPUs, CPU: g.CPU, MemoryBytes: g.MemoryBytes, Backing: g.Backing.ForNodes(g.NUMA), BalloonBytes: g.BalloonBytes, NUMA: g.NUMA,
-		Boot: protocol.Boot{Cmdline: g.Cmdline},
-		Jail: protocol.Jail{UID: r.rec.uid(), GID: r.rec.uid()},
+		Pluggable: g.Pluggable,
+		Boot:      protocol.Boot{Cmdline: g.Cmdline},
+		Jail:      protocol.Jail{UID: r.rec.uid(), GID: r.rec.uid()},
 	}
 	for _, step := range []func(*run, *hostcall.Guest, *protocol.Spec, *fileList) error{
 		m.gatherBoot, m.gatherHost, m.gatherDisks, m.gatherNICs, m.gatherVsock, m.gatherBoard,
@@ -68,7 +69,7 @@ func (m *Manager) gatherHost(r *run, g *hostcall.Guest, spec *protocol.Spec, l *
 	if spec.NodeCPUs, err = nodeCPUs(g.NUMA); err != nil {
 		return err
 	}
-	memory, err := guestMemory(g.MemoryBytes, r.rec.Pages)
+	memory, err := guestMemory(g.MemoryBytes+g.Pluggable.Max(), r.rec.Pages)
 	if err != nil {
 		return err
 	}

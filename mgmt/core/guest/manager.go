@@ -72,11 +72,13 @@ type Config struct {
 
 // A Manager is all guests of the host.
 //
-// Lock order: a guest's turn (turns), then mu.
+// Lock order: a guest's turn (turns), plugging, then mu.
 type Manager struct {
 	c Config
 
 	turns turns
+	// plugging is held while it changes what a guest may have plugged in of memory.
+	plugging sync.Mutex
 
 	mu      sync.Mutex
 	running map[string]*run                 // has a VMM, or is getting one

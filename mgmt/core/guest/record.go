@@ -49,7 +49,12 @@ type record struct {
 	VCPUs int            `json:"vcpus"` // that it can come to have
 	// NUMA are the nodes that its memory is shared out to.
 	NUMA []protocol.NUMANode `json:"numa,omitempty"`
-	NICs []folder.Interface  `json:"nics,omitempty"`
+	// MaxPlugged is how much memory may be plugged in besides; Requested is what the guest
+	// is asked to have of it, and Plugged what it may have: more, until it has given it back.
+	MaxPlugged uint64             `json:"maxPlugged,omitempty"`
+	Requested  uint64             `json:"requested,omitempty"`
+	Plugged    uint64             `json:"plugged,omitempty"`
+	NICs       []folder.Interface `json:"nics,omitempty"`
 	// Leased are the addresses that the guest has taken, in order of NICs.
 	Leased []string `json:"leased,omitempty"`
 	// CID is that of its socket device; 0 where it has none.

@@ -53,6 +53,7 @@ func peer() int {
 	}
 	result := os.NewFile(protocol.ResultFD, "result")
 	name, paused, balloon := "", false, protocol.Balloon{}
+	var plugged memoryPeer
 	var disk *os.File
 	var panicked time.Time
 	vcpus := &protocol.VCPUs{}
@@ -119,6 +120,8 @@ func peer() int {
 				balloon.TargetBytes = r.BalloonBytes
 			case protocol.BalloonMethod:
 				out.Balloon = &balloon
+			case protocol.SetMemory, protocol.MemoryMethod:
+				out.Memory = plugged.answer(name, r)
 			case protocol.ResizeDisk:
 				if err := growth(disk, int64(r.Size)); err != nil {
 					out.Error = &protocol.Error{Code: protocol.Internal, Message: err.Error()}
@@ -243,7 +246,7 @@ func configured(name string, spec *protocol.Spec, files []*os.File) *protocol.Er
 		return &protocol.Error{Code: protocol.InvalidArgument, Field: "boot.kernel", Message: fmt.Sprintf("%q, %v", b, err)}
 	}
 	info, err := files[spec.Memory].Stat()
-	if err != nil || uint64(info.Size()) != spec.MemoryBytes {
+	if err != nil || uint64(info.Size()) != spec.MemoryBytes+spec.Pluggable.Max() {
 		return &protocol.Error{Code: protocol.Internal, Message: fmt.Sprintf("memory: %v, %v", info, err)}
 	}
 	return nil

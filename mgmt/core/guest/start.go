@@ -71,6 +71,9 @@ func (m *Manager) check(g *hostcall.Guest) error {
 	if err := checkNodes(g); err != nil {
 		return err
 	}
+	if err := checkPluggable(g); err != nil {
+		return err
+	}
 	if err := checkDisks(g); err != nil {
 		return err
 	}
@@ -93,6 +96,7 @@ func (m *Manager) Start(ctx context.Context, id string, g *hostcall.Guest) error
 	if !m.c.Folders.Exists(id) {
 		return folder.NotFound(id)
 	}
+	m.settleAll(ctx)
 	r, err := m.reserve(id, g)
 	if err != nil {
 		return err
@@ -116,6 +120,7 @@ func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
 		return nil, &hostcall.Error{Code: hostcall.Unavailable, Message: "The host is shutting down."}
 	}
 	rec := record{ID: id, Name: g.Name, MemoryBytes: g.MemoryBytes, Pages: g.Backing.Kind(), VCPUs: mostVCPUs(g), NUMA: g.NUMA, Started: time.Now().UTC()}
+	rec.plug(g)
 	if err := m.admit(&rec); err != nil {
 		return nil, err
 	}

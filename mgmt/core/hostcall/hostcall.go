@@ -80,6 +80,11 @@ const (
 	GuestSetVCPUs Method = "guest-set-vcpus"
 	// GuestVCPUs reads ID and fills VCPUs, of a guest that runs or is paused.
 	GuestVCPUs Method = "guest-vcpus"
+	// GuestSetMemory reads ID and Size: asks a guest that runs or is paused to have so many
+	// bytes of Guest.Pluggable plugged in. It answers before the guest does.
+	GuestSetMemory Method = "guest-set-memory"
+	// GuestMemory reads ID and fills Memory, of a guest that runs or is paused.
+	GuestMemory Method = "guest-memory"
 	// GuestHistograms reads ID and fills Histograms, in the same way.
 	GuestHistograms Method = "guest-histograms"
 	// GuestKill reads ID: ends the VMM; answers when it is gone and cleaned up.
@@ -141,6 +146,8 @@ type Message struct {
 	Histograms protocol.Histograms `json:"histograms,omitempty"`
 	// VCPUs answers GuestSetVCPUs and GuestVCPUs.
 	VCPUs *protocol.VCPUs `json:"vcpus,omitempty"`
+	// Memory answers GuestMemory.
+	Memory *protocol.Memory `json:"memory,omitempty"`
 }
 
 // A Code says what kind of Error it is; the names are gRPC's.
@@ -189,6 +196,8 @@ type Guest struct {
 	Backing *protocol.Backing `json:"backing,omitempty"`
 	// NUMA are the nodes that processors and memory are of; optional.
 	NUMA []protocol.NUMANode `json:"numa,omitempty"`
+	// Pluggable is memory that comes and goes while it runs; optional.
+	Pluggable *protocol.Pluggable `json:"pluggable,omitempty"`
 	// BalloonBytes is what it is asked to give back of that: a multiple of 4096, at
 	// least protocol.BalloonLeaves less.
 	BalloonBytes uint64 `json:"balloonBytes,omitempty"`

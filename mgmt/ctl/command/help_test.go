@@ -77,7 +77,7 @@ func TestExamplesAreRight(t *testing.T) {
 
 func TestReadingCommandsHaveFormats(t *testing.T) {
 	for _, path := range []string{
-		"host get", "image list", "image get", "vm list", "vm get", "vm stats", "vm balloon", "operation list", "operation get", "watch",
+		"host get", "image list", "image get", "vm list", "vm get", "vm stats", "vm balloon", "vm set-memory", "operation list", "operation get", "watch",
 		"context list", "context show", "version",
 	} {
 		cmd, _, err := tree(t).Find(strings.Fields(path))
@@ -113,6 +113,8 @@ func TestCompletion(t *testing.T) {
 		{"vm nmi ", []string{"demo\trunning"}},
 		{"vm balloon ", []string{"demo\trunning"}},
 		{"vm balloon demo ", nil},
+		{"vm set-memory ", []string{"demo\trunning"}},
+		{"vm set-memory demo ", nil},
 		{"vm limit-disk ", []string{"demo\trunning"}},
 		{"vm limit-disk demo ", nil},
 		{"vm limit-nic ", []string{"demo\trunning"}},

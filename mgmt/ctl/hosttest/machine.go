@@ -285,6 +285,35 @@ func (h *Host) GetVirtualMachineBalloon(_ context.Context, req *connect.Request[
 	}), nil
 }
 
+// SetVirtualMachineMemory notes the size, which a guest that runs has at once.
+func (h *Host) SetVirtualMachineMemory(_ context.Context, req *connect.Request[ashlarv1.SetVirtualMachineMemoryRequest]) (*connect.Response[ashlarv1.VirtualMachine], error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g, err := h.guest(req.Msg.GetName())
+	if err != nil {
+		return nil, err
+	}
+	n := req.Msg.GetMemoryBytes() - g.vm.GetMemoryBytes()
+	if n < 0 || req.Msg.GetMemoryBytes() > g.vm.GetMaxMemoryBytes() {
+		return nil, violation("memory_bytes", "is too much or too little")
+	}
+	g.vm.HotplugMemoryBytes = n
+	h.touch()
+	return reply(g.vm), nil
+}
+
+// GetVirtualMachineMemory returns what was asked for as plugged in.
+func (h *Host) GetVirtualMachineMemory(_ context.Context, req *connect.Request[ashlarv1.GetVirtualMachineMemoryRequest]) (*connect.Response[ashlarv1.VirtualMachineMemory], error) {
+	if err := h.in(req.Msg.GetName(), ashlarv1.VirtualMachine_STATE_RUNNING, ashlarv1.VirtualMachine_STATE_PAUSED); err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	vm := h.vms[req.Msg.GetName()].vm
+	n := vm.GetMemoryBytes() + vm.GetHotplugMemoryBytes()
+	return connect.NewResponse(&ashlarv1.VirtualMachineMemory{Name: vm.GetName(), TargetBytes: n, ActualBytes: n, MaxBytes: vm.GetMaxMemoryBytes()}), nil
+}
+
 // in refuses where the guest is in none of these states.
 func (h *Host) in(name string, states ...ashlarv1.VirtualMachine_State) error {
 	h.mu.Lock()

@@ -73,7 +73,7 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 	}
 	r.Add("To be running:", yesNo(vm.GetDesiredRunning()))
 	r.Add("CPUs:", strings.Join(nonEmpty(cpus(vm), processor(vm.GetProcessor())), ", "))
-	r.Add("Memory:", strings.Join(nonEmpty(size.Format(vm.GetMemoryBytes()), backing(vm.GetMemoryBacking())), ", "))
+	r.Add("Memory:", strings.Join(nonEmpty(size.Format(vm.GetMemoryBytes()), backing(vm.GetMemoryBacking()), plugged(vm)), ", "))
 	if vm.GetBalloonBytes() > 0 {
 		r.Add("Balloon:", size.Format(vm.GetBalloonBytes()))
 	}

@@ -389,6 +389,13 @@ type VirtualMachine struct {
 	// The serial number that the guest finds in its SMBIOS: at most 64 printable ASCII
 	// characters, without a space first or last; empty for none.
 	SerialNumber string `protobuf:"bytes,24,opt,name=serial_number,json=serialNumber,proto3" json:"serial_number,omitempty"`
+	// The most memory it can have while it runs: memory_bytes and a multiple of 128 MiB, at
+	// most 1 TiB, not on pages of a pool. 0: its memory is fixed.
+	MaxMemoryBytes int64 `protobuf:"varint,20,opt,name=max_memory_bytes,json=maxMemoryBytes,proto3" json:"max_memory_bytes,omitempty"`
+	// How much it is to have besides memory_bytes, with which it starts: a multiple of
+	// 2 MiB (of as much more as makes at most 16,384 such pieces, where that may come to
+	// over 32 GiB). SetVirtualMachineMemory changes it.
+	HotplugMemoryBytes int64 `protobuf:"varint,29,opt,name=hotplug_memory_bytes,json=hotplugMemoryBytes,proto3" json:"hotplug_memory_bytes,omitempty"`
 	// The NUMA nodes that the guest is told of, at most 16 and no more than processors.
 	// Without any it is told of none.
 	NumaNodes []*NumaNode `protobuf:"bytes,18,rep,name=numa_nodes,json=numaNodes,proto3" json:"numa_nodes,omitempty"`
@@ -578,6 +585,20 @@ func (x *VirtualMachine) GetSerialNumber() string {
 		return x.SerialNumber
 	}
 	return ""
+}
+
+func (x *VirtualMachine) GetMaxMemoryBytes() int64 {
+	if x != nil {
+		return x.MaxMemoryBytes
+	}
+	return 0
+}
+
+func (x *VirtualMachine) GetHotplugMemoryBytes() int64 {
+	if x != nil {
+		return x.HotplugMemoryBytes
+	}
+	return 0
 }
 
 func (x *VirtualMachine) GetNumaNodes() []*NumaNode {
@@ -2925,6 +2946,187 @@ func (x *VirtualMachineBalloon) GetStatisticsTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// SetVirtualMachineMemoryRequest names one.
+type SetVirtualMachineMemoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag  string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// How much memory it is to have in all: VirtualMachine.memory_bytes and
+	// hotplug_memory_bytes.
+	MemoryBytes   int64 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetVirtualMachineMemoryRequest) Reset() {
+	*x = SetVirtualMachineMemoryRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetVirtualMachineMemoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetVirtualMachineMemoryRequest) ProtoMessage() {}
+
+func (x *SetVirtualMachineMemoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetVirtualMachineMemoryRequest.ProtoReflect.Descriptor instead.
+func (*SetVirtualMachineMemoryRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *SetVirtualMachineMemoryRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetVirtualMachineMemoryRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *SetVirtualMachineMemoryRequest) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+// GetVirtualMachineMemoryRequest names one.
+type GetVirtualMachineMemoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetVirtualMachineMemoryRequest) Reset() {
+	*x = GetVirtualMachineMemoryRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetVirtualMachineMemoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetVirtualMachineMemoryRequest) ProtoMessage() {}
+
+func (x *GetVirtualMachineMemoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetVirtualMachineMemoryRequest.ProtoReflect.Descriptor instead.
+func (*GetVirtualMachineMemoryRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *GetVirtualMachineMemoryRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// VirtualMachineMemory is how much memory a virtual machine has.
+type VirtualMachineMemory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `virtualMachines/ID`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it is asked to have in all.
+	TargetBytes int64 `protobuf:"varint,2,opt,name=target_bytes,json=targetBytes,proto3" json:"target_bytes,omitempty"`
+	// What it has: what it was started with, and what it has plugged in.
+	ActualBytes int64 `protobuf:"varint,3,opt,name=actual_bytes,json=actualBytes,proto3" json:"actual_bytes,omitempty"`
+	// The most it can be asked to have.
+	MaxBytes      int64 `protobuf:"varint,4,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VirtualMachineMemory) Reset() {
+	*x = VirtualMachineMemory{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VirtualMachineMemory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VirtualMachineMemory) ProtoMessage() {}
+
+func (x *VirtualMachineMemory) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VirtualMachineMemory.ProtoReflect.Descriptor instead.
+func (*VirtualMachineMemory) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *VirtualMachineMemory) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *VirtualMachineMemory) GetTargetBytes() int64 {
+	if x != nil {
+		return x.TargetBytes
+	}
+	return 0
+}
+
+func (x *VirtualMachineMemory) GetActualBytes() int64 {
+	if x != nil {
+		return x.ActualBytes
+	}
+	return 0
+}
+
+func (x *VirtualMachineMemory) GetMaxBytes() int64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
 // ConsoleRequest is what a viewer sends.
 type ConsoleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2942,7 +3144,7 @@ type ConsoleRequest struct {
 
 func (x *ConsoleRequest) Reset() {
 	*x = ConsoleRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[36]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2954,7 +3156,7 @@ func (x *ConsoleRequest) String() string {
 func (*ConsoleRequest) ProtoMessage() {}
 
 func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[36]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2967,7 +3169,7 @@ func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{36}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ConsoleRequest) GetName() string {
@@ -3010,7 +3212,7 @@ type ConsoleResponse struct {
 
 func (x *ConsoleResponse) Reset() {
 	*x = ConsoleResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[37]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3022,7 +3224,7 @@ func (x *ConsoleResponse) String() string {
 func (*ConsoleResponse) ProtoMessage() {}
 
 func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[37]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3035,7 +3237,7 @@ func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{37}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ConsoleResponse) GetOutput() []byte {
@@ -3067,7 +3269,7 @@ type ConnectVirtualMachineRequest struct {
 
 func (x *ConnectVirtualMachineRequest) Reset() {
 	*x = ConnectVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[38]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3079,7 +3281,7 @@ func (x *ConnectVirtualMachineRequest) String() string {
 func (*ConnectVirtualMachineRequest) ProtoMessage() {}
 
 func (x *ConnectVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[38]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3092,7 +3294,7 @@ func (x *ConnectVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*ConnectVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{38}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ConnectVirtualMachineRequest) GetName() string {
@@ -3129,7 +3331,7 @@ type ConnectVirtualMachineResponse struct {
 
 func (x *ConnectVirtualMachineResponse) Reset() {
 	*x = ConnectVirtualMachineResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[39]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3141,7 +3343,7 @@ func (x *ConnectVirtualMachineResponse) String() string {
 func (*ConnectVirtualMachineResponse) ProtoMessage() {}
 
 func (x *ConnectVirtualMachineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[39]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3154,7 +3356,7 @@ func (x *ConnectVirtualMachineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectVirtualMachineResponse.ProtoReflect.Descriptor instead.
 func (*ConnectVirtualMachineResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{39}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ConnectVirtualMachineResponse) GetData() []byte {
@@ -3181,7 +3383,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[40]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3193,7 +3395,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[40]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3206,7 +3408,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{40}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReadLogRequest) GetName() string {
@@ -3226,7 +3428,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[41]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3238,7 +3440,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[41]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3251,7 +3453,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{41}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ReadLogResponse) GetData() []byte {
@@ -3265,7 +3467,7 @@ var File_ashlar_v1_virtual_machine_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\v\n" +
+	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\f\n" +
 	"\x0eVirtualMachine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -3291,7 +3493,9 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x05vsock\x18\x15 \x01(\v2\x10.ashlar.v1.VsockR\x05vsock\x12/\n" +
 	"\bwatchdog\x18\x16 \x01(\v2\x13.ashlar.v1.WatchdogR\bwatchdog\x121\n" +
 	"\bon_panic\x18\x17 \x01(\x0e2\x16.ashlar.v1.PanicActionR\aonPanic\x12#\n" +
-	"\rserial_number\x18\x18 \x01(\tR\fserialNumber\x122\n" +
+	"\rserial_number\x18\x18 \x01(\tR\fserialNumber\x12(\n" +
+	"\x10max_memory_bytes\x18\x14 \x01(\x03R\x0emaxMemoryBytes\x120\n" +
+	"\x14hotplug_memory_bytes\x18\x1d \x01(\x03R\x12hotplugMemoryBytes\x122\n" +
 	"\n" +
 	"numa_nodes\x18\x12 \x03(\v2\x13.ashlar.v1.NumaNodeR\tnumaNodes\x12\x19\n" +
 	"\bmax_cpus\x18\x13 \x01(\x05R\amaxCpus\x12!\n" +
@@ -3512,7 +3716,18 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x0fstatistics_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x0estatisticsTime\x1a=\n" +
 	"\x0fStatisticsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"o\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"k\n" +
+	"\x1eSetVirtualMachineMemoryRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12!\n" +
+	"\fmemory_bytes\x18\x03 \x01(\x03R\vmemoryBytes\"4\n" +
+	"\x1eGetVirtualMachineMemoryRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x8d\x01\n" +
+	"\x14VirtualMachineMemory\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
+	"\ftarget_bytes\x18\x02 \x01(\x03R\vtargetBytes\x12!\n" +
+	"\factual_bytes\x18\x03 \x01(\x03R\vactualBytes\x12\x1b\n" +
+	"\tmax_bytes\x18\x04 \x01(\x03R\bmaxBytes\"o\n" +
 	"\x0eConsoleRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05input\x18\x02 \x01(\fR\x05input\x12\x1b\n" +
@@ -3535,7 +3750,7 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\vPanicAction\x12\x1c\n" +
 	"\x18PANIC_ACTION_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12PANIC_ACTION_RESET\x10\x01\x12\x1a\n" +
-	"\x16PANIC_ACTION_POWER_OFF\x10\x022\xb1\x0f\n" +
+	"\x16PANIC_ACTION_POWER_OFF\x10\x022\xf9\x10\n" +
 	"\x15VirtualMachineService\x12Y\n" +
 	"\x14CreateVirtualMachine\x12&.ashlar.v1.CreateVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12S\n" +
 	"\x11GetVirtualMachine\x12#.ashlar.v1.GetVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12d\n" +
@@ -3554,7 +3769,9 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x15SendVirtualMachineNmi\x12'.ashlar.v1.SendVirtualMachineNmiRequest\x1a(.ashlar.v1.SendVirtualMachineNmiResponse\x12k\n" +
 	"\x19GetVirtualMachineCounters\x12+.ashlar.v1.GetVirtualMachineCountersRequest\x1a!.ashlar.v1.VirtualMachineCounters\x12a\n" +
 	"\x18SetVirtualMachineBalloon\x12*.ashlar.v1.SetVirtualMachineBalloonRequest\x1a\x19.ashlar.v1.VirtualMachine\x12h\n" +
-	"\x18GetVirtualMachineBalloon\x12*.ashlar.v1.GetVirtualMachineBalloonRequest\x1a .ashlar.v1.VirtualMachineBalloon\x12D\n" +
+	"\x18GetVirtualMachineBalloon\x12*.ashlar.v1.GetVirtualMachineBalloonRequest\x1a .ashlar.v1.VirtualMachineBalloon\x12_\n" +
+	"\x17SetVirtualMachineMemory\x12).ashlar.v1.SetVirtualMachineMemoryRequest\x1a\x19.ashlar.v1.VirtualMachine\x12e\n" +
+	"\x17GetVirtualMachineMemory\x12).ashlar.v1.GetVirtualMachineMemoryRequest\x1a\x1f.ashlar.v1.VirtualMachineMemory\x12D\n" +
 	"\aConsole\x12\x19.ashlar.v1.ConsoleRequest\x1a\x1a.ashlar.v1.ConsoleResponse(\x010\x01\x12n\n" +
 	"\x15ConnectVirtualMachine\x12'.ashlar.v1.ConnectVirtualMachineRequest\x1a(.ashlar.v1.ConnectVirtualMachineResponse(\x010\x01\x12B\n" +
 	"\aReadLog\x12\x19.ashlar.v1.ReadLogRequest\x1a\x1a.ashlar.v1.ReadLogResponse0\x01B9Z7github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1;ashlarv1b\x06proto3"
@@ -3572,7 +3789,7 @@ func file_ashlar_v1_virtual_machine_proto_rawDescGZIP() []byte {
 }
 
 var file_ashlar_v1_virtual_machine_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
 	(PanicAction)(0),                              // 0: ashlar.v1.PanicAction
 	(VirtualMachine_State)(0),                     // 1: ashlar.v1.VirtualMachine.State
@@ -3615,19 +3832,22 @@ var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
 	(*SetVirtualMachineBalloonRequest)(nil),       // 38: ashlar.v1.SetVirtualMachineBalloonRequest
 	(*GetVirtualMachineBalloonRequest)(nil),       // 39: ashlar.v1.GetVirtualMachineBalloonRequest
 	(*VirtualMachineBalloon)(nil),                 // 40: ashlar.v1.VirtualMachineBalloon
-	(*ConsoleRequest)(nil),                        // 41: ashlar.v1.ConsoleRequest
-	(*ConsoleResponse)(nil),                       // 42: ashlar.v1.ConsoleResponse
-	(*ConnectVirtualMachineRequest)(nil),          // 43: ashlar.v1.ConnectVirtualMachineRequest
-	(*ConnectVirtualMachineResponse)(nil),         // 44: ashlar.v1.ConnectVirtualMachineResponse
-	(*ReadLogRequest)(nil),                        // 45: ashlar.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),                       // 46: ashlar.v1.ReadLogResponse
-	nil,                                           // 47: ashlar.v1.VirtualMachineCounters.DevicesEntry
-	nil,                                           // 48: ashlar.v1.VirtualMachineCounters.LatenciesEntry
-	nil,                                           // 49: ashlar.v1.VirtualCpuCounters.CountersEntry
-	nil,                                           // 50: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	(*timestamppb.Timestamp)(nil),                 // 51: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),                   // 52: google.protobuf.Duration
-	(*Operation)(nil),                             // 53: ashlar.v1.Operation
+	(*SetVirtualMachineMemoryRequest)(nil),        // 41: ashlar.v1.SetVirtualMachineMemoryRequest
+	(*GetVirtualMachineMemoryRequest)(nil),        // 42: ashlar.v1.GetVirtualMachineMemoryRequest
+	(*VirtualMachineMemory)(nil),                  // 43: ashlar.v1.VirtualMachineMemory
+	(*ConsoleRequest)(nil),                        // 44: ashlar.v1.ConsoleRequest
+	(*ConsoleResponse)(nil),                       // 45: ashlar.v1.ConsoleResponse
+	(*ConnectVirtualMachineRequest)(nil),          // 46: ashlar.v1.ConnectVirtualMachineRequest
+	(*ConnectVirtualMachineResponse)(nil),         // 47: ashlar.v1.ConnectVirtualMachineResponse
+	(*ReadLogRequest)(nil),                        // 48: ashlar.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),                       // 49: ashlar.v1.ReadLogResponse
+	nil,                                           // 50: ashlar.v1.VirtualMachineCounters.DevicesEntry
+	nil,                                           // 51: ashlar.v1.VirtualMachineCounters.LatenciesEntry
+	nil,                                           // 52: ashlar.v1.VirtualCpuCounters.CountersEntry
+	nil,                                           // 53: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	(*timestamppb.Timestamp)(nil),                 // 54: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),                   // 55: google.protobuf.Duration
+	(*Operation)(nil),                             // 56: ashlar.v1.Operation
 }
 var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	8,  // 0: ashlar.v1.VirtualMachine.boot:type_name -> ashlar.v1.Boot
@@ -3635,8 +3855,8 @@ var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	14, // 2: ashlar.v1.VirtualMachine.network_interfaces:type_name -> ashlar.v1.NetworkInterface
 	1,  // 3: ashlar.v1.VirtualMachine.state:type_name -> ashlar.v1.VirtualMachine.State
 	2,  // 4: ashlar.v1.VirtualMachine.stop_reason:type_name -> ashlar.v1.VirtualMachine.StopReason
-	51, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
-	51, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
+	54, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
+	54, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
 	9,  // 7: ashlar.v1.VirtualMachine.processor:type_name -> ashlar.v1.Processor
 	10, // 8: ashlar.v1.VirtualMachine.memory_backing:type_name -> ashlar.v1.MemoryBacking
 	6,  // 9: ashlar.v1.VirtualMachine.vsock:type_name -> ashlar.v1.Vsock
@@ -3644,7 +3864,7 @@ var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	0,  // 11: ashlar.v1.VirtualMachine.on_panic:type_name -> ashlar.v1.PanicAction
 	11, // 12: ashlar.v1.VirtualMachine.numa_nodes:type_name -> ashlar.v1.NumaNode
 	3,  // 13: ashlar.v1.Watchdog.action:type_name -> ashlar.v1.Watchdog.Action
-	52, // 14: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
+	55, // 14: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
 	4,  // 15: ashlar.v1.MemoryBacking.pages:type_name -> ashlar.v1.MemoryBacking.Pages
 	13, // 16: ashlar.v1.Disk.limits:type_name -> ashlar.v1.DiskLimits
 	15, // 17: ashlar.v1.NetworkInterface.limits:type_name -> ashlar.v1.NetworkInterfaceLimits
@@ -3652,18 +3872,18 @@ var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	16, // 19: ashlar.v1.NetworkInterfaceLimits.transmit:type_name -> ashlar.v1.NetworkLimits
 	5,  // 20: ashlar.v1.CreateVirtualMachineRequest.virtual_machine:type_name -> ashlar.v1.VirtualMachine
 	5,  // 21: ashlar.v1.ListVirtualMachinesResponse.virtual_machines:type_name -> ashlar.v1.VirtualMachine
-	52, // 22: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	55, // 22: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
 	13, // 23: ashlar.v1.SetVirtualMachineDiskLimitsRequest.limits:type_name -> ashlar.v1.DiskLimits
 	15, // 24: ashlar.v1.SetVirtualMachineNetworkLimitsRequest.limits:type_name -> ashlar.v1.NetworkInterfaceLimits
-	52, // 25: ashlar.v1.SetVirtualMachineCpusRequest.grace_period:type_name -> google.protobuf.Duration
-	51, // 26: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
-	51, // 27: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
-	47, // 28: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
+	55, // 25: ashlar.v1.SetVirtualMachineCpusRequest.grace_period:type_name -> google.protobuf.Duration
+	54, // 26: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
+	54, // 27: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
+	50, // 28: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
 	37, // 29: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
-	48, // 30: ashlar.v1.VirtualMachineCounters.latencies:type_name -> ashlar.v1.VirtualMachineCounters.LatenciesEntry
-	49, // 31: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
-	50, // 32: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	51, // 33: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
+	51, // 30: ashlar.v1.VirtualMachineCounters.latencies:type_name -> ashlar.v1.VirtualMachineCounters.LatenciesEntry
+	52, // 31: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
+	53, // 32: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	54, // 33: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
 	5,  // 34: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
 	36, // 35: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
 	17, // 36: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
@@ -3684,32 +3904,36 @@ var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	34, // 51: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
 	38, // 52: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
 	39, // 53: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
-	41, // 54: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
-	43, // 55: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:input_type -> ashlar.v1.ConnectVirtualMachineRequest
-	45, // 56: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
-	5,  // 57: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	5,  // 58: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	20, // 59: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
-	53, // 60: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
-	53, // 61: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
-	53, // 62: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
-	53, // 63: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
-	53, // 64: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
-	53, // 65: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
-	53, // 66: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
-	53, // 67: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
-	53, // 68: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:output_type -> ashlar.v1.Operation
-	53, // 69: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:output_type -> ashlar.v1.Operation
-	53, // 70: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:output_type -> ashlar.v1.Operation
-	33, // 71: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
-	35, // 72: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
-	5,  // 73: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
-	40, // 74: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
-	42, // 75: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
-	44, // 76: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:output_type -> ashlar.v1.ConnectVirtualMachineResponse
-	46, // 77: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
-	57, // [57:78] is the sub-list for method output_type
-	36, // [36:57] is the sub-list for method input_type
+	41, // 54: ashlar.v1.VirtualMachineService.SetVirtualMachineMemory:input_type -> ashlar.v1.SetVirtualMachineMemoryRequest
+	42, // 55: ashlar.v1.VirtualMachineService.GetVirtualMachineMemory:input_type -> ashlar.v1.GetVirtualMachineMemoryRequest
+	44, // 56: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
+	46, // 57: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:input_type -> ashlar.v1.ConnectVirtualMachineRequest
+	48, // 58: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
+	5,  // 59: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	5,  // 60: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	20, // 61: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
+	56, // 62: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
+	56, // 63: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
+	56, // 64: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
+	56, // 65: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
+	56, // 66: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
+	56, // 67: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
+	56, // 68: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
+	56, // 69: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	56, // 70: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:output_type -> ashlar.v1.Operation
+	56, // 71: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:output_type -> ashlar.v1.Operation
+	56, // 72: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:output_type -> ashlar.v1.Operation
+	33, // 73: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
+	35, // 74: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
+	5,  // 75: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
+	40, // 76: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
+	5,  // 77: ashlar.v1.VirtualMachineService.SetVirtualMachineMemory:output_type -> ashlar.v1.VirtualMachine
+	43, // 78: ashlar.v1.VirtualMachineService.GetVirtualMachineMemory:output_type -> ashlar.v1.VirtualMachineMemory
+	45, // 79: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
+	47, // 80: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:output_type -> ashlar.v1.ConnectVirtualMachineResponse
+	49, // 81: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
+	59, // [59:82] is the sub-list for method output_type
+	36, // [36:59] is the sub-list for method input_type
 	36, // [36:36] is the sub-list for extension type_name
 	36, // [36:36] is the sub-list for extension extendee
 	0,  // [0:36] is the sub-list for field type_name
@@ -3727,7 +3951,7 @@ func file_ashlar_v1_virtual_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ashlar_v1_virtual_machine_proto_rawDesc), len(file_ashlar_v1_virtual_machine_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   46,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -87,6 +87,12 @@ const (
 	// VirtualMachineServiceGetVirtualMachineBalloonProcedure is the fully-qualified name of the
 	// VirtualMachineService's GetVirtualMachineBalloon RPC.
 	VirtualMachineServiceGetVirtualMachineBalloonProcedure = "/ashlar.v1.VirtualMachineService/GetVirtualMachineBalloon"
+	// VirtualMachineServiceSetVirtualMachineMemoryProcedure is the fully-qualified name of the
+	// VirtualMachineService's SetVirtualMachineMemory RPC.
+	VirtualMachineServiceSetVirtualMachineMemoryProcedure = "/ashlar.v1.VirtualMachineService/SetVirtualMachineMemory"
+	// VirtualMachineServiceGetVirtualMachineMemoryProcedure is the fully-qualified name of the
+	// VirtualMachineService's GetVirtualMachineMemory RPC.
+	VirtualMachineServiceGetVirtualMachineMemoryProcedure = "/ashlar.v1.VirtualMachineService/GetVirtualMachineMemory"
 	// VirtualMachineServiceConsoleProcedure is the fully-qualified name of the VirtualMachineService's
 	// Console RPC.
 	VirtualMachineServiceConsoleProcedure = "/ashlar.v1.VirtualMachineService/Console"
@@ -169,6 +175,17 @@ type VirtualMachineServiceClient interface {
 	// GetVirtualMachineBalloon returns what a virtual machine that is running or paused has
 	// given back, and what it says of its memory.
 	GetVirtualMachineBalloon(context.Context, *connect.Request[v1.GetVirtualMachineBalloonRequest]) (*connect.Response[v1.VirtualMachineBalloon], error)
+	// SetVirtualMachineMemory sets how much memory a virtual machine has, between
+	// memory_bytes and max_memory_bytes. Where it runs, the difference is plugged in or
+	// unplugged (virtio-mem): the guest does so when and as far as it can, and needs a driver
+	// for it; GetVirtualMachineMemory tells how far it is. It never has more than it is
+	// asked to have, or has not given back yet. The size holds until it is set again, also over
+	// resets and starts. The same request again changes nothing. Fails with RESOURCE_EXHAUSTED
+	// where the host has not enough.
+	SetVirtualMachineMemory(context.Context, *connect.Request[v1.SetVirtualMachineMemoryRequest]) (*connect.Response[v1.VirtualMachine], error)
+	// GetVirtualMachineMemory returns how much memory a virtual machine that is running or
+	// paused has.
+	GetVirtualMachineMemory(context.Context, *connect.Request[v1.GetVirtualMachineMemoryRequest]) (*connect.Response[v1.VirtualMachineMemory], error)
 	// Console is the serial console. The first request names the virtual machine.
 	// The stream ends when the guest stops. A client that closes its side goes on
 	// seeing output; it leaves by cancelling the call.
@@ -309,6 +326,18 @@ func NewVirtualMachineServiceClient(httpClient connect.HTTPClient, baseURL strin
 			connect.WithSchema(virtualMachineServiceMethods.ByName("GetVirtualMachineBalloon")),
 			connect.WithClientOptions(opts...),
 		),
+		setVirtualMachineMemory: connect.NewClient[v1.SetVirtualMachineMemoryRequest, v1.VirtualMachine](
+			httpClient,
+			baseURL+VirtualMachineServiceSetVirtualMachineMemoryProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineMemory")),
+			connect.WithClientOptions(opts...),
+		),
+		getVirtualMachineMemory: connect.NewClient[v1.GetVirtualMachineMemoryRequest, v1.VirtualMachineMemory](
+			httpClient,
+			baseURL+VirtualMachineServiceGetVirtualMachineMemoryProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("GetVirtualMachineMemory")),
+			connect.WithClientOptions(opts...),
+		),
 		console: connect.NewClient[v1.ConsoleRequest, v1.ConsoleResponse](
 			httpClient,
 			baseURL+VirtualMachineServiceConsoleProcedure,
@@ -350,6 +379,8 @@ type virtualMachineServiceClient struct {
 	getVirtualMachineCounters      *connect.Client[v1.GetVirtualMachineCountersRequest, v1.VirtualMachineCounters]
 	setVirtualMachineBalloon       *connect.Client[v1.SetVirtualMachineBalloonRequest, v1.VirtualMachine]
 	getVirtualMachineBalloon       *connect.Client[v1.GetVirtualMachineBalloonRequest, v1.VirtualMachineBalloon]
+	setVirtualMachineMemory        *connect.Client[v1.SetVirtualMachineMemoryRequest, v1.VirtualMachine]
+	getVirtualMachineMemory        *connect.Client[v1.GetVirtualMachineMemoryRequest, v1.VirtualMachineMemory]
 	console                        *connect.Client[v1.ConsoleRequest, v1.ConsoleResponse]
 	connectVirtualMachine          *connect.Client[v1.ConnectVirtualMachineRequest, v1.ConnectVirtualMachineResponse]
 	readLog                        *connect.Client[v1.ReadLogRequest, v1.ReadLogResponse]
@@ -446,6 +477,16 @@ func (c *virtualMachineServiceClient) GetVirtualMachineBalloon(ctx context.Conte
 	return c.getVirtualMachineBalloon.CallUnary(ctx, req)
 }
 
+// SetVirtualMachineMemory calls ashlar.v1.VirtualMachineService.SetVirtualMachineMemory.
+func (c *virtualMachineServiceClient) SetVirtualMachineMemory(ctx context.Context, req *connect.Request[v1.SetVirtualMachineMemoryRequest]) (*connect.Response[v1.VirtualMachine], error) {
+	return c.setVirtualMachineMemory.CallUnary(ctx, req)
+}
+
+// GetVirtualMachineMemory calls ashlar.v1.VirtualMachineService.GetVirtualMachineMemory.
+func (c *virtualMachineServiceClient) GetVirtualMachineMemory(ctx context.Context, req *connect.Request[v1.GetVirtualMachineMemoryRequest]) (*connect.Response[v1.VirtualMachineMemory], error) {
+	return c.getVirtualMachineMemory.CallUnary(ctx, req)
+}
+
 // Console calls ashlar.v1.VirtualMachineService.Console.
 func (c *virtualMachineServiceClient) Console(ctx context.Context) *connect.BidiStreamForClient[v1.ConsoleRequest, v1.ConsoleResponse] {
 	return c.console.CallBidiStream(ctx)
@@ -532,6 +573,17 @@ type VirtualMachineServiceHandler interface {
 	// GetVirtualMachineBalloon returns what a virtual machine that is running or paused has
 	// given back, and what it says of its memory.
 	GetVirtualMachineBalloon(context.Context, *connect.Request[v1.GetVirtualMachineBalloonRequest]) (*connect.Response[v1.VirtualMachineBalloon], error)
+	// SetVirtualMachineMemory sets how much memory a virtual machine has, between
+	// memory_bytes and max_memory_bytes. Where it runs, the difference is plugged in or
+	// unplugged (virtio-mem): the guest does so when and as far as it can, and needs a driver
+	// for it; GetVirtualMachineMemory tells how far it is. It never has more than it is
+	// asked to have, or has not given back yet. The size holds until it is set again, also over
+	// resets and starts. The same request again changes nothing. Fails with RESOURCE_EXHAUSTED
+	// where the host has not enough.
+	SetVirtualMachineMemory(context.Context, *connect.Request[v1.SetVirtualMachineMemoryRequest]) (*connect.Response[v1.VirtualMachine], error)
+	// GetVirtualMachineMemory returns how much memory a virtual machine that is running or
+	// paused has.
+	GetVirtualMachineMemory(context.Context, *connect.Request[v1.GetVirtualMachineMemoryRequest]) (*connect.Response[v1.VirtualMachineMemory], error)
 	// Console is the serial console. The first request names the virtual machine.
 	// The stream ends when the guest stops. A client that closes its side goes on
 	// seeing output; it leaves by cancelling the call.
@@ -668,6 +720,18 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 		connect.WithSchema(virtualMachineServiceMethods.ByName("GetVirtualMachineBalloon")),
 		connect.WithHandlerOptions(opts...),
 	)
+	virtualMachineServiceSetVirtualMachineMemoryHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceSetVirtualMachineMemoryProcedure,
+		svc.SetVirtualMachineMemory,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineMemory")),
+		connect.WithHandlerOptions(opts...),
+	)
+	virtualMachineServiceGetVirtualMachineMemoryHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceGetVirtualMachineMemoryProcedure,
+		svc.GetVirtualMachineMemory,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("GetVirtualMachineMemory")),
+		connect.WithHandlerOptions(opts...),
+	)
 	virtualMachineServiceConsoleHandler := connect.NewBidiStreamHandler(
 		VirtualMachineServiceConsoleProcedure,
 		svc.Console,
@@ -724,6 +788,10 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 			virtualMachineServiceSetVirtualMachineBalloonHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceGetVirtualMachineBalloonProcedure:
 			virtualMachineServiceGetVirtualMachineBalloonHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceSetVirtualMachineMemoryProcedure:
+			virtualMachineServiceSetVirtualMachineMemoryHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceGetVirtualMachineMemoryProcedure:
+			virtualMachineServiceGetVirtualMachineMemoryHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceConsoleProcedure:
 			virtualMachineServiceConsoleHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceConnectVirtualMachineProcedure:
@@ -809,6 +877,14 @@ func (UnimplementedVirtualMachineServiceHandler) SetVirtualMachineBalloon(contex
 
 func (UnimplementedVirtualMachineServiceHandler) GetVirtualMachineBalloon(context.Context, *connect.Request[v1.GetVirtualMachineBalloonRequest]) (*connect.Response[v1.VirtualMachineBalloon], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) SetVirtualMachineMemory(context.Context, *connect.Request[v1.SetVirtualMachineMemoryRequest]) (*connect.Response[v1.VirtualMachine], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.SetVirtualMachineMemory is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) GetVirtualMachineMemory(context.Context, *connect.Request[v1.GetVirtualMachineMemoryRequest]) (*connect.Response[v1.VirtualMachineMemory], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.GetVirtualMachineMemory is not implemented"))
 }
 
 func (UnimplementedVirtualMachineServiceHandler) Console(context.Context, *connect.BidiStream[v1.ConsoleRequest, v1.ConsoleResponse]) error {
