@@ -260,7 +260,7 @@ func (m *Machine) Load(l boot.Load) error {
 		CPUs:   m.c.CPU.Topology.APICIDs(),
 		MMIO32: acpi.Window{Base: arch.MMIO32Base, Size: arch.MMIO32Size},
 		MMIO64: acpi.Window(m.mmio64),
-		ECAM:   acpi.Window{Base: arch.ECAMBase, Size: pci.ECAMSize},
+		ECAM:   acpi.Window{Base: arch.ECAMBase, Size: m.bus.ECAMSize()}, Hotplug: m.bus.Buses() > 1,
 	}, arch.ACPITables, arch.ACPISize)
 	if err != nil {
 		return err
@@ -268,7 +268,7 @@ func (m *Machine) Load(l boot.Load) error {
 	if err := smbios.Write(m.mem, smbios.System{UUID: m.c.UUID}, arch.SMBIOSTables); err != nil {
 		return err
 	}
-	l.RSDP, l.Map = rsdp, memoryMap(m.mem)
+	l.RSDP, l.Map = rsdp, memoryMap(m.mem, m.bus.ECAMSize())
 	l.Params, l.CmdlineAt = arch.BootParams, arch.Cmdline
 	entry, err := l.Into(m.mem)
 	if err != nil {
@@ -308,13 +308,13 @@ func (m *Machine) enter(e boot.Entry) error {
 }
 
 // memoryMap is what the kernel is told of its address space.
-func memoryMap(mem *memory.Memory) []boot.Range {
+func memoryMap(mem *memory.Memory, ecam uint64) []boot.Range {
 	low := mem.Regions()[0].Size
 	out := []boot.Range{
 		{Base: 0, Size: arch.LowReserved, Type: boot.RAM},
 		{Base: arch.LowReserved, Size: arch.HighMemory - arch.LowReserved, Type: boot.Reserved},
 		{Base: arch.HighMemory, Size: low - arch.HighMemory, Type: boot.RAM},
-		{Base: arch.ECAMBase, Size: pci.ECAMSize, Type: boot.Reserved},
+		{Base: arch.ECAMBase, Size: ecam, Type: boot.Reserved},
 	}
 	for _, r := range mem.Regions()[1:] {
 		out = append(out, boot.Range{Base: r.GPA, Size: r.Size, Type: boot.RAM})

@@ -18,7 +18,7 @@ type Identity struct {
 	Class                Class
 }
 
-// A Config is the configuration space of one type 0 function: bytes, and for
+// A Config is the configuration space of one function: bytes, and for
 // each bit whether the guest may write it. Its methods may be called by several
 // goroutines at once; what adds capabilities and BARs is for the maker of
 // the function, before the Bus has it.
@@ -27,6 +27,8 @@ type Config struct {
 	data [ConfigSize]byte // guarded by mu
 	mask [ConfigSize]byte // bits the guest may write; fixed once the Bus has it
 	bar  [bars]barInfo    // fixed once the Bus has it
+	// ones has the bits that the guest clears by writing a one; nil is none.
+	ones *[headerSpace]byte
 
 	lastCap uint8 // offset of the last capability's next pointer, 0 with none
 	nextCap int   // where the next capability goes
@@ -44,11 +46,17 @@ type hook struct {
 // NewConfig makes the configuration space of a function without BARs or
 // capabilities.
 func NewConfig(id Identity) *Config {
+	c := newHeader(id)
+	c.put16(regSubVendor, id.SubVendor)
+	c.put16(regSubDevice, id.SubDevice)
+	return c
+}
+
+// newHeader makes what headers of all types have in common.
+func newHeader(id Identity) *Config {
 	c := &Config{nextCap: firstCap}
 	c.put16(regVendor, id.Vendor)
 	c.put16(regDevice, id.Device)
-	c.put16(regSubVendor, id.SubVendor)
-	c.put16(regSubDevice, id.SubDevice)
 	c.data[regRevision] = id.Revision
 	c.data[regClass] = byte(id.Class)
 	c.data[regClass+1] = byte(id.Class >> 8)
@@ -122,6 +130,9 @@ func (c *Config) write(off int, b []byte) {
 	for i, v := range b {
 		m := c.mask[off+i]
 		c.data[off+i] = c.data[off+i]&^m | v&m
+		if c.ones != nil && off+i < headerSpace {
+			c.data[off+i] &^= v & c.ones[off+i]
+		}
 	}
 	c.mu.Unlock()
 	for _, h := range c.hooks {
@@ -129,6 +140,30 @@ func (c *Config) write(off int, b []byte) {
 			h.written()
 		}
 	}
+}
+
+// reset clears all that the guest has written.
+func (c *Config) reset() {
+	c.mu.Lock()
+	for i, m := range c.mask {
+		c.data[i] &^= m
+	}
+	c.mu.Unlock()
+	for _, h := range c.hooks {
+		if h.written != nil {
+			h.written()
+		}
+	}
+}
+
+func (c *Config) word(off int) uint16 {
+	var b [2]byte
+	c.Bytes(off, b[:])
+	return binary.LittleEndian.Uint16(b[:])
+}
+
+func (c *Config) setWord(off int, v uint16) {
+	c.SetBytes(off, binary.LittleEndian.AppendUint16(nil, v))
 }
 
 func overlap(a, an, b, bn int) bool { return a < b+bn && b < a+an }

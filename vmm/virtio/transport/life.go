@@ -70,6 +70,14 @@ func (t *Transport) reset() {
 	}
 }
 
+// BusReset implements pci.Resetter: the driver's reset, and that of the vectors.
+func (t *Transport) BusReset() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.reset()
+	t.msix.Reset()
+}
+
 func (t *Transport) resetRegisters() {
 	t.status.reset(0)
 	t.isr.Store(0)
