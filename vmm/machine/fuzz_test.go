@@ -5,6 +5,7 @@ import (
 	"io"
 	"log"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/ashlar-hv/ashlar/vmm/arch"
@@ -46,7 +47,7 @@ func do(m *Machine, b []byte) {
 		}
 		return
 	case toECAM:
-		gpa = arch.ECAMBase + uint64(at)%pci.ECAMSize
+		gpa = arch.ECAMBase + uint64(at)%(2*pci.ECAMSize) // with the bus behind slot 1
 	case toBARs:
 		gpa = m.mmio64.Base + uint64(at)
 	case toHole:
@@ -65,14 +66,21 @@ func FuzzAccesses(f *testing.F) {
 	f.Add(append(access(toECAM|write, 2, disk|0x10, 0xc0000000), access(toHole, 3, 0, 0)...))
 	f.Add(append(access(write, 2, 0xcf8, 1<<31|1<<11|0x98), access(write, 2, 0xcfc, 0xff)...))
 	f.Add(append(access(write, 0, 0x70, 0x32), access(write, 0, 0x71, 0xff)...))
+	// A disk in a slot is switched on, found and switched off.
+	f.Add(slices.Concat(access(toECAM|write, 1, slotControl, switchOn), access(toECAM, 2, card1, 0),
+		access(toECAM|write, 1, slot1|4, 6), access(toECAM|write, 2, card1|0x10, 0xc0000000), access(toECAM|write, 1, card1|4, 6),
+		access(toHole|write, 0, 0x14, 15), access(toECAM|write, 1, slotControl, turnOff), access(toHole, 0, 0x14, 15)))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s := newSpec(t, tinykernel.Code{}.Halt())
+		s := newSpec(t, tinykernel.Code{}.Idle())
+		s.HotplugSlots = 1
 		image, err := os.CreateTemp(t.TempDir(), "disk")
 		if err == nil {
 			err = image.Truncate(1 << 20)
 		}
 		s.Disks = []protocol.Disk{{File: s.add(image, err)}}
 		g := s.loaded(t)
+		start(t, g)
+		attachDisk(t, g, 1)
 		for ; len(b) >= accessSize; b = b[accessSize:] {
 			do(g.Machine, b[:accessSize])
 		}

@@ -49,9 +49,13 @@ func (m *Machine) Result() protocol.Result {
 func (m *Machine) Status() protocol.Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return protocol.Status{
+	s := protocol.Status{
 		State: m.state, PID: os.Getpid(), Reason: m.result.Reason, Message: m.result.Message,
 	}
+	if m.state != protocol.Stopped {
+		s.Devices = m.pluggedDevices()
+	}
+	return s
 }
 
 // end ends the guest; the first reason counts. It may be called from anywhere.

@@ -63,8 +63,9 @@ type Machine struct {
 	mmio64 pci.Window
 	serial *os.File // eventfd of the UART's interrupt
 
-	devices []plugged
-	disks   []*blk.Device // those of devices, in the order of the Spec
+	devices []*plugged          // changed with both lifeMu and mu held, or before Start
+	disks   map[int]*blk.Device // those of devices, by number; guarded by lifeMu
+	slots   []*hotplugSlot
 	runners []*runner
 	watch   time.Duration // how often the watcher looks for a guest that halted for good
 	watcher sync.WaitGroup
@@ -84,8 +85,21 @@ type Machine struct {
 
 // A plugged device is a PCI function and its name in counters and messages.
 type plugged struct {
-	name string
-	fn   pci.Function
+	name      string
+	fn        pci.Function
+	listed    bool      // a disk or network device
+	slot      int       // hot-plug slot, from 1 on; 0 is none
+	detaching bool      // guarded by Machine.mu
+	asked     time.Time // when the guest was asked to give it up last; guarded by lifeMu
+}
+
+func (d *plugged) close() error {
+	if c, ok := d.fn.(io.Closer); ok {
+		if err := c.Close(); err != nil {
+			return fmt.Errorf("close %s: %w", d.name, err)
+		}
+	}
+	return nil
 }
 
 // New makes a machine without devices but those on board.
@@ -99,7 +113,7 @@ func New(c Config) (*Machine, error) {
 		c.KVM.Close()
 		return nil, err
 	}
-	m := &Machine{c: c, state: protocol.Waiting, done: make(chan struct{}), watch: 2 * time.Second}
+	m := &Machine{c: c, disks: make(map[int]*blk.Device), state: protocol.Waiting, done: make(chan struct{}), watch: 2 * time.Second}
 	m.changed.L = &m.mu
 	if err := m.build(); err != nil {
 		return nil, errors.Join(err, m.Close())
@@ -245,7 +259,7 @@ func (m *Machine) AddDevice(name string, fn pci.Function) error {
 	if err := m.bus.Add(len(m.devices)+1, fn); err != nil {
 		return fmt.Errorf("add %s: %w", name, err)
 	}
-	m.devices = append(m.devices, plugged{name, fn})
+	m.devices = append(m.devices, &plugged{name: name, fn: fn})
 	return nil
 }
 
@@ -329,19 +343,19 @@ func (m *Machine) Close() error {
 	defer m.lifeMu.Unlock()
 	var errs []error
 	for _, d := range m.devices {
-		if c, ok := d.fn.(io.Closer); ok {
-			if err := c.Close(); err != nil {
-				errs = append(errs, fmt.Errorf("close %s: %w", d.name, err))
-			}
-		}
+		errs = append(errs, d.close())
 	}
+	errs = append(errs, m.closeSlots())
 	for _, r := range m.runners {
 		if r.stats != nil {
 			errs = append(errs, r.stats.Close())
 		}
 		errs = append(errs, r.cpu.Close())
 	}
-	m.devices, m.disks, m.runners = nil, nil, nil
+	m.mu.Lock()
+	m.devices = nil
+	m.mu.Unlock()
+	m.disks, m.runners = nil, nil
 	if m.serial != nil {
 		errs = append(errs, m.serial.Close())
 	}

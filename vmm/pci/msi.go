@@ -52,11 +52,13 @@ func NewMSI(cfg *Config, r MSIRouter, changed func(), report func(error)) (*MSI,
 func (m *MSI) written() {
 	var b [msiEnd]byte
 	m.cfg.Bytes(m.capOff, b[:])
-	on := binary.LittleEndian.Uint16(b[msiControl:])&msiEnable != 0
+	address := binary.LittleEndian.Uint64(b[msiAddress:])
+	// Without an address there is no message yet, or no more.
+	on := binary.LittleEndian.Uint16(b[msiControl:])&msiEnable != 0 && address != 0
 	var err error
 	switch {
 	case on:
-		err = m.vector.Set(binary.LittleEndian.Uint64(b[msiAddress:]), uint32(binary.LittleEndian.Uint16(b[msiData:])))
+		err = m.vector.Set(address, uint32(binary.LittleEndian.Uint16(b[msiData:])))
 		if err == nil && !m.open {
 			err = m.vector.Unmask()
 		}

@@ -28,9 +28,10 @@ var ErrOccupied = errors.New("the slot is taken")
 // The slot has an attention button and a power controller. The button is the only way to
 // ask for an orderly removal: to Linux a card that is merely gone, or whose link is, was
 // pulled out. The guest switches the power off when its driver has let go, by which it
-// gives the card up. A card that arrives presses the button too and changes presence, at
-// which Linux powers the slot on at once; the five seconds to press the button again
-// are for a removal alone.
+// gives the card up. A card that arrives presses no button: it changes presence and link
+// state, at which Linux powers the slot on at once, without the five seconds that it leaves
+// for a second press. It arrives when power and power indicator are off: only then
+// is the guest done with what was there before (section 6.7.1.1.2).
 type RootPort struct {
 	bus    *Bus
 	s      *slot
@@ -42,9 +43,9 @@ type RootPort struct {
 
 	// Guarded by s.mu; locks of the card's slot and the mapping are taken below.
 	card     *slot  // in the slot
+	arrived  bool   // the guest has been told of card
 	ejected  func() // to be called when the guest gives card up
 	leaving  *slot  // taken out, and not retired yet
-	cycle    bool   // the card came into a slot that was powered: it starts when that was off and on again
 	wanted   bool   // the button is to be pressed when the guest is done with the power indicator
 	asserted bool   // an enabled event is pending: an interrupt was sent
 	resets   bool   // Secondary Bus Reset is set
@@ -160,11 +161,18 @@ func (p *RootPort) Plug(fn Function, ejected func()) error {
 	}
 	p.card, p.ejected = newSlot(fn), ejected
 	p.card.port, p.card.hidden = p, true
-	p.cycle, p.wanted = p.control()&slotPowerOff == 0, false
-	p.event(slotPresenceChanged|slotButton, slotPresent)
-	p.updateLink()
+	p.arrive()
 	p.signal()
 	return nil
+}
+
+// arrive tells the guest of a card, once it is ready for one. s.mu is held.
+func (p *RootPort) arrive() {
+	const idle = slotPowerOff | slotIndicatorOff
+	if p.card != nil && !p.arrived && p.control()&(slotPowerOff|slotIndicator) == idle {
+		p.arrived = true
+		p.event(slotPresenceChanged|slotLinkChanged, slotPresent)
+	}
 }
 
 // Ask asks the guest to give the card up, by the attention button. It is false where the
@@ -204,8 +212,10 @@ func (p *RootPort) takeOut() {
 	if p.card == nil {
 		return
 	}
-	p.leaving, p.card, p.ejected, p.wanted, p.cycle = p.card, nil, nil, false, false
-	p.event(slotPresenceChanged, 0)
+	if p.arrived {
+		p.event(slotPresenceChanged, 0)
+	}
+	p.leaving, p.card, p.ejected, p.wanted, p.arrived = p.card, nil, nil, false, false
 	p.updateLink()
 }
 
@@ -256,14 +266,12 @@ func (p *RootPort) signal() {
 
 // controlWritten follows a write to Slot Control or Link Control.
 func (p *RootPort) controlWritten() {
-	if p.control()&slotPowerOff != 0 {
-		if p.card != nil && p.visible.Load() != nil {
-			ejected := p.ejected
-			p.takeOut()
-			ejected()
-		}
-		p.cycle = false
+	if p.control()&slotPowerOff != 0 && p.visible.Load() != nil {
+		ejected := p.ejected
+		p.takeOut()
+		ejected()
 	}
+	p.arrive()
 	p.updateLink()
 	p.press()
 	p.signal()
@@ -273,7 +281,7 @@ func (p *RootPort) controlWritten() {
 func (p *RootPort) updateLink() {
 	link := p.s.cfg.word(p.cap + expressLinkControl)
 	var up *slot
-	if p.card != nil && !p.cycle && p.control()&slotPowerOff == 0 && link&linkDisable == 0 {
+	if p.card != nil && p.arrived && p.control()&slotPowerOff == 0 && link&linkDisable == 0 {
 		up = p.card
 	}
 	old := p.visible.Swap(up)
