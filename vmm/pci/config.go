@@ -33,6 +33,7 @@ type Config struct {
 	lastCap uint8 // offset of the last capability's next pointer, 0 with none
 	nextCap int   // where the next capability goes
 	hooks   []hook
+	express int // offset of the PCI Express capability, 0 with none
 }
 
 // A hook is code behind some bytes of configuration space. It is called
@@ -177,6 +178,19 @@ func (c *Config) AddExpress() error {
 	binary.LittleEndian.PutUint32(body[2:], roleBasedErrors)
 	// Device Control: error reporting, relaxed ordering, payload, no snoop, request size.
 	binary.LittleEndian.PutUint16(mask[6:], 0x78ff)
-	_, err := c.AddCapability(CapExpress, body[:], mask[:])
+	var err error
+	c.express, err = c.AddCapability(CapExpress, body[:], mask[:])
 	return err
+}
+
+// behindPort makes the function an endpoint with a link to a root port.
+func (c *Config) behindPort() {
+	if c.express == 0 {
+		return
+	}
+	c.setWord(c.express+expressFlags, 2)
+	c.SetBytes(c.express+expressLinkCap, binary.LittleEndian.AppendUint32(nil, linkSpeed|linkWidth))
+	c.setWord(c.express+expressLinkStatus, linkSpeed|linkWidth)
+	c.SetBytes(c.express+expressLinkCap2, binary.LittleEndian.AppendUint32(nil, linkSpeeds))
+	c.setWord(c.express+expressLinkControl2, linkSpeed)
 }

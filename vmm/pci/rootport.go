@@ -161,6 +161,7 @@ func (p *RootPort) Plug(fn Function, ejected func()) error {
 	}
 	p.card, p.ejected = newSlot(fn), ejected
 	p.card.port, p.card.hidden = p, true
+	p.card.cfg.behindPort()
 	p.arrive()
 	p.signal()
 	return nil

@@ -155,6 +155,7 @@ func TestRootPortWrites(t *testing.T) {
 func TestHotplug(t *testing.T) {
 	s := newSlots(t, 2)
 	p, f := s.Ports()[0], newFunction(t, map[int]pci.BAR{0: {Size: 0x8000, Is64: true}})
+	must(t, f.cfg.AddExpress())
 	write(s.Bus, port(0, msi+4), 4, 0xfee00000)
 	write(s.Bus, port(0, msi+2), 2, 1)
 	write(s.Bus, port(0, 4), 2, 6)
@@ -174,6 +175,8 @@ func TestHotplug(t *testing.T) {
 	s.want("link up", port(0, slotStatus), 2, present|linkChanged)
 	s.want("link", port(0, linkStatus), 2, linkActive|0x14)
 	s.want("card", behind(0, 0), 4, 0x56781234)
+	s.want("card's express capability", behind(0, 0x40), 4, 0x00020010)
+	s.want("card's link", behind(0, 0x52), 2, 0x14)
 	s.want("card, function 1", behind(0, 0x1000), 4, 0xffffffff)
 	s.want("card, device 1", behind(0, 1<<15), 4, 0xffffffff)
 	s.want("nothing in the other slot", behind(1, 0), 4, 0xffffffff)

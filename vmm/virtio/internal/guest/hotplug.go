@@ -105,6 +105,10 @@ func tornAway() error {
 	}
 	defer f.Close()
 	b := aligned(chunk)
+	if _, err := f.WriteAt(b, part); err != nil {
+		return err
+	}
+	fmt.Println("hotplug: second disk busy")
 	if err := wait("/dev/vda", "goes on working", func() bool { _, err := f.WriteAt(b, part); return err != nil }); err != nil {
 		return err
 	}

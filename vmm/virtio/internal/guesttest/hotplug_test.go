@@ -121,7 +121,7 @@ func TestHotplug(t *testing.T) {
 	l.without("nic5")
 
 	second := l.attachDisk(2)
-	l.says("hotplug: second disk works")
+	l.says("hotplug: second disk busy")
 	l.call(protocol.Request{Method: protocol.Detach, Device: "disk2", Force: true})
 	l.says("hotplug: second disk torn away")
 	l.without("disk2")
