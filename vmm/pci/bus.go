@@ -247,6 +247,9 @@ func (b *Bus) MMIORead(gpa uint64, p []byte) bool {
 	if ok = ok && m.s.enter(); ok {
 		defer m.s.leave()
 		m.s.fn.BARRead(m.bar, gpa-m.gpa, p)
+	} else if b.lingers(gpa, uint64(len(p))) {
+		clear(p)
+		return true
 	}
 	return ok
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 )
 
@@ -40,6 +41,8 @@ type RootPort struct {
 	report func(error)
 	// visible is the card where the link is up.
 	visible atomic.Pointer[slot]
+	// remains are where BARs of a Lingerer were that was pulled out; nil is nowhere.
+	remains atomic.Pointer[[]Window]
 
 	// Guarded by s.mu; locks of the card's slot and the mapping are taken below.
 	card     *slot  // in the slot
@@ -204,8 +207,37 @@ func (p *RootPort) press() {
 func (p *RootPort) Unplug() {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
+	if card := p.visible.Load(); card != nil {
+		if _, ok := card.fn.(Lingerer); ok {
+			p.remains.Store(card.places())
+		}
+	}
 	p.takeOut()
 	p.signal()
+}
+
+// places are where the BARs of s answer.
+func (s *slot) places() *[]Window {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []Window
+	for i, at := range s.at {
+		if at.on {
+			out = append(out, Window{Base: at.gpa, Size: s.cfg.bar[i].Size})
+		}
+	}
+	return &out
+}
+
+// lingers tells whether n bytes at gpa were a Lingerer's, pulled out of a slot that is
+// still on.
+func (b *Bus) lingers(gpa, n uint64) bool {
+	for _, p := range b.ports {
+		if r := p.remains.Load(); r != nil && slices.ContainsFunc(*r, func(w Window) bool { return w.contains(gpa, n) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // takeOut takes the card out of the slot. s.mu is held.
@@ -271,6 +303,9 @@ func (p *RootPort) controlWritten() {
 		ejected := p.ejected
 		p.takeOut()
 		ejected()
+	}
+	if p.control()&slotPowerOff != 0 {
+		p.remains.Store(nil)
 	}
 	p.arrive()
 	p.updateLink()

@@ -267,6 +267,42 @@ func TestSurprise(t *testing.T) {
 	}
 }
 
+// A lingerer is a function that reads as zeros when it was pulled out.
+type lingerer struct{ *function }
+
+func (lingerer) Lingers() {}
+
+func TestLingerer(t *testing.T) {
+	s := newSlots(t, 1)
+	p := s.Ports()[0]
+	f := lingerer{newFunction(t, map[int]pci.BAR{0: {Size: 0x8000, Is64: true}})}
+	s.powered(f)
+	write(s.Bus, behind(0, 0x10), 8, 0xc0008000)
+	write(s.Bus, behind(0, 4), 2, 2)
+	f.bar[0] = 7
+	at := func(gpa uint64) (byte, bool) {
+		b := []byte{0x55}
+		ok := s.MMIORead(gpa, b)
+		return b[0], ok
+	}
+	if v, ok := at(0xc0008000); v != 7 || !ok {
+		t.Errorf("BAR = %d, %v", v, ok)
+	}
+	p.Unplug()
+	p.Retire()
+	if v, ok := at(0xc0008000); v != 0 || !ok {
+		t.Errorf("BAR after it was pulled out = %d, %v, want 0", v, ok)
+	}
+	if _, ok := at(0xc0010000); ok {
+		t.Error("what was no BAR answers")
+	}
+	s.want("configuration space", behind(0, 0), 4, 0xffffffff)
+	write(s.Bus, port(0, slotControl), 2, powerOff)
+	if _, ok := at(0xc0008000); ok {
+		t.Error("the BAR answers with the slot switched off")
+	}
+}
+
 // MSI follows its registers, and events that came before it are not lost.
 func TestRootPortMSI(t *testing.T) {
 	s := newSlots(t, 1)
