@@ -124,10 +124,14 @@ func (s *server) start(spec *protocol.Spec, files []*os.File) *protocol.Error {
 	if perr != nil {
 		return perr
 	}
+	rules := slices.Concat(jail.Messages(), machine.Rules())
+	if spec.HotplugSlots > 0 {
+		rules = append(rules, machine.HotplugRules()...)
+	}
 	perr = func() *protocol.Error {
 		if err := jail.Enter(jail.Config{
 			UID: spec.Jail.UID, GID: spec.Jail.GID, Threads: uint64(protocol.Threads(spec.Most())),
-			Filter: jail.Filter{Rules: slices.Concat(jail.Messages(), machine.Rules())},
+			Filter: jail.Filter{Rules: rules},
 		}); err != nil {
 			return &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
 		}
@@ -166,20 +170,20 @@ func (s *server) answerAll(c *seqpacket.Conn) {
 	for {
 		var req protocol.Request
 		files, err := c.Recv(&req)
-		seqpacket.CloseAll(files)
 		if err != nil {
+			seqpacket.CloseAll(files)
 			return
 		}
-		if !s.answer(c, req) {
+		if !s.answer(c, req, files) {
 			return
 		}
 	}
 }
 
-func (s *server) answer(c *seqpacket.Conn, req protocol.Request) bool {
+func (s *server) answer(c *seqpacket.Conn, req protocol.Request, files []*os.File) bool {
 	s.busy.Lock()
 	defer s.busy.Unlock()
-	resp, f := s.handle(req)
+	resp, f := s.handle(req, files)
 	resp.ID = req.ID
 	if f == nil {
 		return c.Send(resp) == nil
@@ -192,9 +196,12 @@ func precondition(format string, args ...any) *protocol.Error {
 	return &protocol.Error{Code: protocol.FailedPrecondition, Message: fmt.Sprintf(format, args...)}
 }
 
-// handle does what a request asks for; f goes with the response.
-func (s *server) handle(req protocol.Request) (resp protocol.Response, f *os.File) {
+// handle does what a request asks for; f goes with the response. It owns files.
+func (s *server) handle(req protocol.Request, files []*os.File) (resp protocol.Response, f *os.File) {
 	var err error
+	if req.Method != protocol.AttachDisk && req.Method != protocol.AttachNIC {
+		seqpacket.CloseAll(files)
+	}
 	switch req.Method {
 	case protocol.Query:
 	case protocol.PowerButton:
@@ -232,6 +239,12 @@ func (s *server) handle(req protocol.Request) (resp protocol.Response, f *os.Fil
 		resp.Error = s.guest.SetLink(req.NIC, !req.LinkDown)
 	case protocol.SetVCPUs:
 		resp.Error = s.guest.SetVCPUs(req.VCPUs)
+	case protocol.AttachDisk:
+		resp.Error = s.guest.AttachDisk(req.NewDisk, files)
+	case protocol.AttachNIC:
+		resp.Error = s.guest.AttachNIC(req.NewNIC, files)
+	case protocol.Detach:
+		resp.Error = s.guest.Detach(req.Device, req.Force)
 	case protocol.Console:
 		f, err = s.guest.Hub.Attach()
 	case protocol.CountersMethod:

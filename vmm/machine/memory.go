@@ -35,7 +35,7 @@ func (g *Guest) addMemory(s *protocol.Spec) *protocol.Error {
 		return &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
 	}
 	g.pluggable = dev
-	return g.plug("memory", dev)
+	return g.plugFixed("memory", dev)
 }
 
 // SetMemory asks the guest to have so many bytes plugged in (protocol.SetMemory).

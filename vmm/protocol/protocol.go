@@ -83,11 +83,11 @@ type Request struct {
 	// BalloonBytes is SetBalloon's: a multiple of 4096, at least BalloonLeaves below the
 	// guest's memory.
 	BalloonBytes uint64 `json:"balloonBytes,omitempty"`
-	// Disk is the place of one in the Spec, for the methods of disks.
+	// Disk is the Number of one, for the methods of disks.
 	Disk   int         `json:"disk,omitempty"`
 	Limits *DiskLimits `json:"limits,omitempty"`
 	Size   uint64      `json:"size,omitempty"` // bytes
-	// NIC is the place of one in the Spec, for SetLink.
+	// NIC is the Number of one, for SetLink.
 	NIC      int  `json:"nic,omitempty"`
 	LinkDown bool `json:"linkDown,omitempty"`
 	// NewDisk and NewNIC are what AttachDisk and AttachNIC bring; Device and Force are Detach's.
@@ -225,9 +225,9 @@ type Spec struct {
 }
 
 // threadsBase is how many threads a VMM may have besides those of its vCPUs: one
-// and two of the kernel's for each of 64 disk queues, one for each vhost device,
-// some of the runtime's own.
-const threadsBase = 256
+// and two of the kernel's for each of 64 disk queues and of two in each hot-plug slot,
+// one for each vhost device, some of the runtime's own.
+const threadsBase = 256 + 6*MaxHotplugSlots
 
 // Threads is how many threads the VMM of a guest may have (RLIMIT_NPROC,
 // pids.max): for each vCPU its own and one that Go may have besides.
