@@ -48,6 +48,8 @@ type conn struct {
 type guest struct {
 	status  hostcall.GuestStatus
 	disks   []hostcall.Disk
+	numbers []int // of disks
+	devices []protocol.PluggedDevice
 	spec    hostcall.Guest
 	output  []byte
 	viewers []*os.File
@@ -309,6 +311,12 @@ func (c *Core) do(k *conn, call hostcall.Call) (hostcall.Message, *os.File, erro
 		}
 		b := g.balloon
 		msg.Balloon = &b
+	case hostcall.GuestDevices:
+		g := c.guests[call.ID]
+		if g == nil || g.stopped == nil {
+			return msg, nil, refusal(hostcall.FailedPrecondition, "does not run")
+		}
+		msg.Devices = slices.Clone(g.devices)
 	case hostcall.GuestHistograms:
 		if g := c.guests[call.ID]; g == nil || g.stopped == nil {
 			return msg, nil, refusal(hostcall.FailedPrecondition, "does not run")
@@ -375,7 +383,10 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 		}
 		g.spec, g.output, g.typed, g.stopped, g.nmis = *call.Guest, nil, nil, make(chan struct{}), 0
 		g.balloon = protocol.Balloon{TargetBytes: call.Guest.BalloonBytes}
-		c.change(g, hostcall.GuestStatus{ID: call.ID, State: hostcall.Running, PID: 4711, Started: time.Now(), Addresses: make([]string, len(call.Guest.NICs))})
+		if err := g.plugAll(call.Guest); err != nil {
+			return nil, err
+		}
+		c.change(g, hostcall.GuestStatus{ID: call.ID, State: hostcall.Running, PID: 4711, Started: time.Now(), Addresses: make([]string, len(call.Guest.NICs)), NICs: nicNumbers(call.Guest.NICs)})
 	case hostcall.GuestPowerButton:
 		if !runs || paused {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")
@@ -398,17 +409,18 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 		}
 		return c.view(g)
 	case hostcall.GuestResizeDisk:
-		if call.Size < g.disks[call.Disk].Size {
+		i := slices.Index(g.numbers, call.Disk)
+		if call.Size < g.disks[i].Size {
 			return nil, refusal(hostcall.InvalidArgument, "smaller")
 		}
 		g.disks = slices.Clone(g.disks)
-		g.disks[call.Disk].Size = call.Size
+		g.disks[i].Size = call.Size
 	case hostcall.GuestSetDiskLimits:
 		if !runs {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")
 		}
 		g.spec.DiskLimits = slices.Clone(g.spec.DiskLimits)
-		g.spec.DiskLimits[call.Disk] = call.Limits
+		g.spec.DiskLimits[slices.Index(g.spec.DiskNumbers, call.Disk)] = call.Limits
 	case hostcall.GuestPause, hostcall.GuestResume, hostcall.GuestReset, hostcall.GuestNMI:
 		if !runs {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")
@@ -419,6 +431,8 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")
 		}
 		g.balloon.TargetBytes = uint64(call.Size)
+	case hostcall.GuestAttachDisk, hostcall.GuestAttachNIC, hostcall.GuestDetach, hostcall.GuestDrop:
+		return nil, c.hotplug(g, call, runs)
 	case hostcall.GuestLog:
 		return c.log(call.ID, g)
 	default:
@@ -436,6 +450,10 @@ func (c *Core) createGuest(call hostcall.Call) error {
 			return &hostcall.Error{Code: hostcall.NotFound, Field: fmt.Sprintf("disks[%d].image", i), Message: "no such image"}
 		}
 	}
-	c.guests[call.ID] = &guest{disks: slices.Clone(call.Disks), status: hostcall.GuestStatus{ID: call.ID, State: hostcall.Stopped}}
+	numbers := []int{}
+	for i := range call.Disks {
+		numbers = append(numbers, i)
+	}
+	c.guests[call.ID] = &guest{disks: slices.Clone(call.Disks), numbers: numbers, status: hostcall.GuestStatus{ID: call.ID, State: hostcall.Stopped}}
 	return nil
 }

@@ -25,10 +25,15 @@ const (
 
 	kindSetDiskLimits = "set-disk-limits"
 	kindResizeDisk    = "resize-disk"
+
+	kindAttachDisk = "attach-disk"
+	kindDetachDisk = "detach-disk"
+	kindAttachNIC  = "attach-nic"
+	kindDetachNIC  = "detach-nic"
 )
 
 // lasting are the kinds that are done after a restart of the host, too.
-var lasting = []string{kindStop, kindDelete, kindSetDiskLimits, kindResizeDisk}
+var lasting = []string{kindStop, kindDelete, kindSetDiskLimits, kindResizeDisk, kindAttachDisk, kindDetachDisk, kindAttachNIC, kindDetachNIC}
 
 // maxQueue bounds the operations that wait for one machine.
 const maxQueue = 8
@@ -89,7 +94,11 @@ type Order struct {
 	Disk   int                  // of kinds that change a disk
 	Limits *protocol.DiskLimits // of set-disk-limits
 	Size   int64                // of resize-disk, in bytes
-	Ticket Ticket
+	// NewDisk and NewNIC are of the kinds that attach one, Device of those that detach it.
+	NewDisk *store.Disk
+	NewNIC  *store.NIC
+	Device  string
+	Ticket  Ticket
 }
 
 // Start orders a start.
@@ -126,15 +135,21 @@ func (g *Manager) submit(kind string, o Order) (*operation.Op, error) {
 	if op, err := g.repeated(o.Ticket); op != nil || err != nil {
 		return op, err
 	}
+	g.mu.Lock()
 	m.mu.Lock()
 	err = m.acceptable(kind, o)
+	if err == nil {
+		err = m.name(&o)
+	}
 	m.mu.Unlock()
+	g.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	rec := store.Operation{Kind: kind, Target: m.Name(), TargetUID: m.uid, Force: o.Force, Grace: o.Grace, Disk: o.Disk, Limits: o.Limits, Size: o.Size}
+	rec := store.Operation{Kind: kind, Target: m.Name(), TargetUID: m.uid, Force: o.Force, Grace: o.Grace, Disk: o.Disk, Limits: o.Limits, Size: o.Size, NewDisk: o.NewDisk, NewNIC: o.NewNIC, Device: o.Device}
 	op, err := g.ops.Begin(rec, o.Ticket.put)
 	if err != nil {
+		m.unname(rec)
 		return nil, refuse.Internal(err)
 	}
 	m.mu.Lock()
@@ -194,6 +209,10 @@ func (m *Machine) acceptable(kind string, o Order) error {
 		return m.hasDisk(o.Disk)
 	case kind == kindResizeDisk:
 		return m.canGrow(o.Disk, o.Size)
+	case kind == kindAttachDisk || kind == kindAttachNIC:
+		return m.canAttach(kind)
+	case kind == kindDetachDisk || kind == kindDetachNIC:
+		return m.canDetach(o, will)
 	case m.seen.State == "" && will == stopped && (kind == kindPause || kind == kindResume || kind == kindReset):
 		return refuse.Down() // it has not told yet what runs
 	}
@@ -268,6 +287,7 @@ func (g *Manager) Cancel(op *operation.Op) {
 	}
 	m.mu.Unlock()
 	if queued {
+		m.unname(op.Record())
 		op.Finish(operation.ErrCancelled)
 	}
 }

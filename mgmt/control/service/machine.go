@@ -11,7 +11,6 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/control/machine"
 	"github.com/ashlar-hv/ashlar/mgmt/control/operation"
 	"github.com/ashlar-hv/ashlar/mgmt/control/page"
-	"github.com/ashlar-hv/ashlar/mgmt/control/refuse"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
 
@@ -76,12 +75,9 @@ func (s machineService) StopVirtualMachine(ctx context.Context, req *connect.Req
 	if err != nil {
 		return nil, err
 	}
-	grace := defaultGrace
-	if d := req.Msg.GracePeriod; d != nil {
-		if d.CheckValid() != nil || d.AsDuration() < 0 || d.AsDuration() > maxGrace {
-			return nil, refuse.Field("grace_period", "is out of range: 0 to 1 hour")
-		}
-		grace = d.AsDuration()
+	grace, err := grace(req.Msg.GracePeriod, defaultGrace)
+	if err != nil {
+		return nil, err
 	}
 	return begun(s.Machines.Stop(machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, Force: req.Msg.Force, Grace: grace, Ticket: t}))
 }

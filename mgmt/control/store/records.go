@@ -48,6 +48,8 @@ type VM struct {
 	Disks        []Disk    `json:"disks,omitempty"`
 	NICs         []NIC     `json:"nics,omitempty"`
 	CreateTime   time.Time `json:"createTime"`
+	// HotplugSlots is how many slots it has for devices that come and go.
+	HotplugSlots int `json:"hotplugSlots,omitempty"`
 	// DesiredRunning is whether the host is to keep it running.
 	DesiredRunning bool `json:"desiredRunning,omitempty"`
 	// StopNote is what control has to say about why it does not run, where core
@@ -61,12 +63,19 @@ type Disk struct {
 	Size  int64  `json:"size"`
 	// Limits are what it may do; nil where it has none.
 	Limits *protocol.DiskLimits `json:"limits,omitempty"`
+	// Number is what it is named by (hostcall.Numbers).
+	Number int `json:"number,omitempty"`
+	// Phase is Creating while it is being attached, Deleting while what is left of it is
+	// being removed: then the VM does not have it.
+	Phase Phase `json:"phase,omitempty"`
 }
 
-// A NIC of a VM.
+// A NIC of a VM. Number and Phase are as those of a Disk.
 type NIC struct {
 	Network string `json:"network"`
 	MAC     string `json:"mac"`
+	Number  int    `json:"number,omitempty"`
+	Phase   Phase  `json:"phase,omitempty"`
 }
 
 // An Image is an image, whole or being uploaded. Sizes in bytes.
@@ -102,11 +111,15 @@ type Operation struct {
 	Deadline time.Time     `json:"deadline,omitzero"`
 	// Run is of reset: when the run began that it ends, once it has begun to.
 	Run time.Time `json:"run,omitzero"`
-	// Disk is the place of the disk that is changed, Limits or Size (in bytes) what it
+	// Disk is the number of the disk that is changed, Limits or Size (in bytes) what it
 	// is to have.
 	Disk   int                  `json:"disk,omitempty"`
 	Limits *protocol.DiskLimits `json:"limits,omitempty"`
 	Size   int64                `json:"size,omitempty"`
+	// NewDisk and NewNIC are what is attached; Device is the name of what is detached.
+	NewDisk *Disk  `json:"newDisk,omitempty"`
+	NewNIC  *NIC   `json:"newNic,omitempty"`
+	Device  string `json:"device,omitempty"`
 	// Cancelled is whether it was asked to end early.
 	Cancelled bool `json:"cancelled,omitempty"`
 	// Booted is how long the host had been up at CreateTime: an operation from

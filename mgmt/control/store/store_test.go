@@ -28,7 +28,7 @@ func open(t *testing.T, path string) *Store {
 func TestStore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
 	s := open(t, path)
-	vm := VM{ID: "demo", UID: "0123", Phase: Creating, Disks: []Disk{{Image: "a", Size: 512}}, NICs: []NIC{{"n", "m"}}, CreateTime: time.Now().UTC()}
+	vm := VM{ID: "demo", UID: "0123", Phase: Creating, Disks: []Disk{{Image: "a", Size: 512}}, NICs: []NIC{{Network: "n", MAC: "m"}}, CreateTime: time.Now().UTC()}
 	op := Operation{ID: "1", Deadline: time.Now().UTC(), Grace: time.Second}
 	err := s.Update(func(tx *Tx) error {
 		return errors.Join(VMs.Put(tx, vm), Operations.Put(tx, op), Images.Put(tx, Image{UID: "i"}), Requests.Put(tx, Request{Key: "r"}))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
@@ -26,7 +27,7 @@ func (l *fileList) close() { seqpacket.CloseAll(l.files) }
 func (m *Manager) gather(r *run, g *hostcall.Guest) (*protocol.Spec, *fileList, error) {
 	l := new(fileList)
 	spec := &protocol.Spec{
-		Name: g.Name, UUID: uuid(r.rec.ID), VCPUs: g.VCPUs, CPU: g.CPU, MemoryBytes: g.MemoryBytes, Backing: g.Backing, BalloonBytes: g.BalloonBytes,
+		Name: g.Name, UUID: uuid(r.rec.ID), VCPUs: g.VCPUs, CPU: g.CPU, MemoryBytes: g.MemoryBytes, Backing: g.Backing, BalloonBytes: g.BalloonBytes, HotplugSlots: g.HotplugSlots,
 		Boot: protocol.Boot{Cmdline: g.Cmdline},
 		Jail: protocol.Jail{UID: r.rec.uid(), GID: r.rec.uid()},
 	}
@@ -84,12 +85,12 @@ func (m *Manager) gatherHost(r *run, g *hostcall.Guest, spec *protocol.Spec, l *
 }
 
 func (m *Manager) gatherDisks(r *run, g *hostcall.Guest, spec *protocol.Spec, l *fileList) error {
-	disks, err := m.c.Folders.OpenDisks(r.rec.ID, g.Disks)
+	disks, err := m.c.Folders.OpenDisks(r.rec.ID, g.DiskNumbers, g.Disks)
 	if err != nil {
 		return err
 	}
 	for i, d := range disks {
-		spec.Disks = append(spec.Disks, protocol.Disk{File: l.add(d), Serial: fmt.Sprintf("ashlar-%d", i), Limits: limitsOf(g, i)})
+		spec.Disks = append(spec.Disks, newDisk(g.DiskNumbers[i], l.add(d), limitsOf(g, i)))
 	}
 	return nil
 }
@@ -130,25 +131,34 @@ func useOf(disks []*os.File) (use diskUse, err error) {
 }
 
 func (m *Manager) gatherNICs(r *run, g *hostcall.Guest, spec *protocol.Spec, l *fileList) error {
-	for i, n := range r.rec.NICs {
-		nic := protocol.NIC{MAC: n.MAC}
-		vhosts := m.openVhost(r, protocol.Pairs(g.VCPUs, len(r.rec.NICs)))
-		taps, err := m.c.Networks.OpenTap(r.rec.tap(i), n.Network, max(1, len(vhosts)))
+	for _, n := range r.rec.NICs {
+		nic, err := m.openNIC(r, n, protocol.Pairs(g.VCPUs, len(r.rec.NICs)), l)
 		if err != nil {
-			seqpacket.CloseAll(vhosts)
 			return err
-		}
-		for j, tap := range taps {
-			pair := protocol.Pair{Tap: l.add(tap)}
-			if j < len(vhosts) {
-				place := l.add(vhosts[j])
-				pair.Vhost = &place
-			}
-			nic.Pairs = append(nic.Pairs, pair)
 		}
 		spec.NICs = append(spec.NICs, nic)
 	}
 	return nil
+}
+
+// openNIC opens what a NIC of r with so many pairs of queues is made of.
+func (m *Manager) openNIC(r *run, n folder.Interface, pairs int, l *fileList) (protocol.NIC, error) {
+	nic := protocol.NIC{Number: n.Number, MAC: n.MAC}
+	vhosts := m.openVhost(r, pairs)
+	taps, err := m.c.Networks.OpenTap(r.rec.tap(n.Number), n.Network, max(1, len(vhosts)))
+	if err != nil {
+		seqpacket.CloseAll(vhosts)
+		return nic, err
+	}
+	for j, tap := range taps {
+		pair := protocol.Pair{Tap: l.add(tap)}
+		if j < len(vhosts) {
+			place := l.add(vhosts[j])
+			pair.Vhost = &place
+		}
+		nic.Pairs = append(nic.Pairs, pair)
+	}
+	return nic, nil
 }
 
 // openVhost opens vhost-net n times: less often, or not at all, where the kernel

@@ -48,6 +48,8 @@ type record struct {
 	Pages protocol.Pages     `json:"pages,omitempty"`
 	VCPUs int                `json:"vcpus"`
 	NICs  []folder.Interface `json:"nics,omitempty"`
+	// HotplugSlots is how many the VMM has.
+	HotplugSlots int `json:"hotplugSlots,omitempty"`
 	// Leased are the addresses that the guest has taken, in order of NICs.
 	Leased  []string  `json:"leased,omitempty"`
 	Started time.Time `json:"started"`
@@ -56,7 +58,7 @@ type record struct {
 // uid is the user and group that the VMM runs as.
 func (r *record) uid() uint32 { return uint32(layout.GuestUIDBase + r.Slot) }
 
-// tap is the name of the tap of NIC i.
+// tap is the name of the tap of the NIC of that number.
 func (r *record) tap(i int) string { return fmt.Sprintf("gtap%d-%d", r.Slot, i) }
 
 func (r *record) check(id string) error {
@@ -80,6 +82,7 @@ func decodeRecord(b []byte, id string) (record, error) {
 	if err := r.check(id); err != nil {
 		return record{}, fmt.Errorf("guest record: %w", err)
 	}
+	hostcall.Number(r.NICs, nicNumber)
 	return r, nil
 }
 

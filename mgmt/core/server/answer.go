@@ -40,6 +40,11 @@ var methods = map[hostcall.Method]method{
 	hostcall.GuestConsole:       {id: true, do: guestConsole},
 	hostcall.GuestLog:           {id: true, do: guestLog},
 	hostcall.GuestSetDiskLimits: {id: true, do: guestSetDiskLimits},
+	hostcall.GuestAttachDisk:    {id: true, do: guestAttachDisk},
+	hostcall.GuestAttachNIC:     {id: true, do: guestAttachNIC},
+	hostcall.GuestDetach:        {id: true, do: guestDetach},
+	hostcall.GuestDevices:       {id: true, do: guestDevices},
+	hostcall.GuestDrop:          {id: true, do: guestDrop},
 }
 
 // answer carries out one call of c's.

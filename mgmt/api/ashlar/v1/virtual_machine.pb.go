@@ -256,7 +256,10 @@ type VirtualMachine struct {
 	MemoryBacking *MemoryBacking `protobuf:"bytes,16,opt,name=memory_backing,json=memoryBacking,proto3" json:"memory_backing,omitempty"`
 	// How much of its memory it is asked to give back: a multiple of 4096, at most
 	// memory_bytes less 32 MiB. SetVirtualMachineBalloon changes it.
-	BalloonBytes  int64 `protobuf:"varint,17,opt,name=balloon_bytes,json=balloonBytes,proto3" json:"balloon_bytes,omitempty"`
+	BalloonBytes int64 `protobuf:"varint,17,opt,name=balloon_bytes,json=balloonBytes,proto3" json:"balloon_bytes,omitempty"`
+	// How many slots there are for disks and network interfaces that are attached while
+	// it runs: 0 to 8; 4 where absent.
+	HotplugSlots  *int32 `protobuf:"varint,27,opt,name=hotplug_slots,json=hotplugSlots,proto3,oneof" json:"hotplug_slots,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -406,6 +409,13 @@ func (x *VirtualMachine) GetMemoryBacking() *MemoryBacking {
 func (x *VirtualMachine) GetBalloonBytes() int64 {
 	if x != nil {
 		return x.BalloonBytes
+	}
+	return 0
+}
+
+func (x *VirtualMachine) GetHotplugSlots() int32 {
+	if x != nil && x.HotplugSlots != nil {
+		return *x.HotplugSlots
 	}
 	return 0
 }
@@ -633,7 +643,10 @@ type Disk struct {
 	// 0 means the image's size; else at least that. A multiple of 512.
 	SizeBytes int64 `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	// What it may do in a second; without it there is no limit.
-	Limits        *DiskLimits `protobuf:"bytes,3,opt,name=limits,proto3" json:"limits,omitempty"`
+	Limits *DiskLimits `protobuf:"bytes,3,opt,name=limits,proto3" json:"limits,omitempty"`
+	// What it is named by: in requests, as `diskN` in counters, as `ashlar-N` (its serial
+	// number) in the guest. It stays the same as long as the disk exists. Output only.
+	Number        int32 `protobuf:"varint,4,opt,name=number,proto3" json:"number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -687,6 +700,13 @@ func (x *Disk) GetLimits() *DiskLimits {
 		return x.Limits
 	}
 	return nil
+}
+
+func (x *Disk) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
 }
 
 // DiskLimits bound what a disk does, so that one virtual machine leaves the others their
@@ -774,7 +794,10 @@ type NetworkInterface struct {
 	// Assigned by the host where empty.
 	MacAddress string `protobuf:"bytes,2,opt,name=mac_address,json=macAddress,proto3" json:"mac_address,omitempty"`
 	// What the guest was given by DHCP. Output only.
-	IpAddress     string `protobuf:"bytes,3,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`
+	IpAddress string `protobuf:"bytes,3,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`
+	// What it is named by: in requests, and as `nicN` in counters. It stays the same as
+	// long as the interface exists. Output only.
+	Number        int32 `protobuf:"varint,6,opt,name=number,proto3" json:"number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -828,6 +851,13 @@ func (x *NetworkInterface) GetIpAddress() string {
 		return x.IpAddress
 	}
 	return ""
+}
+
+func (x *NetworkInterface) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
 }
 
 // CreateVirtualMachineRequest describes a new one.
@@ -1452,7 +1482,7 @@ type SetVirtualMachineDiskLimitsRequest struct {
 	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Etag      string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	RequestId string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Its place among the disks of the virtual machine, from 0 on.
+	// Its number.
 	Disk int32 `protobuf:"varint,4,opt,name=disk,proto3" json:"disk,omitempty"`
 	// All of them, in place of those it has; absent for none.
 	Limits        *DiskLimits `protobuf:"bytes,5,opt,name=limits,proto3" json:"limits,omitempty"`
@@ -1531,7 +1561,7 @@ type ResizeVirtualMachineDiskRequest struct {
 	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Etag      string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	RequestId string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Its place among the disks of the virtual machine, from 0 on.
+	// Its number.
 	Disk int32 `protobuf:"varint,4,opt,name=disk,proto3" json:"disk,omitempty"`
 	// At least what it has; a multiple of 4096, up to 16 TiB.
 	SizeBytes     int64 `protobuf:"varint,5,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
@@ -1604,6 +1634,330 @@ func (x *ResizeVirtualMachineDiskRequest) GetSizeBytes() int64 {
 	return 0
 }
 
+// AttachVirtualMachineDiskRequest says what to attach to which.
+type AttachVirtualMachineDiskRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag          string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Disk          *Disk                  `protobuf:"bytes,4,opt,name=disk,proto3" json:"disk,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachVirtualMachineDiskRequest) Reset() {
+	*x = AttachVirtualMachineDiskRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachVirtualMachineDiskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachVirtualMachineDiskRequest) ProtoMessage() {}
+
+func (x *AttachVirtualMachineDiskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachVirtualMachineDiskRequest.ProtoReflect.Descriptor instead.
+func (*AttachVirtualMachineDiskRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *AttachVirtualMachineDiskRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AttachVirtualMachineDiskRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *AttachVirtualMachineDiskRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *AttachVirtualMachineDiskRequest) GetDisk() *Disk {
+	if x != nil {
+		return x.Disk
+	}
+	return nil
+}
+
+// DetachVirtualMachineDiskRequest names a disk.
+type DetachVirtualMachineDiskRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag      string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Its number.
+	Disk int32 `protobuf:"varint,4,opt,name=disk,proto3" json:"disk,omitempty"`
+	// Must be true: a disk belongs to its virtual machine, and what is on it is deleted
+	// with it. INVALID_ARGUMENT without.
+	DeleteContent bool `protobuf:"varint,5,opt,name=delete_content,json=deleteContent,proto3" json:"delete_content,omitempty"`
+	// How long the guest may take to give it up, 0 to 1 hour; 30 s where absent.
+	GracePeriod *durationpb.Duration `protobuf:"bytes,6,opt,name=grace_period,json=gracePeriod,proto3" json:"grace_period,omitempty"`
+	// Take it away without asking the guest.
+	Force         bool `protobuf:"varint,7,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachVirtualMachineDiskRequest) Reset() {
+	*x = DetachVirtualMachineDiskRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachVirtualMachineDiskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachVirtualMachineDiskRequest) ProtoMessage() {}
+
+func (x *DetachVirtualMachineDiskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachVirtualMachineDiskRequest.ProtoReflect.Descriptor instead.
+func (*DetachVirtualMachineDiskRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *DetachVirtualMachineDiskRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DetachVirtualMachineDiskRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *DetachVirtualMachineDiskRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DetachVirtualMachineDiskRequest) GetDisk() int32 {
+	if x != nil {
+		return x.Disk
+	}
+	return 0
+}
+
+func (x *DetachVirtualMachineDiskRequest) GetDeleteContent() bool {
+	if x != nil {
+		return x.DeleteContent
+	}
+	return false
+}
+
+func (x *DetachVirtualMachineDiskRequest) GetGracePeriod() *durationpb.Duration {
+	if x != nil {
+		return x.GracePeriod
+	}
+	return nil
+}
+
+func (x *DetachVirtualMachineDiskRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+// AttachVirtualMachineNetworkInterfaceRequest says what to attach to which.
+type AttachVirtualMachineNetworkInterfaceRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Name             string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag             string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId        string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	NetworkInterface *NetworkInterface      `protobuf:"bytes,4,opt,name=network_interface,json=networkInterface,proto3" json:"network_interface,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *AttachVirtualMachineNetworkInterfaceRequest) Reset() {
+	*x = AttachVirtualMachineNetworkInterfaceRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachVirtualMachineNetworkInterfaceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachVirtualMachineNetworkInterfaceRequest) ProtoMessage() {}
+
+func (x *AttachVirtualMachineNetworkInterfaceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachVirtualMachineNetworkInterfaceRequest.ProtoReflect.Descriptor instead.
+func (*AttachVirtualMachineNetworkInterfaceRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *AttachVirtualMachineNetworkInterfaceRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AttachVirtualMachineNetworkInterfaceRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *AttachVirtualMachineNetworkInterfaceRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *AttachVirtualMachineNetworkInterfaceRequest) GetNetworkInterface() *NetworkInterface {
+	if x != nil {
+		return x.NetworkInterface
+	}
+	return nil
+}
+
+// DetachVirtualMachineNetworkInterfaceRequest names a network interface.
+type DetachVirtualMachineNetworkInterfaceRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag      string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Its number.
+	NetworkInterface int32 `protobuf:"varint,4,opt,name=network_interface,json=networkInterface,proto3" json:"network_interface,omitempty"`
+	// How long the guest may take to give it up, 0 to 1 hour; 30 s where absent.
+	GracePeriod *durationpb.Duration `protobuf:"bytes,5,opt,name=grace_period,json=gracePeriod,proto3" json:"grace_period,omitempty"`
+	// Take it away without asking the guest.
+	Force         bool `protobuf:"varint,6,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachVirtualMachineNetworkInterfaceRequest) Reset() {
+	*x = DetachVirtualMachineNetworkInterfaceRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachVirtualMachineNetworkInterfaceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachVirtualMachineNetworkInterfaceRequest) ProtoMessage() {}
+
+func (x *DetachVirtualMachineNetworkInterfaceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachVirtualMachineNetworkInterfaceRequest.ProtoReflect.Descriptor instead.
+func (*DetachVirtualMachineNetworkInterfaceRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DetachVirtualMachineNetworkInterfaceRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DetachVirtualMachineNetworkInterfaceRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *DetachVirtualMachineNetworkInterfaceRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DetachVirtualMachineNetworkInterfaceRequest) GetNetworkInterface() int32 {
+	if x != nil {
+		return x.NetworkInterface
+	}
+	return 0
+}
+
+func (x *DetachVirtualMachineNetworkInterfaceRequest) GetGracePeriod() *durationpb.Duration {
+	if x != nil {
+		return x.GracePeriod
+	}
+	return nil
+}
+
+func (x *DetachVirtualMachineNetworkInterfaceRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 // SendVirtualMachineNmiRequest names one.
 type SendVirtualMachineNmiRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1617,7 +1971,7 @@ type SendVirtualMachineNmiRequest struct {
 
 func (x *SendVirtualMachineNmiRequest) Reset() {
 	*x = SendVirtualMachineNmiRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1983,7 @@ func (x *SendVirtualMachineNmiRequest) String() string {
 func (*SendVirtualMachineNmiRequest) ProtoMessage() {}
 
 func (x *SendVirtualMachineNmiRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[19]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1996,7 @@ func (x *SendVirtualMachineNmiRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVirtualMachineNmiRequest.ProtoReflect.Descriptor instead.
 func (*SendVirtualMachineNmiRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{19}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SendVirtualMachineNmiRequest) GetName() string {
@@ -1675,7 +2029,7 @@ type SendVirtualMachineNmiResponse struct {
 
 func (x *SendVirtualMachineNmiResponse) Reset() {
 	*x = SendVirtualMachineNmiResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +2041,7 @@ func (x *SendVirtualMachineNmiResponse) String() string {
 func (*SendVirtualMachineNmiResponse) ProtoMessage() {}
 
 func (x *SendVirtualMachineNmiResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[20]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +2054,7 @@ func (x *SendVirtualMachineNmiResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVirtualMachineNmiResponse.ProtoReflect.Descriptor instead.
 func (*SendVirtualMachineNmiResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{20}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{24}
 }
 
 // GetVirtualMachineCountersRequest names one.
@@ -1713,7 +2067,7 @@ type GetVirtualMachineCountersRequest struct {
 
 func (x *GetVirtualMachineCountersRequest) Reset() {
 	*x = GetVirtualMachineCountersRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1725,7 +2079,7 @@ func (x *GetVirtualMachineCountersRequest) String() string {
 func (*GetVirtualMachineCountersRequest) ProtoMessage() {}
 
 func (x *GetVirtualMachineCountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[21]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1738,7 +2092,7 @@ func (x *GetVirtualMachineCountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVirtualMachineCountersRequest.ProtoReflect.Descriptor instead.
 func (*GetVirtualMachineCountersRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{21}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetVirtualMachineCountersRequest) GetName() string {
@@ -1759,8 +2113,8 @@ type VirtualMachineCounters struct {
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// When they were read.
 	ReadTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=read_time,json=readTime,proto3" json:"read_time,omitempty"`
-	// Counters of devices, as DEVICE.COUNTER. Devices are `diskN` and `nicN` in the
-	// order of the virtual machine's, `console`, `entropy` and `balloon`.
+	// Counters of devices, as DEVICE.COUNTER. Devices are `diskN` and `nicN` by
+	// their numbers, `console`, `entropy` and `balloon`.
 	//
 	// Of each device: `kicks`, how often the guest has woken its thread on the host,
 	// several that come together counted once; `interrupts`, how often that thread has
@@ -1796,7 +2150,7 @@ type VirtualMachineCounters struct {
 
 func (x *VirtualMachineCounters) Reset() {
 	*x = VirtualMachineCounters{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1808,7 +2162,7 @@ func (x *VirtualMachineCounters) String() string {
 func (*VirtualMachineCounters) ProtoMessage() {}
 
 func (x *VirtualMachineCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[22]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1821,7 +2175,7 @@ func (x *VirtualMachineCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualMachineCounters.ProtoReflect.Descriptor instead.
 func (*VirtualMachineCounters) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{22}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VirtualMachineCounters) GetName() string {
@@ -1879,7 +2233,7 @@ type LatencyHistogram struct {
 
 func (x *LatencyHistogram) Reset() {
 	*x = LatencyHistogram{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +2245,7 @@ func (x *LatencyHistogram) String() string {
 func (*LatencyHistogram) ProtoMessage() {}
 
 func (x *LatencyHistogram) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[23]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +2258,7 @@ func (x *LatencyHistogram) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyHistogram.ProtoReflect.Descriptor instead.
 func (*LatencyHistogram) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{23}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LatencyHistogram) GetCounts() []int64 {
@@ -1934,7 +2288,7 @@ type VirtualCpuCounters struct {
 
 func (x *VirtualCpuCounters) Reset() {
 	*x = VirtualCpuCounters{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2300,7 @@ func (x *VirtualCpuCounters) String() string {
 func (*VirtualCpuCounters) ProtoMessage() {}
 
 func (x *VirtualCpuCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[24]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2313,7 @@ func (x *VirtualCpuCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualCpuCounters.ProtoReflect.Descriptor instead.
 func (*VirtualCpuCounters) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{24}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *VirtualCpuCounters) GetCounters() map[string]int64 {
@@ -1983,7 +2337,7 @@ type SetVirtualMachineBalloonRequest struct {
 
 func (x *SetVirtualMachineBalloonRequest) Reset() {
 	*x = SetVirtualMachineBalloonRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1995,7 +2349,7 @@ func (x *SetVirtualMachineBalloonRequest) String() string {
 func (*SetVirtualMachineBalloonRequest) ProtoMessage() {}
 
 func (x *SetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[25]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2008,7 +2362,7 @@ func (x *SetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetVirtualMachineBalloonRequest.ProtoReflect.Descriptor instead.
 func (*SetVirtualMachineBalloonRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{25}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SetVirtualMachineBalloonRequest) GetName() string {
@@ -2042,7 +2396,7 @@ type GetVirtualMachineBalloonRequest struct {
 
 func (x *GetVirtualMachineBalloonRequest) Reset() {
 	*x = GetVirtualMachineBalloonRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2408,7 @@ func (x *GetVirtualMachineBalloonRequest) String() string {
 func (*GetVirtualMachineBalloonRequest) ProtoMessage() {}
 
 func (x *GetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[26]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2421,7 @@ func (x *GetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVirtualMachineBalloonRequest.ProtoReflect.Descriptor instead.
 func (*GetVirtualMachineBalloonRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{26}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetVirtualMachineBalloonRequest) GetName() string {
@@ -2104,7 +2458,7 @@ type VirtualMachineBalloon struct {
 
 func (x *VirtualMachineBalloon) Reset() {
 	*x = VirtualMachineBalloon{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2470,7 @@ func (x *VirtualMachineBalloon) String() string {
 func (*VirtualMachineBalloon) ProtoMessage() {}
 
 func (x *VirtualMachineBalloon) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2483,7 @@ func (x *VirtualMachineBalloon) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualMachineBalloon.ProtoReflect.Descriptor instead.
 func (*VirtualMachineBalloon) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{27}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *VirtualMachineBalloon) GetName() string {
@@ -2184,7 +2538,7 @@ type ConsoleRequest struct {
 
 func (x *ConsoleRequest) Reset() {
 	*x = ConsoleRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2550,7 @@ func (x *ConsoleRequest) String() string {
 func (*ConsoleRequest) ProtoMessage() {}
 
 func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2563,7 @@ func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{28}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ConsoleRequest) GetName() string {
@@ -2252,7 +2606,7 @@ type ConsoleResponse struct {
 
 func (x *ConsoleResponse) Reset() {
 	*x = ConsoleResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2618,7 @@ func (x *ConsoleResponse) String() string {
 func (*ConsoleResponse) ProtoMessage() {}
 
 func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2631,7 @@ func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{29}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ConsoleResponse) GetOutput() []byte {
@@ -2304,7 +2658,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2316,7 +2670,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2329,7 +2683,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{30}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReadLogRequest) GetName() string {
@@ -2349,7 +2703,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2715,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2728,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{31}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReadLogResponse) GetData() []byte {
@@ -2388,7 +2742,7 @@ var File_ashlar_v1_virtual_machine_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\t\n" +
+	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\t\n" +
 	"\x0eVirtualMachine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -2410,7 +2764,8 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x04etag\x18\x0e \x01(\tR\x04etag\x122\n" +
 	"\tprocessor\x18\x0f \x01(\v2\x14.ashlar.v1.ProcessorR\tprocessor\x12?\n" +
 	"\x0ememory_backing\x18\x10 \x01(\v2\x18.ashlar.v1.MemoryBackingR\rmemoryBacking\x12#\n" +
-	"\rballoon_bytes\x18\x11 \x01(\x03R\fballoonBytes\"\x92\x01\n" +
+	"\rballoon_bytes\x18\x11 \x01(\x03R\fballoonBytes\x12(\n" +
+	"\rhotplug_slots\x18\x1b \x01(\x05H\x00R\fhotplugSlots\x88\x01\x01\"\x92\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_STOPPED\x10\x01\x12\x12\n" +
@@ -2429,7 +2784,8 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x18STOP_REASON_TRIPLE_FAULT\x10\x05\x12\x16\n" +
 	"\x12STOP_REASON_KILLED\x10\x06\x12\x16\n" +
 	"\x12STOP_REASON_FAILED\x10\a\x12\x14\n" +
-	"\x10STOP_REASON_LOST\x10\b\"V\n" +
+	"\x10STOP_REASON_LOST\x10\bB\x10\n" +
+	"\x0e_hotplug_slots\"V\n" +
 	"\x04Boot\x12\x16\n" +
 	"\x06kernel\x18\x01 \x01(\tR\x06kernel\x12\x1c\n" +
 	"\tinitramfs\x18\x02 \x01(\tR\tinitramfs\x12\x18\n" +
@@ -2450,25 +2806,27 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
 	"PAGES_2MIB\x10\x02\x12\x0e\n" +
 	"\n" +
-	"PAGES_1GIB\x10\x03\"j\n" +
+	"PAGES_1GIB\x10\x03\"\x82\x01\n" +
 	"\x04Disk\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12-\n" +
-	"\x06limits\x18\x03 \x01(\v2\x15.ashlar.v1.DiskLimitsR\x06limits\"\xb6\x01\n" +
+	"\x06limits\x18\x03 \x01(\v2\x15.ashlar.v1.DiskLimitsR\x06limits\x12\x16\n" +
+	"\x06number\x18\x04 \x01(\x05R\x06number\"\xb6\x01\n" +
 	"\n" +
 	"DiskLimits\x12(\n" +
 	"\x10bytes_per_second\x18\x01 \x01(\x03R\x0ebytesPerSecond\x12\x1f\n" +
 	"\vburst_bytes\x18\x02 \x01(\x03R\n" +
 	"burstBytes\x122\n" +
 	"\x15operations_per_second\x18\x03 \x01(\x03R\x13operationsPerSecond\x12)\n" +
-	"\x10burst_operations\x18\x04 \x01(\x03R\x0fburstOperations\"l\n" +
+	"\x10burst_operations\x18\x04 \x01(\x03R\x0fburstOperations\"\x84\x01\n" +
 	"\x10NetworkInterface\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x1f\n" +
 	"\vmac_address\x18\x02 \x01(\tR\n" +
 	"macAddress\x12\x1d\n" +
 	"\n" +
-	"ip_address\x18\x03 \x01(\tR\tipAddress\"\xd3\x01\n" +
+	"ip_address\x18\x03 \x01(\tR\tipAddress\x12\x16\n" +
+	"\x06number\x18\x06 \x01(\x05R\x06number\"\xd3\x01\n" +
 	"\x1bCreateVirtualMachineRequest\x12,\n" +
 	"\x12virtual_machine_id\x18\x01 \x01(\tR\x10virtualMachineId\x12B\n" +
 	"\x0fvirtual_machine\x18\x02 \x01(\v2\x19.ashlar.v1.VirtualMachineR\x0evirtualMachine\x12\x1d\n" +
@@ -2531,7 +2889,36 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04disk\x18\x04 \x01(\x05R\x04disk\x12\x1d\n" +
 	"\n" +
-	"size_bytes\x18\x05 \x01(\x03R\tsizeBytes\"e\n" +
+	"size_bytes\x18\x05 \x01(\x03R\tsizeBytes\"\x8d\x01\n" +
+	"\x1fAttachVirtualMachineDiskRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12#\n" +
+	"\x04disk\x18\x04 \x01(\v2\x0f.ashlar.v1.DiskR\x04disk\"\xf7\x01\n" +
+	"\x1fDetachVirtualMachineDiskRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x12\n" +
+	"\x04disk\x18\x04 \x01(\x05R\x04disk\x12%\n" +
+	"\x0edelete_content\x18\x05 \x01(\bR\rdeleteContent\x12<\n" +
+	"\fgrace_period\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vgracePeriod\x12\x14\n" +
+	"\x05force\x18\a \x01(\bR\x05force\"\xbe\x01\n" +
+	"+AttachVirtualMachineNetworkInterfaceRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12H\n" +
+	"\x11network_interface\x18\x04 \x01(\v2\x1b.ashlar.v1.NetworkInterfaceR\x10networkInterface\"\xf5\x01\n" +
+	"+DetachVirtualMachineNetworkInterfaceRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12+\n" +
+	"\x11network_interface\x18\x04 \x01(\x05R\x10networkInterface\x12<\n" +
+	"\fgrace_period\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vgracePeriod\x12\x14\n" +
+	"\x05force\x18\x06 \x01(\bR\x05force\"e\n" +
 	"\x1cSendVirtualMachineNmiRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
@@ -2589,7 +2976,7 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x0eReadLogRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"%\n" +
 	"\x0fReadLogResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\x99\f\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xc1\x0f\n" +
 	"\x15VirtualMachineService\x12Y\n" +
 	"\x14CreateVirtualMachine\x12&.ashlar.v1.CreateVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12S\n" +
 	"\x11GetVirtualMachine\x12#.ashlar.v1.GetVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12d\n" +
@@ -2601,7 +2988,11 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x14ResumeVirtualMachine\x12&.ashlar.v1.ResumeVirtualMachineRequest\x1a\x14.ashlar.v1.Operation\x12R\n" +
 	"\x13ResetVirtualMachine\x12%.ashlar.v1.ResetVirtualMachineRequest\x1a\x14.ashlar.v1.Operation\x12b\n" +
 	"\x1bSetVirtualMachineDiskLimits\x12-.ashlar.v1.SetVirtualMachineDiskLimitsRequest\x1a\x14.ashlar.v1.Operation\x12\\\n" +
-	"\x18ResizeVirtualMachineDisk\x12*.ashlar.v1.ResizeVirtualMachineDiskRequest\x1a\x14.ashlar.v1.Operation\x12j\n" +
+	"\x18ResizeVirtualMachineDisk\x12*.ashlar.v1.ResizeVirtualMachineDiskRequest\x1a\x14.ashlar.v1.Operation\x12\\\n" +
+	"\x18AttachVirtualMachineDisk\x12*.ashlar.v1.AttachVirtualMachineDiskRequest\x1a\x14.ashlar.v1.Operation\x12\\\n" +
+	"\x18DetachVirtualMachineDisk\x12*.ashlar.v1.DetachVirtualMachineDiskRequest\x1a\x14.ashlar.v1.Operation\x12t\n" +
+	"$AttachVirtualMachineNetworkInterface\x126.ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest\x1a\x14.ashlar.v1.Operation\x12t\n" +
+	"$DetachVirtualMachineNetworkInterface\x126.ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest\x1a\x14.ashlar.v1.Operation\x12j\n" +
 	"\x15SendVirtualMachineNmi\x12'.ashlar.v1.SendVirtualMachineNmiRequest\x1a(.ashlar.v1.SendVirtualMachineNmiResponse\x12k\n" +
 	"\x19GetVirtualMachineCounters\x12+.ashlar.v1.GetVirtualMachineCountersRequest\x1a!.ashlar.v1.VirtualMachineCounters\x12a\n" +
 	"\x18SetVirtualMachineBalloon\x12*.ashlar.v1.SetVirtualMachineBalloonRequest\x1a\x19.ashlar.v1.VirtualMachine\x12h\n" +
@@ -2622,50 +3013,54 @@ func file_ashlar_v1_virtual_machine_proto_rawDescGZIP() []byte {
 }
 
 var file_ashlar_v1_virtual_machine_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
-	(VirtualMachine_State)(0),                  // 0: ashlar.v1.VirtualMachine.State
-	(VirtualMachine_StopReason)(0),             // 1: ashlar.v1.VirtualMachine.StopReason
-	(MemoryBacking_Pages)(0),                   // 2: ashlar.v1.MemoryBacking.Pages
-	(*VirtualMachine)(nil),                     // 3: ashlar.v1.VirtualMachine
-	(*Boot)(nil),                               // 4: ashlar.v1.Boot
-	(*Processor)(nil),                          // 5: ashlar.v1.Processor
-	(*MemoryBacking)(nil),                      // 6: ashlar.v1.MemoryBacking
-	(*Disk)(nil),                               // 7: ashlar.v1.Disk
-	(*DiskLimits)(nil),                         // 8: ashlar.v1.DiskLimits
-	(*NetworkInterface)(nil),                   // 9: ashlar.v1.NetworkInterface
-	(*CreateVirtualMachineRequest)(nil),        // 10: ashlar.v1.CreateVirtualMachineRequest
-	(*GetVirtualMachineRequest)(nil),           // 11: ashlar.v1.GetVirtualMachineRequest
-	(*ListVirtualMachinesRequest)(nil),         // 12: ashlar.v1.ListVirtualMachinesRequest
-	(*ListVirtualMachinesResponse)(nil),        // 13: ashlar.v1.ListVirtualMachinesResponse
-	(*DeleteVirtualMachineRequest)(nil),        // 14: ashlar.v1.DeleteVirtualMachineRequest
-	(*StartVirtualMachineRequest)(nil),         // 15: ashlar.v1.StartVirtualMachineRequest
-	(*StopVirtualMachineRequest)(nil),          // 16: ashlar.v1.StopVirtualMachineRequest
-	(*PauseVirtualMachineRequest)(nil),         // 17: ashlar.v1.PauseVirtualMachineRequest
-	(*ResumeVirtualMachineRequest)(nil),        // 18: ashlar.v1.ResumeVirtualMachineRequest
-	(*ResetVirtualMachineRequest)(nil),         // 19: ashlar.v1.ResetVirtualMachineRequest
-	(*SetVirtualMachineDiskLimitsRequest)(nil), // 20: ashlar.v1.SetVirtualMachineDiskLimitsRequest
-	(*ResizeVirtualMachineDiskRequest)(nil),    // 21: ashlar.v1.ResizeVirtualMachineDiskRequest
-	(*SendVirtualMachineNmiRequest)(nil),       // 22: ashlar.v1.SendVirtualMachineNmiRequest
-	(*SendVirtualMachineNmiResponse)(nil),      // 23: ashlar.v1.SendVirtualMachineNmiResponse
-	(*GetVirtualMachineCountersRequest)(nil),   // 24: ashlar.v1.GetVirtualMachineCountersRequest
-	(*VirtualMachineCounters)(nil),             // 25: ashlar.v1.VirtualMachineCounters
-	(*LatencyHistogram)(nil),                   // 26: ashlar.v1.LatencyHistogram
-	(*VirtualCpuCounters)(nil),                 // 27: ashlar.v1.VirtualCpuCounters
-	(*SetVirtualMachineBalloonRequest)(nil),    // 28: ashlar.v1.SetVirtualMachineBalloonRequest
-	(*GetVirtualMachineBalloonRequest)(nil),    // 29: ashlar.v1.GetVirtualMachineBalloonRequest
-	(*VirtualMachineBalloon)(nil),              // 30: ashlar.v1.VirtualMachineBalloon
-	(*ConsoleRequest)(nil),                     // 31: ashlar.v1.ConsoleRequest
-	(*ConsoleResponse)(nil),                    // 32: ashlar.v1.ConsoleResponse
-	(*ReadLogRequest)(nil),                     // 33: ashlar.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),                    // 34: ashlar.v1.ReadLogResponse
-	nil,                                        // 35: ashlar.v1.VirtualMachineCounters.DevicesEntry
-	nil,                                        // 36: ashlar.v1.VirtualMachineCounters.LatenciesEntry
-	nil,                                        // 37: ashlar.v1.VirtualCpuCounters.CountersEntry
-	nil,                                        // 38: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	(*timestamppb.Timestamp)(nil),              // 39: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),                // 40: google.protobuf.Duration
-	(*Operation)(nil),                          // 41: ashlar.v1.Operation
+	(VirtualMachine_State)(0),                           // 0: ashlar.v1.VirtualMachine.State
+	(VirtualMachine_StopReason)(0),                      // 1: ashlar.v1.VirtualMachine.StopReason
+	(MemoryBacking_Pages)(0),                            // 2: ashlar.v1.MemoryBacking.Pages
+	(*VirtualMachine)(nil),                              // 3: ashlar.v1.VirtualMachine
+	(*Boot)(nil),                                        // 4: ashlar.v1.Boot
+	(*Processor)(nil),                                   // 5: ashlar.v1.Processor
+	(*MemoryBacking)(nil),                               // 6: ashlar.v1.MemoryBacking
+	(*Disk)(nil),                                        // 7: ashlar.v1.Disk
+	(*DiskLimits)(nil),                                  // 8: ashlar.v1.DiskLimits
+	(*NetworkInterface)(nil),                            // 9: ashlar.v1.NetworkInterface
+	(*CreateVirtualMachineRequest)(nil),                 // 10: ashlar.v1.CreateVirtualMachineRequest
+	(*GetVirtualMachineRequest)(nil),                    // 11: ashlar.v1.GetVirtualMachineRequest
+	(*ListVirtualMachinesRequest)(nil),                  // 12: ashlar.v1.ListVirtualMachinesRequest
+	(*ListVirtualMachinesResponse)(nil),                 // 13: ashlar.v1.ListVirtualMachinesResponse
+	(*DeleteVirtualMachineRequest)(nil),                 // 14: ashlar.v1.DeleteVirtualMachineRequest
+	(*StartVirtualMachineRequest)(nil),                  // 15: ashlar.v1.StartVirtualMachineRequest
+	(*StopVirtualMachineRequest)(nil),                   // 16: ashlar.v1.StopVirtualMachineRequest
+	(*PauseVirtualMachineRequest)(nil),                  // 17: ashlar.v1.PauseVirtualMachineRequest
+	(*ResumeVirtualMachineRequest)(nil),                 // 18: ashlar.v1.ResumeVirtualMachineRequest
+	(*ResetVirtualMachineRequest)(nil),                  // 19: ashlar.v1.ResetVirtualMachineRequest
+	(*SetVirtualMachineDiskLimitsRequest)(nil),          // 20: ashlar.v1.SetVirtualMachineDiskLimitsRequest
+	(*ResizeVirtualMachineDiskRequest)(nil),             // 21: ashlar.v1.ResizeVirtualMachineDiskRequest
+	(*AttachVirtualMachineDiskRequest)(nil),             // 22: ashlar.v1.AttachVirtualMachineDiskRequest
+	(*DetachVirtualMachineDiskRequest)(nil),             // 23: ashlar.v1.DetachVirtualMachineDiskRequest
+	(*AttachVirtualMachineNetworkInterfaceRequest)(nil), // 24: ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest
+	(*DetachVirtualMachineNetworkInterfaceRequest)(nil), // 25: ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest
+	(*SendVirtualMachineNmiRequest)(nil),                // 26: ashlar.v1.SendVirtualMachineNmiRequest
+	(*SendVirtualMachineNmiResponse)(nil),               // 27: ashlar.v1.SendVirtualMachineNmiResponse
+	(*GetVirtualMachineCountersRequest)(nil),            // 28: ashlar.v1.GetVirtualMachineCountersRequest
+	(*VirtualMachineCounters)(nil),                      // 29: ashlar.v1.VirtualMachineCounters
+	(*LatencyHistogram)(nil),                            // 30: ashlar.v1.LatencyHistogram
+	(*VirtualCpuCounters)(nil),                          // 31: ashlar.v1.VirtualCpuCounters
+	(*SetVirtualMachineBalloonRequest)(nil),             // 32: ashlar.v1.SetVirtualMachineBalloonRequest
+	(*GetVirtualMachineBalloonRequest)(nil),             // 33: ashlar.v1.GetVirtualMachineBalloonRequest
+	(*VirtualMachineBalloon)(nil),                       // 34: ashlar.v1.VirtualMachineBalloon
+	(*ConsoleRequest)(nil),                              // 35: ashlar.v1.ConsoleRequest
+	(*ConsoleResponse)(nil),                             // 36: ashlar.v1.ConsoleResponse
+	(*ReadLogRequest)(nil),                              // 37: ashlar.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),                             // 38: ashlar.v1.ReadLogResponse
+	nil,                                                 // 39: ashlar.v1.VirtualMachineCounters.DevicesEntry
+	nil,                                                 // 40: ashlar.v1.VirtualMachineCounters.LatenciesEntry
+	nil,                                                 // 41: ashlar.v1.VirtualCpuCounters.CountersEntry
+	nil,                                                 // 42: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	(*timestamppb.Timestamp)(nil),                       // 43: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),                         // 44: google.protobuf.Duration
+	(*Operation)(nil),                                   // 45: ashlar.v1.Operation
 }
 var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	4,  // 0: ashlar.v1.VirtualMachine.boot:type_name -> ashlar.v1.Boot
@@ -2673,66 +3068,78 @@ var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	9,  // 2: ashlar.v1.VirtualMachine.network_interfaces:type_name -> ashlar.v1.NetworkInterface
 	0,  // 3: ashlar.v1.VirtualMachine.state:type_name -> ashlar.v1.VirtualMachine.State
 	1,  // 4: ashlar.v1.VirtualMachine.stop_reason:type_name -> ashlar.v1.VirtualMachine.StopReason
-	39, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
-	39, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
+	43, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
+	43, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
 	5,  // 7: ashlar.v1.VirtualMachine.processor:type_name -> ashlar.v1.Processor
 	6,  // 8: ashlar.v1.VirtualMachine.memory_backing:type_name -> ashlar.v1.MemoryBacking
-	40, // 9: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
+	44, // 9: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
 	2,  // 10: ashlar.v1.MemoryBacking.pages:type_name -> ashlar.v1.MemoryBacking.Pages
 	8,  // 11: ashlar.v1.Disk.limits:type_name -> ashlar.v1.DiskLimits
 	3,  // 12: ashlar.v1.CreateVirtualMachineRequest.virtual_machine:type_name -> ashlar.v1.VirtualMachine
 	3,  // 13: ashlar.v1.ListVirtualMachinesResponse.virtual_machines:type_name -> ashlar.v1.VirtualMachine
-	40, // 14: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	44, // 14: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
 	8,  // 15: ashlar.v1.SetVirtualMachineDiskLimitsRequest.limits:type_name -> ashlar.v1.DiskLimits
-	39, // 16: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
-	39, // 17: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
-	35, // 18: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
-	27, // 19: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
-	36, // 20: ashlar.v1.VirtualMachineCounters.latencies:type_name -> ashlar.v1.VirtualMachineCounters.LatenciesEntry
-	37, // 21: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
-	38, // 22: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	39, // 23: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
-	3,  // 24: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
-	26, // 25: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
-	10, // 26: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
-	11, // 27: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
-	12, // 28: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
-	14, // 29: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
-	15, // 30: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
-	16, // 31: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
-	17, // 32: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
-	18, // 33: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
-	19, // 34: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
-	20, // 35: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
-	21, // 36: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
-	22, // 37: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
-	24, // 38: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
-	28, // 39: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
-	29, // 40: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
-	31, // 41: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
-	33, // 42: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
-	3,  // 43: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	3,  // 44: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	13, // 45: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
-	41, // 46: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 47: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 48: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 49: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 50: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 51: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
-	41, // 52: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
-	41, // 53: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
-	23, // 54: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
-	25, // 55: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
-	3,  // 56: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
-	30, // 57: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
-	32, // 58: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
-	34, // 59: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
-	43, // [43:60] is the sub-list for method output_type
-	26, // [26:43] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	7,  // 16: ashlar.v1.AttachVirtualMachineDiskRequest.disk:type_name -> ashlar.v1.Disk
+	44, // 17: ashlar.v1.DetachVirtualMachineDiskRequest.grace_period:type_name -> google.protobuf.Duration
+	9,  // 18: ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest.network_interface:type_name -> ashlar.v1.NetworkInterface
+	44, // 19: ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest.grace_period:type_name -> google.protobuf.Duration
+	43, // 20: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
+	43, // 21: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
+	39, // 22: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
+	31, // 23: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
+	40, // 24: ashlar.v1.VirtualMachineCounters.latencies:type_name -> ashlar.v1.VirtualMachineCounters.LatenciesEntry
+	41, // 25: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
+	42, // 26: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	43, // 27: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
+	3,  // 28: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
+	30, // 29: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
+	10, // 30: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
+	11, // 31: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
+	12, // 32: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
+	14, // 33: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
+	15, // 34: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
+	16, // 35: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
+	17, // 36: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
+	18, // 37: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
+	19, // 38: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
+	20, // 39: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
+	21, // 40: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
+	22, // 41: ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk:input_type -> ashlar.v1.AttachVirtualMachineDiskRequest
+	23, // 42: ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk:input_type -> ashlar.v1.DetachVirtualMachineDiskRequest
+	24, // 43: ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface:input_type -> ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest
+	25, // 44: ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface:input_type -> ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest
+	26, // 45: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
+	28, // 46: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
+	32, // 47: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
+	33, // 48: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
+	35, // 49: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
+	37, // 50: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
+	3,  // 51: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	3,  // 52: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	13, // 53: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
+	45, // 54: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
+	45, // 55: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
+	45, // 56: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
+	45, // 57: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
+	45, // 58: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
+	45, // 59: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
+	45, // 60: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
+	45, // 61: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	45, // 62: ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	45, // 63: ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	45, // 64: ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface:output_type -> ashlar.v1.Operation
+	45, // 65: ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface:output_type -> ashlar.v1.Operation
+	27, // 66: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
+	29, // 67: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
+	3,  // 68: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
+	34, // 69: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
+	36, // 70: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
+	38, // 71: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
+	51, // [51:72] is the sub-list for method output_type
+	30, // [30:51] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_ashlar_v1_virtual_machine_proto_init() }
@@ -2741,13 +3148,14 @@ func file_ashlar_v1_virtual_machine_proto_init() {
 		return
 	}
 	file_ashlar_v1_operation_proto_init()
+	file_ashlar_v1_virtual_machine_proto_msgTypes[0].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ashlar_v1_virtual_machine_proto_rawDesc), len(file_ashlar_v1_virtual_machine_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   36,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
