@@ -80,7 +80,7 @@ type Request struct {
 	// BalloonBytes is SetBalloon's: a multiple of 4096, at least BalloonLeaves below the
 	// guest's memory.
 	BalloonBytes uint64 `json:"balloonBytes,omitempty"`
-	// Disk is the place of one in the Spec, for the methods of disks.
+	// Disk is the Number of one, for the methods of disks.
 	Disk   int         `json:"disk,omitempty"`
 	Limits *DiskLimits `json:"limits,omitempty"`
 	Size   uint64      `json:"size,omitempty"` // bytes
@@ -198,9 +198,9 @@ type Spec struct {
 }
 
 // threadsBase is how many threads a VMM may have besides those of its vCPUs: one
-// and two of the kernel's for each of 64 disk queues, one for each vhost device,
-// some of the runtime's own.
-const threadsBase = 256
+// and two of the kernel's for each of 64 disk queues and two more for each hot-plug
+// slot, one for each vhost device, some of the runtime's own.
+const threadsBase = 320
 
 // Threads is how many threads the VMM of a guest may have (RLIMIT_NPROC,
 // pids.max): for each vCPU its own and one that Go may have besides.

@@ -33,11 +33,12 @@ var createFields = fieldTable{
 	"disks":               "--disk",
 	"networkInterfaces[]": "--network",
 	"networkInterfaces":   "--network",
+	"hotplugSlots":        "--hotplug-slots",
 }
 
 // createFlags are the flags of `vm create`.
 type createFlags struct {
-	cpus                             int32
+	cpus, slots                      int32
 	cpu                              string
 	memory, balloon                  string
 	kernel, initrd, cmdline          string
@@ -97,6 +98,7 @@ func (a *app) vmCreate() *cobra.Command {
 	f.StringVar(&fl.cmdline, "cmdline", "", "command line of the kernel")
 	f.StringArrayVar(&fl.disks, "disk", nil, "disk: IMAGE[,size=SIZE] or size=SIZE, then [,bps=SIZE][,iops=N] (repeatable)")
 	f.StringArrayVar(&fl.networks, "network", nil, "network: NAME[,mac=ADDRESS] (repeatable)")
+	f.Int32Var(&fl.slots, "hotplug-slots", 4, "slots for disks and network interfaces that are attached while it runs, 0 to 8")
 	f.BoolVar(&fl.start, "start", false, "start it, too")
 	f.BoolVar(&fl.validateOnly, "validate-only", false, "let the host check everything and make nothing")
 	f.BoolVar(&fl.waitNothing, "no-wait", false, "with --start: do not wait until it runs")
@@ -122,7 +124,7 @@ func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
 	}
 	vm := &ashlarv1.VirtualMachine{
 		Cpus: fl.cpus, MemoryBytes: memory, MemoryBacking: backing, BalloonBytes: balloon,
-		Boot: &ashlarv1.Boot{Kernel: resource(images, fl.kernel), Cmdline: fl.cmdline},
+		Boot: &ashlarv1.Boot{Kernel: resource(images, fl.kernel), Cmdline: fl.cmdline}, HotplugSlots: &fl.slots,
 	}
 	if fl.cpu != "" {
 		if vm.Processor, err = ParseProcessor(fl.cpu); err != nil {

@@ -79,12 +79,13 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 		r.Add("Initramfs:", ID(vm.GetBoot().GetInitramfs()))
 	}
 	r.Add("Command line:", vm.GetBoot().GetCmdline())
-	for i, d := range vm.GetDisks() {
-		r.Add(fmt.Sprintf("Disk %d:", i), disk(d))
+	for _, d := range vm.GetDisks() {
+		r.Add(fmt.Sprintf("Disk %d:", d.GetNumber()), disk(d))
 	}
-	for i, n := range vm.GetNetworkInterfaces() {
-		r.Add(fmt.Sprintf("Network %d:", i), strings.Join(nonEmpty(n.GetNetwork(), n.GetMacAddress(), n.GetIpAddress()), ", "))
+	for _, n := range vm.GetNetworkInterfaces() {
+		r.Add(fmt.Sprintf("Network %d:", n.GetNumber()), strings.Join(nonEmpty(n.GetNetwork(), n.GetMacAddress(), n.GetIpAddress()), ", "))
 	}
+	r.Add("Hot-plug:", fmt.Sprintf("%d slots", vm.GetHotplugSlots()))
 	r.Add("Created:", when(vm.GetCreateTime()))
 	if vm.GetStartTime() != nil {
 		r.Add("Started:", when(vm.GetStartTime()))
