@@ -54,6 +54,7 @@ func peer() int {
 	result := os.NewFile(protocol.ResultFD, "result")
 	name, paused, balloon := "", false, protocol.Balloon{}
 	var disk *os.File
+	var plugged plugs
 	for {
 		u, err := l.(*net.UnixListener).AcceptUnix()
 		if err != nil {
@@ -84,10 +85,13 @@ func peer() int {
 				if len(r.Spec.Disks) > 0 {
 					disk = files[r.Spec.Disks[0].File]
 				}
+			case protocol.AttachDisk, protocol.AttachNIC, protocol.Detach:
+				out.Error = plugged.answer(name, &r, files)
 			case protocol.Query:
 				if name == "mute" {
 					continue
 				}
+				out.Status.Devices = plugged.devices
 				if name != "" {
 					out.Status.State = protocol.Running
 				}
