@@ -145,6 +145,9 @@ func TestHotplug(t *testing.T) {
 	wantCode(t, b.Drop(t.Context(), guest, "disk2"), hostcall.FailedPrecondition)
 	wantCode(t, b.Drop(t.Context(), guest, "nic1"), hostcall.FailedPrecondition)
 
+	// The end of the old core, as in TestAdopt.
+	b.lookup(guest).client.close()
+	b.Manager.c.RunDir, b.Manager.c.EndDir, b.Manager.c.Cgroup = t.TempDir(), t.TempDir(), t.TempDir()
 	b.restart(t)
 	b.has(t, guest, "disk2", "nic1")
 	if s := b.status(t, guest); !slices.Equal(s.NICs, []int{0, 1}) || len(s.Addresses) != 2 {
@@ -219,7 +222,7 @@ func TestHotplugStopped(t *testing.T) {
 func TestHotplugRefused(t *testing.T) {
 	b := newBench(t)
 	guest := b.slotted(t, 1, "full")
-	wantCode(t, b.AttachDisk(t.Context(), guest, 2, hostcall.Disk{Size: 1 << 20}, nil), hostcall.FailedPrecondition)
+	wantCode(t, b.AttachDisk(t.Context(), guest, 2, hostcall.Disk{Size: 8 << 20}, nil), hostcall.FailedPrecondition)
 	wantCode(t, b.AttachNIC(t.Context(), guest, secondNIC), hostcall.FailedPrecondition)
 	if b.c.Folders.HasDisk(guest, 2) || len(taps(t)) != 1 {
 		t.Errorf("left behind: disk %v, taps %v", b.c.Folders.HasDisk(guest, 2), taps(t))
@@ -238,7 +241,7 @@ func TestHotplugRefused(t *testing.T) {
 	if err := b.Start(t.Context(), keeps, g); err != nil {
 		t.Fatalf("Start: %v", err)
 	}
-	if err := errors.Join(b.AttachDisk(t.Context(), keeps, 2, hostcall.Disk{Size: 1 << 20}, nil), b.Detach(t.Context(), keeps, "disk2", false)); err != nil {
+	if err := errors.Join(b.AttachDisk(t.Context(), keeps, 2, hostcall.Disk{Size: 8 << 20}, nil), b.Detach(t.Context(), keeps, "disk2", false)); err != nil {
 		t.Fatal(err)
 	}
 	wantCode(t, b.Drop(t.Context(), keeps, "disk2"), hostcall.FailedPrecondition)
@@ -261,9 +264,9 @@ func TestHotplugVMMDies(t *testing.T) {
 	if err := b.Start(t.Context(), guest, g); err != nil {
 		t.Fatalf("Start: %v", err)
 	}
-	wantCode(t, b.AttachDisk(t.Context(), guest, 2, hostcall.Disk{Size: 1 << 20}, nil), hostcall.Unavailable)
+	wantCode(t, b.AttachDisk(t.Context(), guest, 2, hostcall.Disk{Size: 8 << 20}, nil), hostcall.Unavailable)
 	b.wait(t, guest, hostcall.Stopped)
-	if err := b.AttachDisk(t.Context(), guest, 2, hostcall.Disk{Size: 1 << 20}, nil); err != nil {
+	if err := b.AttachDisk(t.Context(), guest, 2, hostcall.Disk{Size: 8 << 20}, nil); err != nil {
 		t.Fatalf("AttachDisk: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
@@ -29,7 +30,8 @@ func TestNumber(t *testing.T) {
 	} {
 		number(&tt.g)
 		got := ""
-		if e, ok := checkNumbers(&tt.g).(*hostcall.Error); ok {
+		var e *hostcall.Error
+		if errors.As(checkNumbers(&tt.g), &e) {
 			got = e.Field
 		}
 		last := 0
