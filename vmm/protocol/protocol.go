@@ -198,9 +198,9 @@ type Spec struct {
 }
 
 // threadsBase is how many threads a VMM may have besides those of its vCPUs: one
-// and two of the kernel's for each of 64 disk queues and two more for each hot-plug
-// slot, one for each vhost device, some of the runtime's own.
-const threadsBase = 320
+// and two of the kernel's for each of 64 disk queues and of two in each hot-plug slot,
+// one for each vhost device, some of the runtime's own.
+const threadsBase = 256 + 6*MaxHotplugSlots
 
 // Threads is how many threads the VMM of a guest may have (RLIMIT_NPROC,
 // pids.max): for each vCPU its own and one that Go may have besides.
