@@ -59,7 +59,7 @@ func (c *Core) hotplug(g *guest, call hostcall.Call, runs bool) error {
 		if !runs {
 			return refusal(hostcall.FailedPrecondition, "does not run")
 		}
-		return g.plug(hostcall.DeviceName(hostcall.NICKind, call.NIC.Number))
+		return g.plug(hostcall.DeviceName(hostcall.NICKind, call.NewNIC.Number))
 	case hostcall.GuestDetach:
 		i := g.find(call.Device)
 		switch {

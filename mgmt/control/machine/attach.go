@@ -145,7 +145,7 @@ func (m *Machine) plug(op store.Operation) error {
 	if op.NewNIC != nil {
 		n := op.NewNIC
 		err := m.insist(m.g.ctx, hostcall.Call{Method: hostcall.GuestAttachNIC, ID: m.uid,
-			NIC: &hostcall.NIC{Number: n.Number, Network: n.Network, MAC: n.MAC}}, m.Alive)
+			NewNIC: &hostcall.NIC{Number: n.Number, Network: n.Network, MAC: n.MAC}}, m.Alive)
 		if err != nil && m.hasEnded() {
 			return nil // the next start brings it
 		}

@@ -63,7 +63,7 @@ const (
 	// already is no error. Refused, it leaves nothing behind; where the VMM did
 	// not answer, GuestDetach and GuestDrop do away with it.
 	GuestAttachDisk Method = "guest-attach-disk"
-	// GuestAttachNIC reads ID and NIC: the same for a NIC of a guest that runs or is paused.
+	// GuestAttachNIC reads ID and NewNIC: the same for a NIC of a guest that runs or is paused.
 	GuestAttachNIC Method = "guest-attach-nic"
 	// GuestDetach reads ID, Device and Force: asks a guest that runs or is paused to give a
 	// device up, or takes it away. It answers before the guest does.
@@ -109,7 +109,7 @@ type Call struct {
 	// Disk is the number of one of the guest's.
 	Disk   int                  `json:"disk,omitempty"`
 	Limits *protocol.DiskLimits `json:"limits,omitempty"`
-	NIC    *NIC                 `json:"nic,omitempty"`
+	NewNIC *NIC                 `json:"newNic,omitempty"`
 	// Device is the name of one (DeviceName); Force takes it away from a guest that is not asked.
 	Device string `json:"device,omitempty"`
 	Force  bool   `json:"force,omitempty"`

@@ -17,10 +17,10 @@ func guestAttachDisk(ctx context.Context, s *Server, c *hostcall.Call, _ *hostca
 }
 
 func guestAttachNIC(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
-	if c.NIC == nil {
-		return nil, &hostcall.Error{Code: hostcall.InvalidArgument, Field: "nic", Message: "The call says nothing of the NIC to attach."}
+	if c.NewNIC == nil {
+		return nil, &hostcall.Error{Code: hostcall.InvalidArgument, Field: "newNic", Message: "The call says nothing of the NIC to attach."}
 	}
-	return nil, s.Guests.AttachNIC(context.WithoutCancel(ctx), c.ID, *c.NIC)
+	return nil, s.Guests.AttachNIC(context.WithoutCancel(ctx), c.ID, *c.NewNIC)
 }
 
 func guestDetach(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
