@@ -75,7 +75,7 @@ func (s machineService) StopVirtualMachine(ctx context.Context, req *connect.Req
 	if err != nil {
 		return nil, err
 	}
-	grace, err := graceOf(req.Msg.GracePeriod)
+	grace, err := grace(req.Msg.GracePeriod, defaultGrace)
 	if err != nil {
 		return nil, err
 	}

@@ -45,6 +45,8 @@ type Networks interface {
 	Activate(nics []folder.Interface) error
 	Deactivate(nics []folder.Interface)
 	Release(id string)
+	// Keep leaves the guest id these addresses alone.
+	Keep(id string, nics []folder.Interface)
 	OpenTap(name, network string, queues int) ([]*os.File, error)
 	RemoveTap(name string) error
 	// SetLimits returns what the limits that a tap had have counted.

@@ -53,10 +53,11 @@ func peer() int {
 	}
 	result := os.NewFile(protocol.ResultFD, "result")
 	name, paused, balloon := "", false, protocol.Balloon{}
-	var plugged memoryPeer
+	var memory memoryPeer
 	var disk *os.File
 	var panicked time.Time
 	vcpus := &protocol.VCPUs{}
+	var plugged plugs
 	for {
 		u, err := l.(*net.UnixListener).AcceptUnix()
 		if err != nil {
@@ -88,10 +89,13 @@ func peer() int {
 				if len(r.Spec.Disks) > 0 {
 					disk = files[r.Spec.Disks[0].File]
 				}
+			case protocol.AttachDisk, protocol.AttachNIC, protocol.Detach:
+				out.Error = plugged.answer(name, &r, files)
 			case protocol.Query:
 				if name == "mute" {
 					continue
 				}
+				out.Status.Devices = plugged.devices
 				if name != "" {
 					out.Status.State = protocol.Running
 				}
@@ -121,7 +125,7 @@ func peer() int {
 			case protocol.BalloonMethod:
 				out.Balloon = &balloon
 			case protocol.SetMemory, protocol.MemoryMethod:
-				out.Memory = plugged.answer(name, r)
+				out.Memory = memory.answer(name, r)
 			case protocol.ResizeDisk:
 				if err := growth(disk, int64(r.Size)); err != nil {
 					out.Error = &protocol.Error{Code: protocol.Internal, Message: err.Error()}

@@ -48,6 +48,11 @@ var methods = map[hostcall.Method]method{
 	hostcall.GuestSetDiskLimits: {id: true, do: guestSetDiskLimits},
 	hostcall.GuestSetNICLimits:  {id: true, do: guestSetNICLimits},
 	hostcall.GuestSetNICLink:    {id: true, do: guestSetNICLink},
+	hostcall.GuestAttachDisk:    {id: true, do: guestAttachDisk},
+	hostcall.GuestAttachNIC:     {id: true, do: guestAttachNIC},
+	hostcall.GuestDetach:        {id: true, do: guestDetach},
+	hostcall.GuestDevices:       {id: true, do: guestDevices},
+	hostcall.GuestDrop:          {id: true, do: guestDrop},
 }
 
 // answer carries out one call of c's.

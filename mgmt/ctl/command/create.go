@@ -42,10 +42,12 @@ var createFields = fieldTable{
 	"networkInterfaces[]": "--network",
 	"networkInterfaces":   "--network",
 	"vsock":               "--vsock",
+	"hotplugSlots":        "--hotplug-slots",
 }
 
 // createFlags are the flags of `vm create`.
 type createFlags struct {
+	slots                            int32
 	cpus, cpu                        string
 	memory, balloon                  string
 	kernel, initrd, cmdline          string
@@ -126,6 +128,7 @@ func (a *app) vmCreate() *cobra.Command {
 	f.StringArrayVar(&fl.disks, "disk", nil, "disk: IMAGE[,size=SIZE] or size=SIZE, then [,bps=SIZE][,iops=N] (repeatable)")
 	f.StringArrayVar(&fl.networks, "network", nil, "network: NAME[,mac=ADDRESS], then [,rx=SIZE][,tx=SIZE][,link=down] (repeatable)")
 	f.BoolVar(&fl.vsock, "vsock", false, "socket device, to connect to its ports without a network")
+	f.Int32Var(&fl.slots, "hotplug-slots", 4, "slots for disks and network interfaces that are attached while it runs, 0 to 8")
 	f.BoolVar(&fl.start, "start", false, "start it, too")
 	f.BoolVar(&fl.validateOnly, "validate-only", false, "let the host check everything and make nothing")
 	f.BoolVar(&fl.waitNothing, "no-wait", false, "with --start: do not wait until it runs")
@@ -157,6 +160,7 @@ func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
 	}
 	vm.Cpus, vm.MaxCpus, vm.BalloonBytes = cpus, most, balloon
 	vm.Boot = &ashlarv1.Boot{Kernel: resource(images, fl.kernel), Cmdline: fl.cmdline}
+	vm.HotplugSlots = &fl.slots
 	if err := fl.board.set(vm); err != nil {
 		return nil, err
 	}

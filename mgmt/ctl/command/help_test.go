@@ -92,7 +92,7 @@ func TestCompletion(t *testing.T) {
 	for _, id := range []string{"kernel", "debian"} {
 		r.host.AddImage(id, 1)
 	}
-	if code, _, errs := r.do(t.Context(), "vm", "create", "demo", "--kernel", "kernel", "--start"); code != 0 {
+	if code, _, errs := r.do(t.Context(), "vm", "create", "demo", "--kernel", "kernel", "--disk", "debian", "--network", "default", "--start"); code != 0 {
 		t.Fatal(errs)
 	}
 	for _, c := range []struct {
@@ -121,6 +121,13 @@ func TestCompletion(t *testing.T) {
 		{"vm set-link demo ", nil},
 		{"vm set-link demo 0 ", []string{"up", "down"}},
 		{"vm resize-disk ", []string{"demo\trunning"}},
+		{"vm attach-disk ", []string{"demo\trunning"}},
+		{"vm attach-disk demo --image ", []string{"debian", "kernel"}},
+		{"vm attach-nic demo --network ", []string{"default"}},
+		{"vm detach-disk ", []string{"demo\trunning"}},
+		{"vm detach-disk demo ", []string{"0"}},
+		{"vm detach-disk demo 0 ", nil},
+		{"vm detach-nic demo ", []string{"0"}},
 		{"vm stats ", []string{"demo\trunning"}},
 		{"vm stats demo ", nil},
 		{"vm connect ", []string{"demo\trunning"}},

@@ -30,6 +30,7 @@ func (h *Host) CreateVirtualMachine(_ context.Context, req *connect.Request[ashl
 	if h.vms[vm.Name] != nil {
 		return nil, connect.NewError(connect.CodeAlreadyExists, fmt.Errorf("%s exists already", vm.Name))
 	}
+	number(vm)
 	vm.Uid, vm.CreateTime, vm.Etag = fmt.Sprintf("%032x", len(h.vms)+1), timestamppb.New(Time), "1"
 	vm.State, vm.StopReason = ashlarv1.VirtualMachine_STATE_STOPPED, ashlarv1.VirtualMachine_STOP_REASON_NOT_STARTED
 	if req.Msg.GetValidateOnly() {
@@ -178,10 +179,11 @@ func (h *Host) changeDisk(name string, disk int32, change func(*ashlarv1.Disk)) 
 	if err != nil {
 		return err
 	}
-	if n := len(g.vm.GetDisks()); int(disk) >= n {
-		return violation("disk", fmt.Sprintf("is %d: %s has %d disks, counted from 0 on", disk, name, n))
+	i := slices.IndexFunc(g.vm.GetDisks(), func(d *ashlarv1.Disk) bool { return d.GetNumber() == disk })
+	if i < 0 {
+		return noDisk(g.vm, disk)
 	}
-	change(g.vm.GetDisks()[disk])
+	change(g.vm.GetDisks()[i])
 	return nil
 }
 

@@ -75,6 +75,18 @@ const (
 	// VirtualMachineServiceSetVirtualMachineCpusProcedure is the fully-qualified name of the
 	// VirtualMachineService's SetVirtualMachineCpus RPC.
 	VirtualMachineServiceSetVirtualMachineCpusProcedure = "/ashlar.v1.VirtualMachineService/SetVirtualMachineCpus"
+	// VirtualMachineServiceAttachVirtualMachineDiskProcedure is the fully-qualified name of the
+	// VirtualMachineService's AttachVirtualMachineDisk RPC.
+	VirtualMachineServiceAttachVirtualMachineDiskProcedure = "/ashlar.v1.VirtualMachineService/AttachVirtualMachineDisk"
+	// VirtualMachineServiceDetachVirtualMachineDiskProcedure is the fully-qualified name of the
+	// VirtualMachineService's DetachVirtualMachineDisk RPC.
+	VirtualMachineServiceDetachVirtualMachineDiskProcedure = "/ashlar.v1.VirtualMachineService/DetachVirtualMachineDisk"
+	// VirtualMachineServiceAttachVirtualMachineNetworkInterfaceProcedure is the fully-qualified name of
+	// the VirtualMachineService's AttachVirtualMachineNetworkInterface RPC.
+	VirtualMachineServiceAttachVirtualMachineNetworkInterfaceProcedure = "/ashlar.v1.VirtualMachineService/AttachVirtualMachineNetworkInterface"
+	// VirtualMachineServiceDetachVirtualMachineNetworkInterfaceProcedure is the fully-qualified name of
+	// the VirtualMachineService's DetachVirtualMachineNetworkInterface RPC.
+	VirtualMachineServiceDetachVirtualMachineNetworkInterfaceProcedure = "/ashlar.v1.VirtualMachineService/DetachVirtualMachineNetworkInterface"
 	// VirtualMachineServiceSendVirtualMachineNmiProcedure is the fully-qualified name of the
 	// VirtualMachineService's SendVirtualMachineNmi RPC.
 	VirtualMachineServiceSendVirtualMachineNmiProcedure = "/ashlar.v1.VirtualMachineService/SendVirtualMachineNmi"
@@ -156,6 +168,24 @@ type VirtualMachineServiceClient interface {
 	// reset or stops, and the next start has the new number at any rate. A paused one is
 	// refused.
 	SetVirtualMachineCpus(context.Context, *connect.Request[v1.SetVirtualMachineCpusRequest]) (*connect.Response[v1.Operation], error)
+	// AttachVirtualMachineDisk makes a disk and gives it to a virtual machine: to one that
+	// runs or is paused by way of a hot-plug slot, else for its next start. Its number is
+	// the smallest that no other disk of the virtual machine has. Done when it is in its
+	// slot: the guest may take a moment to see it. FAILED_PRECONDITION where all slots
+	// are taken: detach something, or stop the virtual machine first.
+	AttachVirtualMachineDisk(context.Context, *connect.Request[v1.AttachVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error)
+	// DetachVirtualMachineDisk takes a disk away from a virtual machine, and deletes it. A
+	// guest that runs is asked, and has grace_period to give it up; then the
+	// operation fails, and the disk stays attached until the guest gives it up after
+	// all, or the disk is detached with force. What was there when the virtual machine was started is
+	// in no slot: FAILED_PRECONDITION says to stop it first. Done when the disk is gone.
+	DetachVirtualMachineDisk(context.Context, *connect.Request[v1.DetachVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error)
+	// AttachVirtualMachineNetworkInterface does for a network interface what
+	// AttachVirtualMachineDisk does for a disk.
+	AttachVirtualMachineNetworkInterface(context.Context, *connect.Request[v1.AttachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error)
+	// DetachVirtualMachineNetworkInterface does for a network interface what
+	// DetachVirtualMachineDisk does for a disk. Its addresses are free for others then.
+	DetachVirtualMachineNetworkInterface(context.Context, *connect.Request[v1.DetachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error)
 	// SendVirtualMachineNmi presses the NMI button of a running virtual machine: every
 	// processor that takes a non-maskable interrupt at its LINT1 pin gets one. What the
 	// guest does then is its own business; Linux logs it, or panics where it is told
@@ -302,6 +332,30 @@ func NewVirtualMachineServiceClient(httpClient connect.HTTPClient, baseURL strin
 			connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineCpus")),
 			connect.WithClientOptions(opts...),
 		),
+		attachVirtualMachineDisk: connect.NewClient[v1.AttachVirtualMachineDiskRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServiceAttachVirtualMachineDiskProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("AttachVirtualMachineDisk")),
+			connect.WithClientOptions(opts...),
+		),
+		detachVirtualMachineDisk: connect.NewClient[v1.DetachVirtualMachineDiskRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServiceDetachVirtualMachineDiskProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("DetachVirtualMachineDisk")),
+			connect.WithClientOptions(opts...),
+		),
+		attachVirtualMachineNetworkInterface: connect.NewClient[v1.AttachVirtualMachineNetworkInterfaceRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServiceAttachVirtualMachineNetworkInterfaceProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("AttachVirtualMachineNetworkInterface")),
+			connect.WithClientOptions(opts...),
+		),
+		detachVirtualMachineNetworkInterface: connect.NewClient[v1.DetachVirtualMachineNetworkInterfaceRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServiceDetachVirtualMachineNetworkInterfaceProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("DetachVirtualMachineNetworkInterface")),
+			connect.WithClientOptions(opts...),
+		),
 		sendVirtualMachineNmi: connect.NewClient[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse](
 			httpClient,
 			baseURL+VirtualMachineServiceSendVirtualMachineNmiProcedure,
@@ -361,29 +415,33 @@ func NewVirtualMachineServiceClient(httpClient connect.HTTPClient, baseURL strin
 
 // virtualMachineServiceClient implements VirtualMachineServiceClient.
 type virtualMachineServiceClient struct {
-	createVirtualMachine           *connect.Client[v1.CreateVirtualMachineRequest, v1.VirtualMachine]
-	getVirtualMachine              *connect.Client[v1.GetVirtualMachineRequest, v1.VirtualMachine]
-	listVirtualMachines            *connect.Client[v1.ListVirtualMachinesRequest, v1.ListVirtualMachinesResponse]
-	deleteVirtualMachine           *connect.Client[v1.DeleteVirtualMachineRequest, v1.Operation]
-	startVirtualMachine            *connect.Client[v1.StartVirtualMachineRequest, v1.Operation]
-	stopVirtualMachine             *connect.Client[v1.StopVirtualMachineRequest, v1.Operation]
-	pauseVirtualMachine            *connect.Client[v1.PauseVirtualMachineRequest, v1.Operation]
-	resumeVirtualMachine           *connect.Client[v1.ResumeVirtualMachineRequest, v1.Operation]
-	resetVirtualMachine            *connect.Client[v1.ResetVirtualMachineRequest, v1.Operation]
-	setVirtualMachineDiskLimits    *connect.Client[v1.SetVirtualMachineDiskLimitsRequest, v1.Operation]
-	resizeVirtualMachineDisk       *connect.Client[v1.ResizeVirtualMachineDiskRequest, v1.Operation]
-	setVirtualMachineNetworkLimits *connect.Client[v1.SetVirtualMachineNetworkLimitsRequest, v1.Operation]
-	setVirtualMachineNetworkLink   *connect.Client[v1.SetVirtualMachineNetworkLinkRequest, v1.Operation]
-	setVirtualMachineCpus          *connect.Client[v1.SetVirtualMachineCpusRequest, v1.Operation]
-	sendVirtualMachineNmi          *connect.Client[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse]
-	getVirtualMachineCounters      *connect.Client[v1.GetVirtualMachineCountersRequest, v1.VirtualMachineCounters]
-	setVirtualMachineBalloon       *connect.Client[v1.SetVirtualMachineBalloonRequest, v1.VirtualMachine]
-	getVirtualMachineBalloon       *connect.Client[v1.GetVirtualMachineBalloonRequest, v1.VirtualMachineBalloon]
-	setVirtualMachineMemory        *connect.Client[v1.SetVirtualMachineMemoryRequest, v1.VirtualMachine]
-	getVirtualMachineMemory        *connect.Client[v1.GetVirtualMachineMemoryRequest, v1.VirtualMachineMemory]
-	console                        *connect.Client[v1.ConsoleRequest, v1.ConsoleResponse]
-	connectVirtualMachine          *connect.Client[v1.ConnectVirtualMachineRequest, v1.ConnectVirtualMachineResponse]
-	readLog                        *connect.Client[v1.ReadLogRequest, v1.ReadLogResponse]
+	createVirtualMachine                 *connect.Client[v1.CreateVirtualMachineRequest, v1.VirtualMachine]
+	getVirtualMachine                    *connect.Client[v1.GetVirtualMachineRequest, v1.VirtualMachine]
+	listVirtualMachines                  *connect.Client[v1.ListVirtualMachinesRequest, v1.ListVirtualMachinesResponse]
+	deleteVirtualMachine                 *connect.Client[v1.DeleteVirtualMachineRequest, v1.Operation]
+	startVirtualMachine                  *connect.Client[v1.StartVirtualMachineRequest, v1.Operation]
+	stopVirtualMachine                   *connect.Client[v1.StopVirtualMachineRequest, v1.Operation]
+	pauseVirtualMachine                  *connect.Client[v1.PauseVirtualMachineRequest, v1.Operation]
+	resumeVirtualMachine                 *connect.Client[v1.ResumeVirtualMachineRequest, v1.Operation]
+	resetVirtualMachine                  *connect.Client[v1.ResetVirtualMachineRequest, v1.Operation]
+	setVirtualMachineDiskLimits          *connect.Client[v1.SetVirtualMachineDiskLimitsRequest, v1.Operation]
+	resizeVirtualMachineDisk             *connect.Client[v1.ResizeVirtualMachineDiskRequest, v1.Operation]
+	setVirtualMachineNetworkLimits       *connect.Client[v1.SetVirtualMachineNetworkLimitsRequest, v1.Operation]
+	setVirtualMachineNetworkLink         *connect.Client[v1.SetVirtualMachineNetworkLinkRequest, v1.Operation]
+	setVirtualMachineCpus                *connect.Client[v1.SetVirtualMachineCpusRequest, v1.Operation]
+	attachVirtualMachineDisk             *connect.Client[v1.AttachVirtualMachineDiskRequest, v1.Operation]
+	detachVirtualMachineDisk             *connect.Client[v1.DetachVirtualMachineDiskRequest, v1.Operation]
+	attachVirtualMachineNetworkInterface *connect.Client[v1.AttachVirtualMachineNetworkInterfaceRequest, v1.Operation]
+	detachVirtualMachineNetworkInterface *connect.Client[v1.DetachVirtualMachineNetworkInterfaceRequest, v1.Operation]
+	sendVirtualMachineNmi                *connect.Client[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse]
+	getVirtualMachineCounters            *connect.Client[v1.GetVirtualMachineCountersRequest, v1.VirtualMachineCounters]
+	setVirtualMachineBalloon             *connect.Client[v1.SetVirtualMachineBalloonRequest, v1.VirtualMachine]
+	getVirtualMachineBalloon             *connect.Client[v1.GetVirtualMachineBalloonRequest, v1.VirtualMachineBalloon]
+	setVirtualMachineMemory              *connect.Client[v1.SetVirtualMachineMemoryRequest, v1.VirtualMachine]
+	getVirtualMachineMemory              *connect.Client[v1.GetVirtualMachineMemoryRequest, v1.VirtualMachineMemory]
+	console                              *connect.Client[v1.ConsoleRequest, v1.ConsoleResponse]
+	connectVirtualMachine                *connect.Client[v1.ConnectVirtualMachineRequest, v1.ConnectVirtualMachineResponse]
+	readLog                              *connect.Client[v1.ReadLogRequest, v1.ReadLogResponse]
 }
 
 // CreateVirtualMachine calls ashlar.v1.VirtualMachineService.CreateVirtualMachine.
@@ -455,6 +513,28 @@ func (c *virtualMachineServiceClient) SetVirtualMachineNetworkLink(ctx context.C
 // SetVirtualMachineCpus calls ashlar.v1.VirtualMachineService.SetVirtualMachineCpus.
 func (c *virtualMachineServiceClient) SetVirtualMachineCpus(ctx context.Context, req *connect.Request[v1.SetVirtualMachineCpusRequest]) (*connect.Response[v1.Operation], error) {
 	return c.setVirtualMachineCpus.CallUnary(ctx, req)
+}
+
+// AttachVirtualMachineDisk calls ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk.
+func (c *virtualMachineServiceClient) AttachVirtualMachineDisk(ctx context.Context, req *connect.Request[v1.AttachVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error) {
+	return c.attachVirtualMachineDisk.CallUnary(ctx, req)
+}
+
+// DetachVirtualMachineDisk calls ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk.
+func (c *virtualMachineServiceClient) DetachVirtualMachineDisk(ctx context.Context, req *connect.Request[v1.DetachVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error) {
+	return c.detachVirtualMachineDisk.CallUnary(ctx, req)
+}
+
+// AttachVirtualMachineNetworkInterface calls
+// ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface.
+func (c *virtualMachineServiceClient) AttachVirtualMachineNetworkInterface(ctx context.Context, req *connect.Request[v1.AttachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error) {
+	return c.attachVirtualMachineNetworkInterface.CallUnary(ctx, req)
+}
+
+// DetachVirtualMachineNetworkInterface calls
+// ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface.
+func (c *virtualMachineServiceClient) DetachVirtualMachineNetworkInterface(ctx context.Context, req *connect.Request[v1.DetachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error) {
+	return c.detachVirtualMachineNetworkInterface.CallUnary(ctx, req)
 }
 
 // SendVirtualMachineNmi calls ashlar.v1.VirtualMachineService.SendVirtualMachineNmi.
@@ -554,6 +634,24 @@ type VirtualMachineServiceHandler interface {
 	// reset or stops, and the next start has the new number at any rate. A paused one is
 	// refused.
 	SetVirtualMachineCpus(context.Context, *connect.Request[v1.SetVirtualMachineCpusRequest]) (*connect.Response[v1.Operation], error)
+	// AttachVirtualMachineDisk makes a disk and gives it to a virtual machine: to one that
+	// runs or is paused by way of a hot-plug slot, else for its next start. Its number is
+	// the smallest that no other disk of the virtual machine has. Done when it is in its
+	// slot: the guest may take a moment to see it. FAILED_PRECONDITION where all slots
+	// are taken: detach something, or stop the virtual machine first.
+	AttachVirtualMachineDisk(context.Context, *connect.Request[v1.AttachVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error)
+	// DetachVirtualMachineDisk takes a disk away from a virtual machine, and deletes it. A
+	// guest that runs is asked, and has grace_period to give it up; then the
+	// operation fails, and the disk stays attached until the guest gives it up after
+	// all, or the disk is detached with force. What was there when the virtual machine was started is
+	// in no slot: FAILED_PRECONDITION says to stop it first. Done when the disk is gone.
+	DetachVirtualMachineDisk(context.Context, *connect.Request[v1.DetachVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error)
+	// AttachVirtualMachineNetworkInterface does for a network interface what
+	// AttachVirtualMachineDisk does for a disk.
+	AttachVirtualMachineNetworkInterface(context.Context, *connect.Request[v1.AttachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error)
+	// DetachVirtualMachineNetworkInterface does for a network interface what
+	// DetachVirtualMachineDisk does for a disk. Its addresses are free for others then.
+	DetachVirtualMachineNetworkInterface(context.Context, *connect.Request[v1.DetachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error)
 	// SendVirtualMachineNmi presses the NMI button of a running virtual machine: every
 	// processor that takes a non-maskable interrupt at its LINT1 pin gets one. What the
 	// guest does then is its own business; Linux logs it, or panics where it is told
@@ -696,6 +794,30 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 		connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineCpus")),
 		connect.WithHandlerOptions(opts...),
 	)
+	virtualMachineServiceAttachVirtualMachineDiskHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceAttachVirtualMachineDiskProcedure,
+		svc.AttachVirtualMachineDisk,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("AttachVirtualMachineDisk")),
+		connect.WithHandlerOptions(opts...),
+	)
+	virtualMachineServiceDetachVirtualMachineDiskHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceDetachVirtualMachineDiskProcedure,
+		svc.DetachVirtualMachineDisk,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("DetachVirtualMachineDisk")),
+		connect.WithHandlerOptions(opts...),
+	)
+	virtualMachineServiceAttachVirtualMachineNetworkInterfaceHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceAttachVirtualMachineNetworkInterfaceProcedure,
+		svc.AttachVirtualMachineNetworkInterface,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("AttachVirtualMachineNetworkInterface")),
+		connect.WithHandlerOptions(opts...),
+	)
+	virtualMachineServiceDetachVirtualMachineNetworkInterfaceHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceDetachVirtualMachineNetworkInterfaceProcedure,
+		svc.DetachVirtualMachineNetworkInterface,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("DetachVirtualMachineNetworkInterface")),
+		connect.WithHandlerOptions(opts...),
+	)
 	virtualMachineServiceSendVirtualMachineNmiHandler := connect.NewUnaryHandler(
 		VirtualMachineServiceSendVirtualMachineNmiProcedure,
 		svc.SendVirtualMachineNmi,
@@ -780,6 +902,14 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 			virtualMachineServiceSetVirtualMachineNetworkLinkHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceSetVirtualMachineCpusProcedure:
 			virtualMachineServiceSetVirtualMachineCpusHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceAttachVirtualMachineDiskProcedure:
+			virtualMachineServiceAttachVirtualMachineDiskHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceDetachVirtualMachineDiskProcedure:
+			virtualMachineServiceDetachVirtualMachineDiskHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceAttachVirtualMachineNetworkInterfaceProcedure:
+			virtualMachineServiceAttachVirtualMachineNetworkInterfaceHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceDetachVirtualMachineNetworkInterfaceProcedure:
+			virtualMachineServiceDetachVirtualMachineNetworkInterfaceHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceSendVirtualMachineNmiProcedure:
 			virtualMachineServiceSendVirtualMachineNmiHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceGetVirtualMachineCountersProcedure:
@@ -861,6 +991,22 @@ func (UnimplementedVirtualMachineServiceHandler) SetVirtualMachineNetworkLink(co
 
 func (UnimplementedVirtualMachineServiceHandler) SetVirtualMachineCpus(context.Context, *connect.Request[v1.SetVirtualMachineCpusRequest]) (*connect.Response[v1.Operation], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.SetVirtualMachineCpus is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) AttachVirtualMachineDisk(context.Context, *connect.Request[v1.AttachVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) DetachVirtualMachineDisk(context.Context, *connect.Request[v1.DetachVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) AttachVirtualMachineNetworkInterface(context.Context, *connect.Request[v1.AttachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) DetachVirtualMachineNetworkInterface(context.Context, *connect.Request[v1.DetachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface is not implemented"))
 }
 
 func (UnimplementedVirtualMachineServiceHandler) SendVirtualMachineNmi(context.Context, *connect.Request[v1.SendVirtualMachineNmiRequest]) (*connect.Response[v1.SendVirtualMachineNmiResponse], error) {
