@@ -141,6 +141,9 @@ func (s *server) start(spec *protocol.Spec, files []*os.File) *protocol.Error {
 		if err := g.Start(); err != nil {
 			return &protocol.Error{Code: protocol.Internal, Message: err.Error()}
 		}
+		if err := dropText(); err != nil { // then it takes more memory, and that is all
+			fmt.Fprintln(os.Stderr, "ashlar-vmm:", err)
+		}
 		return nil
 	}()
 	if perr != nil {
