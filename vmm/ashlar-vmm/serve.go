@@ -229,6 +229,8 @@ func (s *server) handle(req protocol.Request) (resp protocol.Response, f *os.Fil
 		resp.Error = s.guest.SetVCPUs(req.VCPUs)
 	case protocol.Console:
 		f, err = s.guest.Hub.Attach()
+	case protocol.ConnectPort:
+		f, resp.Error = s.guest.ConnectPort(req.PortName)
 	case protocol.CountersMethod:
 		c := s.guest.Counters()
 		resp.Counters = &c

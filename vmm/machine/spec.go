@@ -96,6 +96,7 @@ type Guest struct {
 	src boot.Load
 
 	balloon *balloon.Device
+	console *vconsole.Device
 }
 
 // check checks what a Spec says by itself.
@@ -114,6 +115,9 @@ func check(s *protocol.Spec) *protocol.Error {
 		return err
 	}
 	if err := checkBoard(s); err != nil {
+		return err
+	}
+	if err := checkPorts(s); err != nil {
 		return err
 	}
 	if _, err := smbios.Tables(smbios.System{UUID: s.UUID}, 0); err != nil {
@@ -307,10 +311,11 @@ func (g *Guest) addEntropyAndConsole(s *protocol.Spec, d *descriptors) *protocol
 		return err
 	}
 	in := make(chan []byte, typedAhead)
-	con, err := vconsole.New(vconsole.Config{Output: g.Hub.Writer(channelInput(in)), Input: in})
+	con, err := vconsole.New(vconsole.Config{Output: g.Hub.Writer(channelInput(in)), Input: in, Ports: protocol.PortNames(s.Ports)})
 	if err != nil {
 		return &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
 	}
+	g.console = con
 	return g.plug("console", con)
 }
 
