@@ -236,6 +236,9 @@ func startField(field string) string {
 	if f, ok := guestField[field]; ok {
 		return f
 	}
+	if f := serialField(field); f != "" {
+		return f
+	}
 	if p := diskField.FindStringSubmatch(field); p != nil {
 		return "disks[" + p[1] + "]" + leaf[p[2]]
 	}

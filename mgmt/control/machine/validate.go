@@ -65,6 +65,7 @@ func (g *Manager) validate(req *ashlarv1.CreateVirtualMachineRequest, host *host
 	c.backing(vm, &rec)
 	c.balloon(vm)
 	c.board(vm, &rec)
+	c.serial(vm, &rec)
 	c.processor(vm, &rec)
 	c.boot(vm.Boot, &rec)
 	c.disks(vm.Disks, &rec)
