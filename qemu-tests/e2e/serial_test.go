@@ -70,18 +70,7 @@ func TestSerialPorts(t *testing.T) {
 	if code, said := h.connectSerial(t, "ports", other).ends(); code != 6 || !strings.Contains(said, "is paused") {
 		t.Errorf("a paused guest: exit code %d, %q", code, said)
 	}
-	resumed := make(chan string, 1)
-	go func() {
-		out, err := h.ctl("vm", "resume", "ports")
-		if err == nil {
-			out = ""
-		}
-		resumed <- out
-	}()
-	c.echoes(data[128<<10 : 192<<10])
-	if out := <-resumed; out != "" {
-		t.Fatal(out)
-	}
+	h.resumedBehind(t, "ports", func() { c.echoes(data[128<<10 : 192<<10]) })
 	h.killed(t, "ashlar-core")
 	c.echoes(data[192<<10:])
 	c.interrupted()
