@@ -42,7 +42,7 @@ func (l *lab) tunnel(first *ashlarv1.ConnectVirtualMachineRequest) *tunnelStream
 // opened is tunnel for one that has to be opened.
 func (l *lab) opened(name string, port uint32) *tunnelStream {
 	l.t.Helper()
-	s := l.tunnel(&ashlarv1.ConnectVirtualMachineRequest{Name: name, Port: port})
+	s := l.tunnel(&ashlarv1.ConnectVirtualMachineRequest{Name: name, Target: &ashlarv1.ConnectVirtualMachineRequest_Port{Port: port}})
 	if res, err := s.Receive(); err != nil || len(res.Data) > 0 || res.End {
 		l.t.Fatalf("first response: %v, %v", res, err)
 	}
@@ -185,38 +185,38 @@ func TestTunnelRefused(t *testing.T) {
 		_, err := l.tunnel(first).Receive()
 		wantError(t, err, code, reason, "")
 	}
-	check("no such machine", &ashlarv1.ConnectVirtualMachineRequest{Name: "virtualMachines/no", Port: 7}, connect.CodeNotFound, "NO_SUCH_RESOURCE")
+	check("no such machine", &ashlarv1.ConnectVirtualMachineRequest{Name: "virtualMachines/no", Target: &ashlarv1.ConnectVirtualMachineRequest_Port{Port: 7}}, connect.CodeNotFound, "NO_SUCH_RESOURCE")
 	check("no port", &ashlarv1.ConnectVirtualMachineRequest{Name: vm.Name}, connect.CodeInvalidArgument, "INVALID_FIELD")
-	check("any port", &ashlarv1.ConnectVirtualMachineRequest{Name: vm.Name, Port: 1<<32 - 1}, connect.CodeInvalidArgument, "INVALID_FIELD")
-	check("too much", &ashlarv1.ConnectVirtualMachineRequest{Name: vm.Name, Port: 7, Data: pattern(64<<10 + 1)}, connect.CodeInvalidArgument, "INVALID_FIELD")
-	check("no device", &ashlarv1.ConnectVirtualMachineRequest{Name: without.Name, Port: 7}, connect.CodeFailedPrecondition, "NO_VSOCK")
-	check("nobody listens", &ashlarv1.ConnectVirtualMachineRequest{Name: vm.Name, Port: 9}, connect.CodeFailedPrecondition, "CONNECTION_REFUSED")
+	check("any port", &ashlarv1.ConnectVirtualMachineRequest{Name: vm.Name, Target: &ashlarv1.ConnectVirtualMachineRequest_Port{Port: 1<<32 - 1}}, connect.CodeInvalidArgument, "INVALID_FIELD")
+	check("too much", &ashlarv1.ConnectVirtualMachineRequest{Name: vm.Name, Target: &ashlarv1.ConnectVirtualMachineRequest_Port{Port: 7}, Data: pattern(64<<10 + 1)}, connect.CodeInvalidArgument, "INVALID_FIELD")
+	check("no device", &ashlarv1.ConnectVirtualMachineRequest{Name: without.Name, Target: &ashlarv1.ConnectVirtualMachineRequest_Port{Port: 7}}, connect.CodeFailedPrecondition, "NO_VSOCK")
+	check("nobody listens", &ashlarv1.ConnectVirtualMachineRequest{Name: vm.Name, Target: &ashlarv1.ConnectVirtualMachineRequest_Port{Port: 9}}, connect.CodeFailedPrecondition, "CONNECTION_REFUSED")
 
 	s := l.opened(vm.Name, 8)
-	if err := s.Send(&ashlarv1.ConnectVirtualMachineRequest{Port: 7}); err != nil {
+	if err := s.Send(&ashlarv1.ConnectVirtualMachineRequest{Target: &ashlarv1.ConnectVirtualMachineRequest_Port{Port: 7}}); err != nil {
 		t.Fatal(err)
 	}
 	_, _, err = rest(s)
 	wantError(t, err, connect.CodeInvalidArgument, "INVALID_FIELD", "first message")
 	l.core.Refuse(hostcall.GuestConnect, &hostcall.Error{Code: hostcall.DeadlineExceeded, Message: "no answer"})
-	check("no answer", &ashlarv1.ConnectVirtualMachineRequest{Name: vm.Name, Port: 7}, connect.CodeDeadlineExceeded, "CORE_REFUSED")
+	check("no answer", &ashlarv1.ConnectVirtualMachineRequest{Name: vm.Name, Target: &ashlarv1.ConnectVirtualMachineRequest_Port{Port: 7}}, connect.CodeDeadlineExceeded, "CORE_REFUSED")
 	l.core.Refuse(hostcall.GuestConnect, nil)
 
 	for range 32 {
 		l.opened(vm.Name, 8)
 	}
-	check("too many", &ashlarv1.ConnectVirtualMachineRequest{Name: vm.Name, Port: 8}, connect.CodeResourceExhausted, "LIMIT_REACHED")
+	check("too many", &ashlarv1.ConnectVirtualMachineRequest{Name: vm.Name, Target: &ashlarv1.ConnectVirtualMachineRequest_Port{Port: 8}}, connect.CodeResourceExhausted, "LIMIT_REACHED")
 }
 
 func TestTunnelNotRunning(t *testing.T) {
 	l := newLab(t)
 	vm := l.withVsock("demo")
 	l.mustPause(vm.Name)
-	_, err := l.tunnel(&ashlarv1.ConnectVirtualMachineRequest{Name: vm.Name, Port: 7}).Receive()
+	_, err := l.tunnel(&ashlarv1.ConnectVirtualMachineRequest{Name: vm.Name, Target: &ashlarv1.ConnectVirtualMachineRequest_Port{Port: 7}}).Receive()
 	wantError(t, err, connect.CodeFailedPrecondition, "WRONG_STATE", "is paused: resume it")
 	l.core.Exit(vm.Uid, "powered-off", "")
 	l.until(vm.Name, "stopped", func(vm *ashlarv1.VirtualMachine) bool { return vm.State == ashlarv1.VirtualMachine_STATE_STOPPED })
-	_, err = l.tunnel(&ashlarv1.ConnectVirtualMachineRequest{Name: vm.Name, Port: 7}).Receive()
+	_, err = l.tunnel(&ashlarv1.ConnectVirtualMachineRequest{Name: vm.Name, Target: &ashlarv1.ConnectVirtualMachineRequest_Port{Port: 7}}).Receive()
 	wantError(t, err, connect.CodeFailedPrecondition, "WRONG_STATE", "is stopped: start it")
 	if cid := l.get(vm.Name).Vsock.GetCid(); cid != 0 {
 		t.Errorf("a stopped machine has CID %d", cid)

@@ -70,6 +70,23 @@ func (c *connection) ends() (int, string) {
 	return c.cmd.ProcessState.ExitCode(), c.errs.String()
 }
 
+// resumedBehind resumes a guest while do runs, which has to wait for it.
+func (h *host) resumedBehind(t *testing.T, id string, do func()) {
+	t.Helper()
+	resumed := make(chan string, 1)
+	go func() {
+		out, err := h.ctl("vm", "resume", id)
+		if err == nil {
+			out = ""
+		}
+		resumed <- out
+	}()
+	do()
+	if out := <-resumed; out != "" {
+		t.Fatal(out)
+	}
+}
+
 // TestVsock connects to ports of a guest: through a pause, and an end of core; not where
 // nobody listens. The guest reaches nobody on the host.
 func TestVsock(t *testing.T) {
@@ -100,18 +117,7 @@ func TestVsock(t *testing.T) {
 	if code, said := h.connectPort(t, "vsock", "7000").ends(); code != 6 || !strings.Contains(said, "is paused") {
 		t.Errorf("a paused guest: exit code %d, %q", code, said)
 	}
-	resumed := make(chan string, 1)
-	go func() {
-		out, err := h.ctl("vm", "resume", "vsock")
-		if err == nil {
-			out = ""
-		}
-		resumed <- out
-	}()
-	c.echoes(data[256<<10 : 512<<10])
-	if out := <-resumed; out != "" {
-		t.Fatal(out)
-	}
+	h.resumedBehind(t, "vsock", func() { c.echoes(data[256<<10 : 512<<10]) })
 	h.killed(t, "ashlar-core")
 	c.echoes(data[512<<10:])
 	if err := c.in.Close(); err != nil {

@@ -31,6 +31,9 @@
 //	last DEVICE                the highest number that log has left
 //	vsock-echo PORT            send back what comes to a port of the socket device
 //	vsock-connect CID PORT     connect to another's
+//	port-echo NAME             greet who connects to a serial port, and send back what comes
+//	port-say NAME WORD         say something at a serial port, and close it
+//	hvc WORD                   print on hvc0
 //
 // The ACPI power button switches it off.
 package main
@@ -168,11 +171,13 @@ func network(name string) string {
 }
 
 func command(f []string) (string, error) {
-	need := map[string]int{"read": 2, "ping": 2, "pingby": 3, "load": 2, "disk": 2, "nic": 2, "dhcp": 2, "tcp": 3, "serve": 2, "stream": 4, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "vsock-echo": 2, "vsock-connect": 3, "list": 2, "starve": 2, "fill": 2, "unbind": 2, "touch": 3, "send": 4}
+	need := map[string]int{"read": 2, "ping": 2, "pingby": 3, "load": 2, "disk": 2, "nic": 2, "dhcp": 2, "tcp": 3, "serve": 2, "stream": 4, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "vsock-echo": 2, "vsock-connect": 3, "port-echo": 2, "port-say": 3, "hvc": 2, "list": 2, "starve": 2, "fill": 2, "unbind": 2, "touch": 3, "send": 4}
 	if n := need[f[0]]; n > 0 && len(f) != n {
 		return "", fmt.Errorf("want %d words, got %d", n, len(f))
 	}
 	switch f[0] {
+	case "port-echo", "port-say", "hvc":
+		return serialPort(f)
 	case "serve", "stream":
 		return streams(f)
 	case "timed":

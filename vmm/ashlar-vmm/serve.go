@@ -41,6 +41,9 @@ func serve() error {
 		s.writeResult(protocol.Result{Reason: protocol.Failed, Message: err.Error()})
 		return err
 	}
+	if err := dropText(); err != nil { // then it takes more memory, and that is all
+		fmt.Fprintln(os.Stderr, "ashlar-vmm:", err)
+	}
 	go s.converse(c)
 	<-s.guest.Done()
 	return s.finish()
@@ -140,9 +143,6 @@ func (s *server) start(spec *protocol.Spec, files []*os.File) *protocol.Error {
 		}
 		if err := g.Start(); err != nil {
 			return &protocol.Error{Code: protocol.Internal, Message: err.Error()}
-		}
-		if err := dropText(); err != nil { // then it takes more memory, and that is all
-			fmt.Fprintln(os.Stderr, "ashlar-vmm:", err)
 		}
 		return nil
 	}()
@@ -250,6 +250,8 @@ func (s *server) handle(req protocol.Request, files []*os.File) (resp protocol.R
 		resp.Error = s.guest.Detach(req.Device, req.Force)
 	case protocol.Console:
 		f, err = s.guest.Hub.Attach()
+	case protocol.ConnectPort:
+		f, resp.Error = s.guest.ConnectPort(req.PortName)
 	case protocol.CountersMethod:
 		c := s.guest.Counters()
 		resp.Counters = &c

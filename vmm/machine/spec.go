@@ -100,6 +100,7 @@ type Guest struct {
 
 	balloon   *balloon.Device
 	pluggable *mem.Device // or nil
+	console   *vconsole.Device
 }
 
 // check checks what a Spec says by itself.
@@ -132,6 +133,9 @@ func check(s *protocol.Spec) *protocol.Error {
 	}
 	if field, wrong := s.Pluggable.Check(s.MemoryBytes, s.Backing); wrong != "" {
 		return invalid("pluggable."+field, "pluggable.%s %s", field, wrong)
+	}
+	if err := checkPorts(s); err != nil {
+		return err
 	}
 	if _, err := smbios.Tables(smbios.System{UUID: s.UUID}, 0); err != nil {
 		return invalid("uuid", "%v", err)
@@ -366,10 +370,11 @@ func (g *Guest) addEntropyAndConsole(s *protocol.Spec, d *descriptors) *protocol
 		return err
 	}
 	in := make(chan []byte, typedAhead)
-	con, err := vconsole.New(vconsole.Config{Output: g.Hub.Writer(channelInput(in)), Input: in})
+	con, err := vconsole.New(vconsole.Config{Output: g.Hub.Writer(channelInput(in)), Input: in, Ports: protocol.PortNames(s.Ports)})
 	if err != nil {
 		return &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
 	}
+	g.console = con
 	return g.plugFixed("console", con)
 }
 

@@ -99,6 +99,8 @@ type Request struct {
 	VCPUs int `json:"vcpus,omitempty"`
 	// PluggedBytes is SetMemory's.
 	PluggedBytes uint64 `json:"pluggedBytes,omitempty"`
+	// PortName is ConnectPort's.
+	PortName string `json:"portName,omitempty"`
 }
 
 // A Response answers the Request with the same ID.
@@ -213,6 +215,8 @@ type Spec struct {
 	NICs  []NIC  `json:"nics,omitempty"`
 	// Vsock is how programs of the host reach the guest; nil for not at all.
 	Vsock *Vsock `json:"vsock,omitempty"`
+	// Ports are serial ports besides the console, up to MaxPorts, all of other names.
+	Ports []Port `json:"ports,omitempty"`
 	// HotplugSlots is how many slots there are for devices that come and go, 0 to MaxHotplugSlots.
 	HotplugSlots int `json:"hotplugSlots,omitempty"`
 	// Board says what the devices on board are to do. WatchdogExpired is whether the

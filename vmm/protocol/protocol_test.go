@@ -34,6 +34,9 @@ func largest() Request {
 	for range 8 {
 		s.NICs = append(s.NICs, NIC{Pairs: []Pair{{22, &vhost}, {23, &vhost}}, MAC: "02:00:00:00:00:01", MTU: 1500, LinkDown: true})
 	}
+	for i := range MaxPorts {
+		s.Ports = append(s.Ports, Port{Name: fmt.Sprintf("%0*d", MaxPortName, i)})
+	}
 	return Request{ID: 1<<64 - 1, Method: Configure, Spec: s}
 }
 
@@ -120,12 +123,14 @@ func TestGolden(t *testing.T) {
 		"configure-vsock": Request{ID: 1, Method: Configure, Spec: &Spec{Vsock: &Vsock{Vhost: 8, CID: 4711}}},
 		"balloon": Response{ID: 5, Balloon: &Balloon{TargetBytes: 64 << 20, ActualBytes: 32 << 20,
 			Statistics: map[string]uint64{"free_bytes": 7}, StatisticsTime: time.Unix(1e9, 0).UTC()}},
-		"set-balloon": Request{ID: 6, Method: SetBalloon, BalloonBytes: 64 << 20},
-		"set-memory":  Request{ID: 8, Method: SetMemory, PluggedBytes: 256 << 20},
-		"memory":      Response{ID: 9, Memory: &Memory{RequestedBytes: 256 << 20, PluggedBytes: 128 << 20}},
-		"nmi":         Request{ID: 2, Method: NMI},
-		"reset":       Request{ID: 3, Method: ResetMethod},
-		"resize-disk": Request{ID: 6, Method: ResizeDisk, Disk: 1, Size: 1 << 30},
+		"set-balloon":     Request{ID: 6, Method: SetBalloon, BalloonBytes: 64 << 20},
+		"set-memory":      Request{ID: 8, Method: SetMemory, PluggedBytes: 256 << 20},
+		"memory":          Response{ID: 9, Memory: &Memory{RequestedBytes: 256 << 20, PluggedBytes: 128 << 20}},
+		"configure-ports": Request{ID: 1, Method: Configure, Spec: &Spec{Ports: []Port{{Name: "org.qemu.guest_agent.0"}}}},
+		"connect-port":    Request{ID: 9, Method: ConnectPort, PortName: "org.qemu.guest_agent.0"},
+		"nmi":             Request{ID: 2, Method: NMI},
+		"reset":           Request{ID: 3, Method: ResetMethod},
+		"resize-disk":     Request{ID: 6, Method: ResizeDisk, Disk: 1, Size: 1 << 30},
 		"set-disk-limits": Request{ID: 5, Method: SetDiskLimits, Disk: 1,
 			Limits: &DiskLimits{BytesPerSecond: 1 << 20, BurstBytes: 1 << 16, OperationsPerSecond: 100, BurstOperations: 10}},
 		"set-link":   Request{ID: 8, Method: SetLink, NIC: 1, LinkDown: true},

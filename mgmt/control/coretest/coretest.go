@@ -37,6 +37,7 @@ type Core struct {
 	wg       sync.WaitGroup // of connections
 	viewing  sync.WaitGroup // of consoles and ports
 	ports    map[uint32]func(*net.UnixConn)
+	serials  map[string]func(*net.UnixConn)
 }
 
 // A conn is one connection of control.
@@ -59,8 +60,9 @@ type guest struct {
 	nmis    uint64
 	balloon protocol.Balloon
 	vcpus   protocol.VCPUs
-	keeps   int // processors
 	memory  protocol.Memory
+	keeps   int             // processors
+	serial  map[string]bool // ports that have a connection
 }
 
 // New makes a Core that does not serve yet.
@@ -477,6 +479,9 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 	case hostcall.GuestConnect:
 		if !runs || paused {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")
+		}
+		if call.SerialPort != "" {
+			return c.connectSerial(g, call.SerialPort)
 		}
 		return c.connect(g, call.Port)
 	case hostcall.GuestSetMemory:

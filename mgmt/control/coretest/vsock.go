@@ -31,6 +31,11 @@ func (c *Core) connect(g *guest, port uint32) (*os.File, error) {
 	case serve == nil:
 		return nil, &hostcall.Error{Code: hostcall.FailedPrecondition, Field: "port", Message: "Nobody listens."}
 	}
+	return c.pair(serve)
+}
+
+// pair has serve answer a new connection. mu is held.
+func (c *Core) pair(serve func(*net.UnixConn)) (*os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, err

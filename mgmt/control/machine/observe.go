@@ -293,6 +293,7 @@ func describe(rec store.VM) *ashlarv1.VirtualMachine {
 			p.Processor.HaltPoll = durationpb.New(time.Duration(*ns))
 		}
 	}
+	p.SerialPorts = rec.SerialPorts
 	if rec.Vsock {
 		p.Vsock = &ashlarv1.Vsock{}
 	}

@@ -71,6 +71,7 @@ func (g *Manager) validate(req *ashlarv1.CreateVirtualMachineRequest, host *host
 	c.balloon(vm)
 	c.board(vm, &rec)
 	c.pluggable(vm, &rec)
+	c.serial(vm, &rec)
 	c.processor(vm, &rec)
 	c.numa(vm, &rec)
 	c.boot(vm.Boot, &rec)

@@ -42,6 +42,8 @@ const (
 	InternalFault   = "INTERNAL"
 	// Of ConnectVirtualMachine.
 	NoVsock           = "NO_VSOCK"
+	NoSerialPort      = "NO_SERIAL_PORT"
+	PortInUse         = "PORT_IN_USE"
 	ConnectionRefused = "CONNECTION_REFUSED"
 	ConnectionLost    = "CONNECTION_LOST"
 )

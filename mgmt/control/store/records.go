@@ -58,6 +58,8 @@ type VM struct {
 	CreateTime   time.Time `json:"createTime"`
 	// Vsock is whether it has a socket device.
 	Vsock bool `json:"vsock,omitempty"`
+	// SerialPorts are the names of its serial ports besides the console.
+	SerialPorts []string `json:"serialPorts,omitempty"`
 	// Board is what the devices on board are to do; nil where nothing was asked for.
 	Board *protocol.Board `json:"board,omitempty"`
 	// HotplugSlots is how many slots it has for devices that come and go.

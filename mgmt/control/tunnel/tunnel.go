@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"sync"
 	"syscall"
@@ -81,8 +80,9 @@ func (s *Server) Serve(ctx context.Context, stream Stream) error {
 	if err != nil {
 		return err
 	}
-	if first.Port == 0 || first.Port == math.MaxUint32 {
-		return refuse.Field("port", "is %d: 1 to %d", first.Port, uint32(math.MaxUint32-1))
+	to, err := targetOf(first)
+	if err != nil {
+		return err
 	}
 	if err := checkData(first); err != nil {
 		return err
@@ -92,7 +92,7 @@ func (s *Server) Serve(ctx context.Context, stream Stream) error {
 		return err
 	}
 	defer s.leave(m.UID())
-	f, err := s.dial(ctx, m, u, first.Port)
+	f, err := s.dial(ctx, m, u, to)
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func checkData(r *ashlarv1.ConnectVirtualMachineRequest) error {
 }
 
 // dial has core connect, once it is the turn.
-func (s *Server) dial(ctx context.Context, m *machine.Machine, u *use, port uint32) (*os.File, error) {
+func (s *Server) dial(ctx context.Context, m *machine.Machine, u *use, to target) (*os.File, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	select {
@@ -143,10 +143,10 @@ func (s *Server) dial(ctx context.Context, m *machine.Machine, u *use, port uint
 	case <-ctx.Done():
 		return nil, refuse.Core(ctx.Err(), m.Name(), nil)
 	}
-	if err := m.Connectable(); err != nil {
+	if err := to.connectable(m); err != nil {
 		return nil, err
 	}
-	f, err := s.core.File(ctx, hostcall.Call{Method: hostcall.GuestConnect, ID: m.UID(), Port: port})
+	f, err := s.core.File(ctx, hostcall.Call{Method: hostcall.GuestConnect, ID: m.UID(), Port: to.port, SerialPort: to.serial})
 	if err != nil {
 		return nil, refusal(err, m.Name())
 	}
@@ -159,7 +159,7 @@ func (s *Server) dial(ctx context.Context, m *machine.Machine, u *use, port uint
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, refuse.Internal(errors.Join(fmt.Errorf("take the connection: %w", err), unix.Close(fd)))
 	}
-	return os.NewFile(uintptr(fd), fmt.Sprintf("port %d of %s", port, m.Name())), nil
+	return os.NewFile(uintptr(fd), fmt.Sprintf("%s of %s", to, m.Name())), nil
 }
 
 // refusal turns core's error into the client's.
@@ -171,6 +171,10 @@ func refusal(err error, name string) error {
 			return refuse.Precondition(refuse.ConnectionRefused, name, he.Message)
 		case "vsock":
 			return refuse.Precondition(refuse.NoVsock, name, he.Message)
+		case "serialPort":
+			return refuse.Precondition(refuse.NoSerialPort, name, he.Message)
+		case "busy":
+			return refuse.Precondition(refuse.PortInUse, name, he.Message)
 		}
 		return refuse.Precondition(refuse.WrongState, name, he.Message)
 	}
@@ -236,7 +240,7 @@ func (t *tunnel) up() error {
 		if err := checkData(r); err != nil {
 			return err
 		}
-		if r.Name != "" && r.Name != t.first.Name || r.Port != 0 && r.Port != t.first.Port {
+		if r.Name != "" && r.Name != t.first.Name || elsewhere(r, t.first) {
 			return refuse.Field("name", "and port are those of the first message, or left out: open another stream")
 		}
 	}

@@ -81,11 +81,11 @@ func FuzzMessages(f *testing.F) {
 	}
 	data := message(&ashlarv1.ConnectVirtualMachineRequest{Data: []byte("data")})
 	f.Add(data, data)
-	f.Add([]byte{}, message(&ashlarv1.ConnectVirtualMachineRequest{Name: "virtualMachines/demo", Port: 7, Data: []byte("again")}))
-	f.Add(data, message(&ashlarv1.ConnectVirtualMachineRequest{Port: 8}))
+	f.Add([]byte{}, message(&ashlarv1.ConnectVirtualMachineRequest{Name: "virtualMachines/demo", Target: &ashlarv1.ConnectVirtualMachineRequest_Port{Port: 7}, Data: []byte("again")}))
+	f.Add(data, message(&ashlarv1.ConnectVirtualMachineRequest{Target: &ashlarv1.ConnectVirtualMachineRequest_Port{Port: 8}}))
 	f.Add(data, message(&ashlarv1.ConnectVirtualMachineRequest{Data: make([]byte, MaxData+1)}))
 	f.Fuzz(func(t *testing.T, second, third []byte) {
-		first := &ashlarv1.ConnectVirtualMachineRequest{Name: "virtualMachines/demo", Port: 7, Data: []byte("first")}
+		first := &ashlarv1.ConnectVirtualMachineRequest{Name: "virtualMachines/demo", Target: &ashlarv1.ConnectVirtualMachineRequest_Port{Port: 7}, Data: []byte("first")}
 		s, want := &script{}, bytes.Clone(first.Data)
 		for _, b := range [][]byte{second, third} {
 			var r ashlarv1.ConnectVirtualMachineRequest

@@ -44,7 +44,7 @@ func (c *client) call(ctx context.Context, method protocol.Method, spec *protoco
 }
 
 // do makes one request, with files beside it, and waits for its answer. What
-// an answer brings is the caller's; only that to Console brings anything.
+// an answer brings is the caller's; only those to Console and ConnectPort bring anything.
 func (c *client) do(ctx context.Context, request protocol.Request, files []*os.File) (protocol.Response, []*os.File, error) {
 	method := request.Method
 	got := make(chan answer, 1)
@@ -77,7 +77,7 @@ func (c *client) do(ctx context.Context, request protocol.Request, files []*os.F
 		seqpacket.CloseAll(a.files)
 		return protocol.Response{}, nil, a.response.Error
 	}
-	if method != protocol.Console {
+	if method != protocol.Console && method != protocol.ConnectPort {
 		seqpacket.CloseAll(a.files)
 		a.files = nil
 	}
@@ -175,13 +175,18 @@ func (c *client) close() {
 
 // console asks for the console's stream.
 func (c *client) console(ctx context.Context) (*os.File, error) {
-	_, files, err := c.call(ctx, protocol.Console, nil, nil)
+	return c.stream(ctx, protocol.Request{Method: protocol.Console})
+}
+
+// stream makes a request whose answer brings a stream.
+func (c *client) stream(ctx context.Context, request protocol.Request) (*os.File, error) {
+	_, files, err := c.do(ctx, request, nil)
 	if err != nil {
 		return nil, err
 	}
 	if len(files) != 1 || !isStream(files[0]) {
 		seqpacket.CloseAll(files)
-		return nil, errors.New("console: the VMM's answer brings no stream socket")
+		return nil, fmt.Errorf("%s: the VMM's answer brings no stream socket", request.Method)
 	}
 	return files[0], nil
 }

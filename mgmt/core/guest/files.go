@@ -33,7 +33,7 @@ func (m *Manager) gather(r *run, g *hostcall.Guest) (*protocol.Spec, *fileList, 
 		Jail: protocol.Jail{UID: r.rec.uid(), GID: r.rec.uid()},
 	}
 	for _, step := range []func(*run, *hostcall.Guest, *protocol.Spec, *fileList) error{
-		m.gatherBoot, m.gatherHost, m.gatherDisks, m.gatherNICs, m.gatherVsock, m.gatherBoard,
+		m.gatherBoot, m.gatherHost, m.gatherDisks, m.gatherNICs, m.gatherVsock, m.gatherBoard, m.gatherSerial,
 	} {
 		if err := step(r, g, spec, l); err != nil {
 			return nil, l, err

@@ -163,7 +163,7 @@ func peer() int {
 					continue
 				}
 				end = protocol.Result{Reason: protocol.Killed}
-			case protocol.Console:
+			case protocol.Console, protocol.ConnectPort:
 				ours, theirs, err := seqpacket.Pair()
 				if err == nil && name != "lies" {
 					ours.Close()
@@ -441,6 +441,16 @@ func TestPowerButton(t *testing.T) {
 		t.Errorf("console = %q, %v", text, err)
 	}
 	f.Close()
+	if f, err = b.ConnectSerial(t.Context(), guest, "agent.0"); err != nil {
+		t.Fatalf("ConnectSerial: %v", err)
+	}
+	if text, err := io.ReadAll(f); err != nil || string(text) != "hello from vm1" {
+		t.Errorf("serial port = %q, %v", text, err)
+	}
+	f.Close()
+	if _, err := b.ConnectSerial(t.Context(), guest, "a/b"); code(err) != hostcall.InvalidArgument {
+		t.Errorf("ConnectSerial to what is no name: %v", err)
+	}
 	if err := b.PowerButton(t.Context(), guest); err != nil {
 		t.Fatalf("PowerButton: %v", err)
 	}
@@ -652,6 +662,9 @@ func TestConsoleLies(t *testing.T) {
 	guest := b.start(t, 1, "lies")
 	if f, err := b.Console(t.Context(), guest); err == nil {
 		t.Errorf("Console: %v from a VMM that sends no stream", f.Name())
+	}
+	if f, err := b.ConnectSerial(t.Context(), guest, "agent.0"); err == nil {
+		t.Errorf("ConnectSerial: %v from a VMM that sends no stream", f.Name())
 	}
 }
 

@@ -80,6 +80,9 @@ func (m *Manager) check(g *hostcall.Guest) error {
 	if err := checkBoard(g.Board); err != nil {
 		return err
 	}
+	if err := checkSerial(g); err != nil {
+		return err
+	}
 	if err := checkNICs(g); err != nil {
 		return err
 	}

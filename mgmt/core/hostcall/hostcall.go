@@ -112,10 +112,13 @@ const (
 	// GuestConsole reads ID and brings a connected stream socket
 	// (vmm/protocol.Console).
 	GuestConsole Method = "guest-console"
-	// GuestConnect reads ID and Port and brings a stream socket that is connected to that
+	// GuestConnect reads ID and SerialPort, or else Port, and brings a stream socket that is connected to that
 	// port of a guest that runs (vmm/protocol.Vsock). It fails with FailedPrecondition and
 	// the field `port` where nobody listens there, `vsock` where the guest has no socket
-	// device, and with DeadlineExceeded where the guest does not answer.
+	// device, and with DeadlineExceeded where the guest does not answer. For a serial port
+	// (vmm/protocol.ConnectPort) the field is `serialPort` where there is none of that name,
+	// `port` where no program in the guest has it open, `busy` where there is a connection
+	// already.
 	GuestConnect Method = "guest-connect"
 	// GuestLog reads ID and brings the console log, open for reading.
 	GuestLog Method = "guest-log"
@@ -133,7 +136,8 @@ type Call struct {
 	Disk   int                  `json:"disk,omitempty"`
 	Limits *protocol.DiskLimits `json:"limits,omitempty"`
 	// Port is one of the guest's.
-	Port uint32 `json:"port,omitempty"`
+	Port       uint32 `json:"port,omitempty"`
+	SerialPort string `json:"serialPort,omitempty"`
 	// NIC is the place of one among the guest's, from 0 on.
 	NIC       int        `json:"nic,omitempty"`
 	NICLimits *NICLimits `json:"nicLimits,omitempty"`
@@ -237,6 +241,8 @@ type Guest struct {
 	NICs       []NIC                  `json:"nics,omitempty"`
 	// Vsock makes it have a socket device.
 	Vsock bool `json:"vsock,omitempty"`
+	// SerialPorts are the names of serial ports (protocol.CheckPorts).
+	SerialPorts []string `json:"serialPorts,omitempty"`
 	// Board says what the devices on board are to do; optional.
 	Board *protocol.Board `json:"board,omitempty"`
 	// HotplugSlots is how many slots there are for devices that come and go.

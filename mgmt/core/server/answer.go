@@ -261,6 +261,9 @@ func guestConsole(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.
 }
 
 func guestConnect(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	if c.SerialPort != "" {
+		return s.Guests.ConnectSerial(ctx, c.ID, c.SerialPort)
+	}
 	return s.Guests.Connect(ctx, c.ID, c.Port)
 }
 

@@ -43,6 +43,8 @@ var createFields = fieldTable{
 	"networkInterfaces":   "--network",
 	"vsock":               "--vsock",
 	"hotplugSlots":        "--hotplug-slots",
+	"serialPorts[]":       "--serial-port",
+	"serialPorts":         "--serial-port",
 }
 
 // createFlags are the flags of `vm create`.
@@ -54,6 +56,7 @@ type createFlags struct {
 	disks, networks, numa            []string
 	start, validateOnly, waitNothing bool
 	vsock                            bool
+	serialPorts                      []string
 	board                            boardFlags
 }
 
@@ -70,7 +73,9 @@ to a network of the host. Behind it [,rx=SIZE][,tx=SIZE][,rx-pps=N][,tx-pps=N] l
 the bytes and packets that it receives and sends in a second, with rx-burst=SIZE,
 rx-pps-burst=N and so on for what passes at once after a rest; link=down leaves its
 cable unplugged. Both can be given several times. --vsock gives it a socket device, for
-` + "`ashlarctl vm connect`" + `.
+` + "`ashlarctl vm connect`" + `. --serial-port NAME, too, can be given several times: a serial port for a
+program in the guest (/dev/virtio-ports/NAME in Linux), to be connected to by
+` + "`ashlarctl vm connect --serial`" + `.
 
 --memory SIZE[,pages=KIND][,populate=on] says how much memory it has and what of the
 host's that is made of: what the host gives (pages=default), huge pages as far as
@@ -106,6 +111,7 @@ func (a *app) vmCreate() *cobra.Command {
   ashlarctl vm create slow --kernel vmlinuz --disk debian,size=20GiB,bps=100MiB,iops=1000 \
     --network default,rx=10MiB/s,tx=10MiB/s
   ashlarctl vm create sure --kernel vmlinuz --disk debian --watchdog reset --on-panic reset --serial-number RACK-7/2
+  ashlarctl vm create agent --kernel vmlinuz --disk debian --serial-port org.qemu.guest_agent.0
   ashlarctl vm create scratch --memory 256MiB --kernel vmlinuz --disk size=1GiB --validate-only`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -129,10 +135,12 @@ func (a *app) vmCreate() *cobra.Command {
 	f.StringArrayVar(&fl.networks, "network", nil, "network: NAME[,mac=ADDRESS], then [,rx=SIZE][,tx=SIZE][,link=down] (repeatable)")
 	f.BoolVar(&fl.vsock, "vsock", false, "socket device, to connect to its ports without a network")
 	f.Int32Var(&fl.slots, "hotplug-slots", 4, "slots for disks and network interfaces that are attached while it runs, 0 to 8")
+	f.StringArrayVar(&fl.serialPorts, "serial-port", nil, "name of a serial port besides the console, such as org.qemu.guest_agent.0 (repeatable)")
 	f.BoolVar(&fl.start, "start", false, "start it, too")
 	f.BoolVar(&fl.validateOnly, "validate-only", false, "let the host check everything and make nothing")
 	f.BoolVar(&fl.waitNothing, "no-wait", false, "with --start: do not wait until it runs")
 	fl.board.add(a, cmd)
+	a.must(cmd.RegisterFlagCompletionFunc("serial-port", cobra.FixedCompletions([]string{"org.qemu.guest_agent.0"}, cobra.ShellCompDirectiveNoFileComp)))
 	for _, flag := range []string{"kernel", "initramfs", "disk"} {
 		a.must(cmd.RegisterFlagCompletionFunc(flag, a.completeImages()))
 	}
@@ -160,7 +168,7 @@ func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
 	}
 	vm.Cpus, vm.MaxCpus, vm.BalloonBytes = cpus, most, balloon
 	vm.Boot = &ashlarv1.Boot{Kernel: resource(images, fl.kernel), Cmdline: fl.cmdline}
-	vm.HotplugSlots = &fl.slots
+	vm.HotplugSlots, vm.SerialPorts = &fl.slots, fl.serialPorts
 	if err := fl.board.set(vm); err != nil {
 		return nil, err
 	}

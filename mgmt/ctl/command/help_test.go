@@ -132,6 +132,7 @@ func TestCompletion(t *testing.T) {
 		{"vm stats demo ", nil},
 		{"vm connect ", []string{"demo\trunning"}},
 		{"vm connect demo ", nil},
+		{"vm connect demo --serial ", nil},
 		{"vm forward ", []string{"demo\trunning"}},
 		{"operation wait ", []string{"1\tstart virtualMachines/demo"}},
 		{"vm list --context ", []string{"test\t" + r.host.Addr}},

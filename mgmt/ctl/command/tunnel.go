@@ -20,7 +20,7 @@ import (
 )
 
 // connectFields are what `vm connect` and `vm forward` call the fields they set.
-var connectFields = fieldTable{"name": "NAME", "port": "PORT"}
+var connectFields = fieldTable{"name": "NAME", "port": "PORT", "serialPort": "--serial"}
 
 const connectLong = `Connect standard input and output to a port of a virtual machine, as nc does, by
 its socket device (vsock; ` + "`ashlarctl vm create --vsock`" + `): it needs no network, and
@@ -31,18 +31,34 @@ The end of the input ends that direction only; the command ends when the guest h
 closed the connection, or both directions have ended. Nothing but the guest's own
 bytes goes to standard output, so that ssh can use it:
 
-  ssh -o ProxyCommand='ashlarctl vm connect demo 22' root@demo`
+  ssh -o ProxyCommand='ashlarctl vm connect demo 22' root@demo
+
+With --serial it connects to a serial port (` + "`ashlarctl vm create --serial-port`" + `) that a
+program in the guest has open, such as the QEMU guest agent, and that has no other
+connection. Such a port cannot tell the guest of the end of the input: the command
+ends when the program closes the port, or is interrupted. To ask the guest agent:
+
+  echo '{"execute":"guest-info"}' |
+    timeout 5 ashlarctl vm connect demo --serial org.qemu.guest_agent.0`
 
 func (a *app) vmConnect() *cobra.Command {
+	var serial string
 	cmd := &cobra.Command{
-		Use: "connect NAME PORT", Short: "Connect to a port of a virtual machine",
-		Long:              connectLong,
-		Example:           "  ashlarctl vm connect demo 7000\n  ashlarctl vm connect demo 7000 <request >answer",
-		Args:              cobra.ExactArgs(2),
+		Use: "connect NAME {PORT|--serial PORTNAME}", Short: "Connect to a port of a virtual machine",
+		Long: connectLong,
+		Example: `  ashlarctl vm connect demo 7000
+  ashlarctl vm connect demo 7000 <request >answer
+  ashlarctl vm connect demo --serial org.qemu.guest_agent.0`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("serial") {
+				return cobra.ExactArgs(1)(cmd, args)
+			}
+			return cobra.ExactArgs(2)(cmd, args)
+		},
 		ValidArgsFunction: a.firstArg(a.completeMachines()),
 	}
 	cmd.RunE = a.withHost(func(ctx context.Context, h *client.Host, args []string) error {
-		t, err := a.target(h, args[0], args[1])
+		t, err := a.connectTarget(h, args, serial)
 		if err != nil {
 			return err
 		}
@@ -50,10 +66,12 @@ func (a *app) vmConnect() *cobra.Command {
 			return console.Pump(ctx, a.In, send)
 		}, standardOutput{a.Out}, func() {})
 		if err != nil {
-			return fmt.Errorf("connect to port %d of %s: %w", t.Port, args[0], err)
+			return fmt.Errorf("connect to %s of %s: %w", t, args[0], err)
 		}
 		return nil
 	})
+	cmd.Flags().StringVar(&serial, "serial", "", "connect to the serial port of this name")
+	a.must(cmd.RegisterFlagCompletionFunc("serial", a.completeSerialPorts))
 	return cmd
 }
 

@@ -92,6 +92,9 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 	if v := vm.GetVsock(); v != nil {
 		r.Add("Vsock:", vsock(v))
 	}
+	if ports := vm.GetSerialPorts(); len(ports) > 0 {
+		r.Add("Serial ports:", strings.Join(ports, ", "))
+	}
 	addBoard(r, vm)
 	r.Add("Hot-plug:", fmt.Sprintf("%d slots", vm.GetHotplugSlots()))
 	r.Add("Created:", when(vm.GetCreateTime()))

@@ -5,6 +5,7 @@ package tunnel
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 
@@ -20,6 +21,24 @@ type Target struct {
 	// Name is `virtualMachines/ID`.
 	Name string
 	Port uint32
+	// Serial is the name of a serial port, in place of Port.
+	Serial string
+}
+
+// String is what messages call the port.
+func (t Target) String() string {
+	if t.Serial != "" {
+		return "serial port " + t.Serial
+	}
+	return fmt.Sprintf("port %d", t.Port)
+}
+
+// first is the first message.
+func (t Target) first() *ashlarv1.ConnectVirtualMachineRequest {
+	if t.Serial != "" {
+		return &ashlarv1.ConnectVirtualMachineRequest{Name: t.Name, Target: &ashlarv1.ConnectVirtualMachineRequest_SerialPort{SerialPort: t.Serial}}
+	}
+	return &ashlarv1.ConnectVirtualMachineRequest{Name: t.Name, Target: &ashlarv1.ConnectVirtualMachineRequest_Port{Port: t.Port}}
 }
 
 // An Input gives what it reads to send, until it ends, which is no error or io.EOF, send
@@ -51,7 +70,7 @@ func (t Target) Run(ctx context.Context, in Input, out Output, open func()) erro
 		}
 		_ = st.CloseResponse() // Receive tells
 	}()
-	if err := st.Send(&ashlarv1.ConnectVirtualMachineRequest{Name: t.Name, Port: t.Port}); err != nil && !errors.Is(err, io.EOF) {
+	if err := st.Send(t.first()); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	if _, err := st.Receive(); err != nil {

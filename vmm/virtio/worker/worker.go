@@ -52,8 +52,10 @@ type Session struct {
 	Queue    *queue.Queue
 	Memory   *memory.Memory
 	Features virtio.Features
-	w        *Worker
-	vq       *virtio.Queue
+	// Idle is called each time before the worker sleeps, if it is set.
+	Idle func()
+	w    *Worker
+	vq   *virtio.Queue
 }
 
 // Start runs serve in a goroutine on queue vq. When serve returns an error other
@@ -121,6 +123,9 @@ func (s *Session) Next(c *queue.Chain) error {
 		}
 		if err := s.Interrupt(); err != nil {
 			return err
+		}
+		if s.Idle != nil {
+			s.Idle()
 		}
 		if err := s.sleep(); err != nil {
 			return err

@@ -408,7 +408,11 @@ type VirtualMachine struct {
 	MaxCpus int32 `protobuf:"varint,19,opt,name=max_cpus,json=maxCpus,proto3" json:"max_cpus,omitempty"`
 	// Observed: how many processors are in one that is running or paused, which may differ from cpus
 	// while the guest takes its time, or where it has given one up by itself.
-	PresentCpus   int32 `protobuf:"varint,28,opt,name=present_cpus,json=presentCpus,proto3" json:"present_cpus,omitempty"`
+	PresentCpus int32 `protobuf:"varint,28,opt,name=present_cpus,json=presentCpus,proto3" json:"present_cpus,omitempty"`
+	// Serial ports besides the console, for programs in the guest such as agents to open by their names
+	// (virtio console; /dev/virtio-ports/NAME in Linux), and for ConnectVirtualMachine: at most 7, of 1 to
+	// 64 characters of [a-z0-9._-], such as `org.qemu.guest_agent.0`.
+	SerialPorts   []string `protobuf:"bytes,26,rep,name=serial_ports,json=serialPorts,proto3" json:"serial_ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -630,6 +634,13 @@ func (x *VirtualMachine) GetPresentCpus() int32 {
 		return x.PresentCpus
 	}
 	return 0
+}
+
+func (x *VirtualMachine) GetSerialPorts() []string {
+	if x != nil {
+		return x.SerialPorts
+	}
+	return nil
 }
 
 // Vsock is a socket device.
@@ -3613,8 +3624,13 @@ type ConnectVirtualMachineRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `virtualMachines/ID`: required in the first message.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The port in the guest, 1 to 4294967294: required in the first message.
-	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	// What to connect to in the guest: required in the first message.
+	//
+	// Types that are valid to be assigned to Target:
+	//
+	//	*ConnectVirtualMachineRequest_Port
+	//	*ConnectVirtualMachineRequest_SerialPort
+	Target isConnectVirtualMachineRequest_Target `protobuf_oneof:"target"`
 	// For the guest, at most 64 KiB.
 	Data          []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3658,11 +3674,29 @@ func (x *ConnectVirtualMachineRequest) GetName() string {
 	return ""
 }
 
+func (x *ConnectVirtualMachineRequest) GetTarget() isConnectVirtualMachineRequest_Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
 func (x *ConnectVirtualMachineRequest) GetPort() uint32 {
 	if x != nil {
-		return x.Port
+		if x, ok := x.Target.(*ConnectVirtualMachineRequest_Port); ok {
+			return x.Port
+		}
 	}
 	return 0
+}
+
+func (x *ConnectVirtualMachineRequest) GetSerialPort() string {
+	if x != nil {
+		if x, ok := x.Target.(*ConnectVirtualMachineRequest_SerialPort); ok {
+			return x.SerialPort
+		}
+	}
+	return ""
 }
 
 func (x *ConnectVirtualMachineRequest) GetData() []byte {
@@ -3671,6 +3705,24 @@ func (x *ConnectVirtualMachineRequest) GetData() []byte {
 	}
 	return nil
 }
+
+type isConnectVirtualMachineRequest_Target interface {
+	isConnectVirtualMachineRequest_Target()
+}
+
+type ConnectVirtualMachineRequest_Port struct {
+	// A port of the socket device, 1 to 4294967294.
+	Port uint32 `protobuf:"varint,2,opt,name=port,proto3,oneof"`
+}
+
+type ConnectVirtualMachineRequest_SerialPort struct {
+	// A serial port, by its name.
+	SerialPort string `protobuf:"bytes,4,opt,name=serial_port,json=serialPort,proto3,oneof"`
+}
+
+func (*ConnectVirtualMachineRequest_Port) isConnectVirtualMachineRequest_Target() {}
+
+func (*ConnectVirtualMachineRequest_SerialPort) isConnectVirtualMachineRequest_Target() {}
 
 // ConnectVirtualMachineResponse is what comes from the guest; the first one is empty.
 type ConnectVirtualMachineResponse struct {
@@ -3821,7 +3873,7 @@ var File_ashlar_v1_virtual_machine_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf2\f\n" +
+	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\r\n" +
 	"\x0eVirtualMachine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -3854,7 +3906,8 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
 	"numa_nodes\x18\x12 \x03(\v2\x13.ashlar.v1.NumaNodeR\tnumaNodes\x12\x19\n" +
 	"\bmax_cpus\x18\x13 \x01(\x05R\amaxCpus\x12!\n" +
-	"\fpresent_cpus\x18\x1c \x01(\x05R\vpresentCpus\"\x92\x01\n" +
+	"\fpresent_cpus\x18\x1c \x01(\x05R\vpresentCpus\x12!\n" +
+	"\fserial_ports\x18\x1a \x03(\tR\vserialPorts\"\x92\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_STOPPED\x10\x01\x12\x12\n" +
@@ -4122,11 +4175,14 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x06follow\x18\x04 \x01(\bR\x06follow\"Z\n" +
 	"\x0fConsoleResponse\x12\x16\n" +
 	"\x06output\x18\x01 \x01(\fR\x06output\x12/\n" +
-	"\x05ended\x18\x02 \x01(\v2\x19.ashlar.v1.VirtualMachineR\x05ended\"Z\n" +
+	"\x05ended\x18\x02 \x01(\v2\x19.ashlar.v1.VirtualMachineR\x05ended\"\x89\x01\n" +
 	"\x1cConnectVirtualMachineRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04port\x18\x02 \x01(\rR\x04port\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data\"E\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x04port\x18\x02 \x01(\rH\x00R\x04port\x12!\n" +
+	"\vserial_port\x18\x04 \x01(\tH\x00R\n" +
+	"serialPort\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04dataB\b\n" +
+	"\x06target\"E\n" +
 	"\x1dConnectVirtualMachineResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\bR\x03end\"$\n" +
@@ -4353,6 +4409,10 @@ func file_ashlar_v1_virtual_machine_proto_init() {
 	}
 	file_ashlar_v1_operation_proto_init()
 	file_ashlar_v1_virtual_machine_proto_msgTypes[0].OneofWrappers = []any{}
+	file_ashlar_v1_virtual_machine_proto_msgTypes[45].OneofWrappers = []any{
+		(*ConnectVirtualMachineRequest_Port)(nil),
+		(*ConnectVirtualMachineRequest_SerialPort)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -221,7 +221,8 @@ type VirtualMachineServiceClient interface {
 	// seeing output; it leaves by cancelling the call.
 	Console(context.Context) *connect.BidiStreamForClient[v1.ConsoleRequest, v1.ConsoleResponse]
 	// ConnectVirtualMachine connects to a port of a virtual machine that runs, by its
-	// socket device (vsock): without a network, and whatever the guest's firewall says.
+	// socket device (vsock), or to one of its serial_ports: without a network, and whatever
+	// the guest's firewall says.
 	// The first request names the virtual machine and the port; the first response says
 	// that the connection stands. Data goes both ways then, in order, and no faster than
 	// the other side takes it. A client that closes its side of the call ends its
@@ -232,6 +233,12 @@ type VirtualMachineServiceClient interface {
 	// stopped or paused; with DEADLINE_EXCEEDED where the guest does not answer; with
 	// RESOURCE_EXHAUSTED where there are 32 connections already; and with ABORTED and
 	// CONNECTION_LOST where it breaks: the guest was reset, has stopped, or cut it off.
+	//
+	// A serial port has one connection at a time: another one fails with FAILED_PRECONDITION
+	// and the reason PORT_IN_USE; NO_SERIAL_PORT is where there is none of that name,
+	// CONNECTION_REFUSED where no program in the guest has it open. The guest cannot be told
+	// that a client closes its side of the call, only that it has gone. The call ends when the
+	// program closes the port, and when the guest is reset or stops.
 	ConnectVirtualMachine(context.Context) *connect.BidiStreamForClient[v1.ConnectVirtualMachineRequest, v1.ConnectVirtualMachineResponse]
 	// ReadLog returns what the console has printed, at most the last MiB.
 	ReadLog(context.Context, *connect.Request[v1.ReadLogRequest]) (*connect.ServerStreamForClient[v1.ReadLogResponse], error)
@@ -687,7 +694,8 @@ type VirtualMachineServiceHandler interface {
 	// seeing output; it leaves by cancelling the call.
 	Console(context.Context, *connect.BidiStream[v1.ConsoleRequest, v1.ConsoleResponse]) error
 	// ConnectVirtualMachine connects to a port of a virtual machine that runs, by its
-	// socket device (vsock): without a network, and whatever the guest's firewall says.
+	// socket device (vsock), or to one of its serial_ports: without a network, and whatever
+	// the guest's firewall says.
 	// The first request names the virtual machine and the port; the first response says
 	// that the connection stands. Data goes both ways then, in order, and no faster than
 	// the other side takes it. A client that closes its side of the call ends its
@@ -698,6 +706,12 @@ type VirtualMachineServiceHandler interface {
 	// stopped or paused; with DEADLINE_EXCEEDED where the guest does not answer; with
 	// RESOURCE_EXHAUSTED where there are 32 connections already; and with ABORTED and
 	// CONNECTION_LOST where it breaks: the guest was reset, has stopped, or cut it off.
+	//
+	// A serial port has one connection at a time: another one fails with FAILED_PRECONDITION
+	// and the reason PORT_IN_USE; NO_SERIAL_PORT is where there is none of that name,
+	// CONNECTION_REFUSED where no program in the guest has it open. The guest cannot be told
+	// that a client closes its side of the call, only that it has gone. The call ends when the
+	// program closes the port, and when the guest is reset or stops.
 	ConnectVirtualMachine(context.Context, *connect.BidiStream[v1.ConnectVirtualMachineRequest, v1.ConnectVirtualMachineResponse]) error
 	// ReadLog returns what the console has printed, at most the last MiB.
 	ReadLog(context.Context, *connect.Request[v1.ReadLogRequest], *connect.ServerStream[v1.ReadLogResponse]) error
