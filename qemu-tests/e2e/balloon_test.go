@@ -56,7 +56,7 @@ func TestBalloon(t *testing.T) {
 	t.Cleanup(func() { h.remove(t, "balloon") })
 	h.boot(t, "balloon")
 	c := h.console(t, "balloon")
-	c.expect("TESTGUEST ready", time.Minute)
+	c.expect("TESTGUEST ready", patience)
 	c.ask("keep /dev/vda")
 	c.say("write /dev/vda 3 250")
 	c.expect("OK write", patience)
@@ -101,7 +101,7 @@ func TestBalloon(t *testing.T) {
 	h.mustCtl(t, "vm", "balloon", "balloon", "64MiB")
 	h.gives(t, "balloon", asked)
 	h.mustCtl(t, "vm", "reset", "balloon")
-	h.console(t, "balloon").expect("TESTGUEST ready", time.Minute)
+	h.console(t, "balloon").expect("TESTGUEST ready", patience)
 	h.gives(t, "balloon", asked)
 	var shown struct {
 		ActualBytes string `json:"actualBytes"`

@@ -131,7 +131,7 @@ func (m *measure) guests(b testing.TB, h *host) {
 		h.create(b, id, vm)
 		start := time.Now()
 		h.boot(b, id)
-		h.console(b, id).expect("TESTGUEST ready", time.Minute)
+		h.console(b, id).expect("TESTGUEST ready", patience)
 		m.add(fmt.Sprintf("start call to guest ready with DHCP and %d vCPUs", cpus), "s", time.Since(start).Seconds())
 		time.Sleep(2 * time.Second)
 		m.add(fmt.Sprintf("VMM memory with a network card (PSS), %d vCPUs", cpus), "MiB", h.vmmMemory(b))

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
-	"time"
 
 	v1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
 )
@@ -31,7 +30,7 @@ func TestELFKernel(t *testing.T) {
 			t.Cleanup(func() { h.remove(t, id) })
 			h.boot(t, id)
 			con := h.console(t, id)
-			line := con.expect("TESTGUEST ready", 2*time.Minute)
+			line := con.expect("TESTGUEST ready", patience)
 			var cpus int32
 			var mib int64
 			if _, err := fmt.Sscanf(line, "TESTGUEST ready cpus=%d mem=%dMiB", &cpus, &mib); err != nil || cpus != c.cpus || mib < c.mib*3/4 || mib > c.mib {

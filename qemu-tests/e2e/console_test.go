@@ -125,7 +125,7 @@ func (c *console) ask(command string) string {
 	c.t.Helper()
 	name, _, _ := strings.Cut(command, " ")
 	c.say(command)
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		if line, ok := c.look("OK "+name, true, 200*time.Millisecond); ok {
 			return strings.TrimSpace(strings.TrimPrefix(line, "OK "+name))
 		}

@@ -49,7 +49,7 @@ func (h *host) bare(t testing.TB, options string, say ...string) string {
 	h.shell(t, ": > "+out)
 	h.shell(t, fmt.Sprintf("{ (%s) | ashlar-vmm run --kernel %s --initramfs %s --cmdline 'console=ttyS0 quiet' %s >> %s 2>&1 & }",
 		typed, kernel, initramfs, options, out))
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Second) {
 		text := h.shell(t, "cat "+out)
 		if strings.Contains(text, "ashlar-vmm: ") {
 			return text
@@ -93,7 +93,7 @@ func TestSixteenProcessors(t *testing.T) {
 	t.Cleanup(func() { h.remove(t, "sixteen") })
 	h.boot(t, "sixteen")
 	c := h.console(t, "sixteen")
-	if line := c.expect("TESTGUEST ready", 3*time.Minute); !strings.Contains(line, "cpus=16 ") {
+	if line := c.expect("TESTGUEST ready", patience); !strings.Contains(line, "cpus=16 ") {
 		t.Errorf("the guest says %q, want 16 CPUs", line)
 	}
 	if got := c.ask("topology"); got != arranged(2, 4, 2) {

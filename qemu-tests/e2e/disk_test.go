@@ -27,7 +27,7 @@ func TestDiskGrowsWhileTheGuestRuns(t *testing.T) {
 	t.Cleanup(func() { h.remove(t, "growing") })
 	h.boot(t, "growing")
 	c := h.console(t, "growing")
-	c.expect("TESTGUEST ready", time.Minute)
+	c.expect("TESTGUEST ready", patience)
 	c.diskSize(8 << 20)
 	c.ask("write /dev/vda 3 8")
 
@@ -55,7 +55,7 @@ func TestDiskGrowsWhileTheGuestRuns(t *testing.T) {
 	}
 	h.boot(t, "growing")
 	c = h.console(t, "growing")
-	c.expect("TESTGUEST ready", time.Minute)
+	c.expect("TESTGUEST ready", patience)
 	c.diskSize(32 << 20)
 	c.ask("check /dev/vda 5 24")
 }
@@ -68,7 +68,7 @@ func TestDiskLimits(t *testing.T) {
 	t.Cleanup(func() { h.remove(t, "limited") })
 	h.boot(t, "limited")
 	c := h.console(t, "limited")
-	c.expect("TESTGUEST ready", time.Minute)
+	c.expect("TESTGUEST ready", patience)
 	throttled := func() int64 { return h.counters(t, "limited").Devices["disk0.throttled"] }
 
 	c.ask("write /dev/vda 3 8")
@@ -97,7 +97,7 @@ func TestDiskLimits(t *testing.T) {
 	h.mustCtl(t, "vm", "limit-disk", "limited", "0", "--bps", "4MiB", "--iops", "20", "--iops-burst", "1")
 	h.mustCtl(t, "vm", "reset", "limited")
 	c = h.console(t, "limited")
-	c.expect("TESTGUEST ready", time.Minute)
+	c.expect("TESTGUEST ready", patience)
 	c.ask("check /dev/vda 4 8")
 	if throttled() == 0 {
 		t.Error("the limits were not there at the next start")

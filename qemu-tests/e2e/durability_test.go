@@ -51,11 +51,11 @@ func TestDiskSurvivesRebootAndPowerCut(t *testing.T) {
 	h.create(t, "keeper", testVM("", &v1.Disk{SizeBytes: 64 << 20}))
 	h.boot(t, "keeper")
 	c := h.console(t, "keeper")
-	c.expect("TESTGUEST ready", time.Minute)
+	c.expect("TESTGUEST ready", patience)
 	c.ask("write /dev/vda 7 16")
 
 	// The power button of the host stops its guests and switches it off.
-	if err := h.Down(within(t, 90*time.Second)); err != nil {
+	if err := h.Down(within(t, patience)); err != nil {
 		t.Fatal(err)
 	}
 	h.reboot(t)
@@ -64,11 +64,11 @@ func TestDiskSurvivesRebootAndPowerCut(t *testing.T) {
 	}
 	h.boot(t, "keeper")
 	c = h.console(t, "keeper")
-	c.expect("TESTGUEST ready", time.Minute)
+	c.expect("TESTGUEST ready", patience)
 	c.ask("check /dev/vda 7 16")
 
 	c.say("log /dev/vda")
-	c.waitAcks(20, time.Minute)
+	c.waitAcks(20, patience)
 	if err := h.Cut(); err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func TestDiskSurvivesRebootAndPowerCut(t *testing.T) {
 	h.reboot(t)
 	h.boot(t, "keeper")
 	c = h.console(t, "keeper")
-	c.expect("TESTGUEST ready", time.Minute)
+	c.expect("TESTGUEST ready", patience)
 	last, err := strconv.Atoi(c.ask("last /dev/vda"))
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func TestPowerButtonWhileCoreIsAway(t *testing.T) {
 	h := newHost(t, options{})
 	h.create(t, "orphan", testVM("", &v1.Disk{SizeBytes: 8 << 20}))
 	h.boot(t, "orphan")
-	h.console(t, "orphan").expect("TESTGUEST ready", time.Minute)
+	h.console(t, "orphan").expect("TESTGUEST ready", patience)
 	// Each death doubles the time until core is started again.
 	for range 6 {
 		for deadline := time.Now().Add(30 * time.Second); len(h.pids(t, "ashlar-core")) == 0; time.Sleep(50 * time.Millisecond) {
@@ -101,7 +101,7 @@ func TestPowerButtonWhileCoreIsAway(t *testing.T) {
 		}
 		h.shell(t, "kill -9 "+strings.Join(h.pids(t, "ashlar-core"), " "))
 	}
-	if err := h.Down(within(t, 90*time.Second)); err != nil {
+	if err := h.Down(within(t, patience)); err != nil {
 		t.Fatal(err)
 	}
 	if said := h.Serial(); !strings.Contains(said, "guests run without core") {
@@ -129,7 +129,7 @@ func (h *host) survives(t *testing.T, program string) {
 	t.Cleanup(func() { h.remove(t, "survivor") })
 	h.boot(t, "survivor")
 	c := h.console(t, "survivor")
-	c.expect("TESTGUEST ready", time.Minute)
+	c.expect("TESTGUEST ready", patience)
 	started := h.vm(t, "survivor").StartTime.AsTime()
 	vmm := h.pids(t, "ashlar-vmm")
 	old := h.pids(t, program)
@@ -138,7 +138,7 @@ func (h *host) survives(t *testing.T, program string) {
 	}
 	h.shell(t, "kill -9 "+old[0])
 	vm := h.vm(t, "survivor") // waits until the API answers again
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		now := h.pids(t, program)
 		if len(now) == 1 && now[0] != old[0] {
 			break

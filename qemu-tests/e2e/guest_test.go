@@ -17,7 +17,7 @@ import (
 
 // patience is how long a guest of several processors may take over a command:
 // in software emulation its timers come up to a minute late at times.
-const patience = 3 * time.Minute
+const patience = 5 * time.Minute
 
 func TestDebianToLoginPromptAndBack(t *testing.T) {
 	h := sharedHost(t)
@@ -31,7 +31,7 @@ func TestDebianToLoginPromptAndBack(t *testing.T) {
 	h.mustCtl(t, "vm", "start", "debian")
 	login := func() *console {
 		c := h.console(t, "debian")
-		c.prompt("login: ", 4*time.Minute)
+		c.prompt("login: ", patience)
 		c.say("root")
 		c.prompt("~#", patience)
 		return c
@@ -69,7 +69,7 @@ func TestFourGuestsAtOnce(t *testing.T) {
 		consoles = append(consoles, h.console(t, id))
 	}
 	for _, c := range consoles {
-		line := c.expect("TESTGUEST ready", 2*time.Minute)
+		line := c.expect("TESTGUEST ready", patience)
 		_, nic, _ := strings.Cut(line, "net=")
 		address, gateway, ok := strings.Cut(nic, ",")
 		if !ok || addresses[address] {
@@ -109,14 +109,14 @@ func TestGuestReachesTheWorldButNotTheHost(t *testing.T) {
 	t.Cleanup(func() { h.remove(t, "world") })
 	h.boot(t, "world")
 	c := h.console(t, "world")
-	c.expect("TESTGUEST ready", time.Minute)
+	c.expect("TESTGUEST ready", patience)
 	// 10.0.2.2 is this machine, as QEMU's user network shows it to the host.
 	if got := c.ask(fmt.Sprintf("tcp 10.0.2.2:%d hello", l.Addr().(*net.TCPAddr).Port)); got != "echo-hello" {
 		t.Errorf("through NAT came %q, want echo-hello", got)
 	}
 	for _, address := range []string{"10.88.0.1:8443", "10.0.2.15:8443"} {
 		c.say("tcp " + address + " hello")
-		c.expect("ERR tcp", time.Minute)
+		c.expect("ERR tcp", patience)
 	}
 }
 
@@ -136,7 +136,7 @@ func TestEnds(t *testing.T) {
 			t.Cleanup(func() { h.remove(t, id) })
 			h.boot(t, id)
 			con := h.console(t, id)
-			con.expect("TESTGUEST ready", time.Minute)
+			con.expect("TESTGUEST ready", patience)
 			con.say(c.say)
 			h.waitStopped(t, id, c.want)
 		})
@@ -146,10 +146,10 @@ func TestEnds(t *testing.T) {
 		t.Cleanup(func() { h.remove(t, "end-reset") })
 		h.boot(t, "end-reset")
 		con := h.console(t, "end-reset")
-		con.expect("TESTGUEST ready", time.Minute)
+		con.expect("TESTGUEST ready", patience)
 		before := h.vm(t, "end-reset").StartTime.AsTime()
 		con.say("reboot")
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 			vm := h.vm(t, "end-reset")
 			if vm.State == v1.VirtualMachine_STATE_RUNNING && vm.StartTime.AsTime().After(before) {
 				break
@@ -158,7 +158,7 @@ func TestEnds(t *testing.T) {
 				t.Fatalf("after a reset the guest is %v (%v), want it running again", vm.State, vm.StopReason)
 			}
 		}
-		h.console(t, "end-reset").expect("TESTGUEST ready", time.Minute)
+		h.console(t, "end-reset").expect("TESTGUEST ready", patience)
 	})
 	t.Run("killed", func(t *testing.T) {
 		h.create(t, "end-killed", testVM(""))
@@ -185,7 +185,7 @@ func TestBigGuest(t *testing.T) {
 	h.create(t, "big", vm)
 	h.boot(t, "big")
 	c := h.console(t, "big")
-	line := c.expect("TESTGUEST ready", 2*time.Minute)
+	line := c.expect("TESTGUEST ready", patience)
 	var cpus, mem int
 	if _, err := fmt.Sscanf(line, "TESTGUEST ready cpus=%d mem=%dMiB", &cpus, &mem); err != nil || cpus != 4 || mem < 4800 || mem > 5120 {
 		t.Errorf("the guest says %q (%v), want 4 CPUs and about 5 GiB", line, err)

@@ -172,7 +172,7 @@ func (h *host) start(t testing.TB, c lab.Config) {
 	if t.Name() != "" && h != shared.host {
 		showConsoleOnFailure(t, h)
 	}
-	if err := l.WaitReady(within(t, 2*time.Minute)); err != nil {
+	if err := l.WaitReady(within(t, patience)); err != nil {
 		t.Fatal(err)
 	}
 	h.connect(t)
@@ -456,7 +456,7 @@ func (h *host) vm(t testing.TB, id string) *v1.VirtualMachine {
 // waitStopped waits until it has stopped by itself and checks the reason.
 func (h *host) waitStopped(t testing.TB, id string, want v1.VirtualMachine_StopReason) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(patience)
 	for {
 		vm := h.vm(t, id)
 		if vm.State == v1.VirtualMachine_STATE_STOPPED {

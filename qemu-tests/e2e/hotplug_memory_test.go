@@ -93,7 +93,7 @@ func TestHotplugMemory(t *testing.T) {
 	t.Cleanup(func() { h.remove(t, id) })
 	h.boot(t, id)
 	c := h.console(t, id)
-	c.expect("TESTGUEST ready", time.Minute)
+	c.expect("TESTGUEST ready", patience)
 	total := func(c *console) int64 {
 		n, err := strconv.ParseInt(c.ask("mem"), 10, 64)
 		if err != nil {
@@ -153,7 +153,7 @@ func TestHotplugMemory(t *testing.T) {
 	h.has(t, id, exactly(256))
 	h.mustCtl(t, "vm", "reset", id)
 	c = h.console(t, id)
-	c.expect("TESTGUEST ready", time.Minute)
+	c.expect("TESTGUEST ready", patience)
 	h.has(t, id, exactly(256))
 	if text := h.mustCtl(t, "vm", "get", id); !strings.Contains(text, "128MiB, 128MiB plugged in, at most 640MiB") {
 		t.Errorf("ashlarctl says:\n%s", text)

@@ -12,7 +12,7 @@ import (
 // until asks the guest over and over, until the answer is there, or is not there any more.
 func (c *console) until(command string, there bool) string {
 	c.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {
 		got := c.ask(command)
 		if (got != "none") == there {
 			return got
@@ -46,7 +46,7 @@ func TestHotplug(t *testing.T) {
 	t.Cleanup(func() { h.remove(t, "plugs") })
 	h.boot(t, "plugs")
 	c := h.console(t, "plugs")
-	c.expect("TESTGUEST ready", time.Minute)
+	c.expect("TESTGUEST ready", patience)
 	says := func(want string, args ...string) {
 		t.Helper()
 		if out := h.mustCtl(t, append([]string{"vm"}, args...)...); strings.TrimSpace(out) != want {
@@ -71,7 +71,7 @@ func TestHotplug(t *testing.T) {
 	}
 	c.ask("load " + device)
 	says("plugs has no disk 1 any more", "detach-disk", "plugs", "1", "--delete-content", "--grace", "3m")
-	c.expect("LOAD ends", time.Minute)
+	c.expect("LOAD ends", patience)
 	c.until("disk ashlar-1", false)
 	if out := files(); strings.Contains(out, "disk-1") {
 		t.Errorf("the file of the disk is left behind: %s", out)
@@ -82,7 +82,7 @@ func TestHotplug(t *testing.T) {
 	c = h.fresh(t, "plugs")
 	c.ask("load " + device)
 	says("plugs has no disk 1 any more", "detach-disk", "plugs", "1", "--delete-content", "--force")
-	c.expect("LOAD ends", time.Minute)
+	c.expect("LOAD ends", patience)
 	c.until("disk ashlar-1", false)
 
 	// A network interface gets an address, and its network.
@@ -113,7 +113,7 @@ func TestHotplug(t *testing.T) {
 	says("plugs has no disk 0 any more", "detach-disk", "plugs", "0", "--delete-content")
 	h.boot(t, "plugs")
 	c = h.console(t, "plugs")
-	c.expect("TESTGUEST ready", time.Minute)
+	c.expect("TESTGUEST ready", patience)
 	c.ask("check /dev/" + c.until("disk ashlar-1", true) + " 4 4")
 	c.until("nic "+h.vm(t, "plugs").NetworkInterfaces[1].MacAddress, true)
 	if got := c.ask("disk ashlar-0"); got != "none" {

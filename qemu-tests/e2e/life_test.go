@@ -46,7 +46,7 @@ func (h *host) killed(t testing.TB, program string) {
 		t.Fatalf("%d of %s run, want one", len(old), program)
 	}
 	h.shell(t, "kill -9 "+old[0])
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		if now := h.pids(t, program); len(now) == 1 && now[0] != old[0] {
 			return
 		}
@@ -104,10 +104,10 @@ func TestPause(t *testing.T) {
 	t.Cleanup(func() { h.remove(t, "paused") })
 	h.boot(t, "paused")
 	c := h.console(t, "paused")
-	c.expect("TESTGUEST ready", time.Minute)
+	c.expect("TESTGUEST ready", patience)
 	started := h.vm(t, "paused").StartTime.AsTime()
 	c.say("log /dev/vda")
-	c.waitAcks(20, time.Minute)
+	c.waitAcks(20, patience)
 
 	h.mustCtl(t, "vm", "pause", "paused")
 	h.mustCtl(t, "vm", "wait", "paused", "--for", "paused", "--timeout", "30s")
@@ -129,7 +129,7 @@ func TestPause(t *testing.T) {
 		t.Errorf("the VMM was process %v and is %v", vmm, now)
 	}
 	c = h.console(t, "paused") // a paused guest shows what it has printed
-	c.waitAcks(40, time.Minute)
+	c.waitAcks(40, patience)
 	h.standsStill(t, c)
 	if out, err := h.ctl("vm", "nmi", "paused"); err == nil || !strings.Contains(out, "is paused: resume it") {
 		t.Errorf("an NMI to a paused guest says %q (%v), want what to do", out, err)
@@ -156,7 +156,7 @@ func TestResetNMIAndCounters(t *testing.T) {
 	t.Cleanup(func() { h.remove(t, "knobs") })
 	h.boot(t, "knobs")
 	c := h.console(t, "knobs")
-	c.expect("TESTGUEST ready", time.Minute)
+	c.expect("TESTGUEST ready", patience)
 
 	if got := c.ask("nmis"); got != "0" {
 		t.Errorf("the guest has met %s NMIs before the first", got)
@@ -212,7 +212,7 @@ func TestResetNMIAndCounters(t *testing.T) {
 			t.Errorf("after a reset (paused before: %v) the guest is %v since %v, want it running anew", paused, vm.State, vm.StartTime.AsTime())
 		}
 		c = h.console(t, "knobs")
-		c.expect("TESTGUEST ready", time.Minute)
+		c.expect("TESTGUEST ready", patience)
 		if got := h.counters(t, "knobs").Devices["disk0.writes"]; got != 0 {
 			t.Errorf("after a reset the disk has counted %d writes", got)
 		}
@@ -231,11 +231,11 @@ func TestHostPowerButtonWithAPausedGuest(t *testing.T) {
 	h := newHost(t, options{})
 	h.create(t, "sleeper", testVM(""))
 	h.boot(t, "sleeper")
-	h.console(t, "sleeper").expect("TESTGUEST ready", time.Minute)
+	h.console(t, "sleeper").expect("TESTGUEST ready", patience)
 	h.mustCtl(t, "vm", "pause", "sleeper")
 	h.killed(t, "ashlar-core")
 	h.inState(t, "sleeper", v1.VirtualMachine_STATE_PAUSED)
-	if err := h.Down(within(t, 90*time.Second)); err != nil {
+	if err := h.Down(within(t, patience)); err != nil {
 		t.Fatal(err)
 	}
 	h.reboot(t)

@@ -53,7 +53,7 @@ func TestHugePages(t *testing.T) {
 	}
 	h.hugePages(t, "64")
 	h.boot(t, "huge")
-	h.console(t, "huge").expect("TESTGUEST ready", time.Minute)
+	h.console(t, "huge").expect("TESTGUEST ready", patience)
 	if text := h.mustCtl(t, "vm", "get", "huge"); !strings.Contains(text, "128MiB, pages of 2MiB from the pool") {
 		t.Errorf("ashlarctl says:\n%s", text)
 	}
@@ -78,6 +78,6 @@ func TestPopulatedMemory(t *testing.T) {
 	if got := h.memoryLine(t, "ShmemHugePages") - before; got < 120<<10 {
 		t.Errorf("%d KiB of the guest's memory are huge pages, want nearly all of 128 MiB", got)
 	}
-	h.console(t, "populated").expect("TESTGUEST ready", time.Minute)
+	h.console(t, "populated").expect("TESTGUEST ready", patience)
 	h.stop(t, "populated", false)
 }

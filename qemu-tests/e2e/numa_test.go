@@ -123,7 +123,7 @@ func TestNUMARefused(t *testing.T) {
 	if free := h.farPool(t, ""); free != "0" {
 		t.Errorf("%s pages of node 1 are free, want none", free)
 	}
-	h.console(t, "refused").expect("TESTGUEST ready", 2*time.Minute)
+	h.console(t, "refused").expect("TESTGUEST ready", patience)
 	h.stop(t, "refused", true)
 	if free := h.farPool(t, ""); free != "64" {
 		t.Errorf("%s pages of node 1 are free when the guest is gone, want 64", free)

@@ -5,7 +5,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	v1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
 )
@@ -47,7 +46,7 @@ func TestSerialPorts(t *testing.T) {
 	t.Cleanup(func() { h.remove(t, "ports") })
 	h.boot(t, "ports")
 	con := h.console(t, "ports")
-	con.expect("TESTGUEST ready", time.Minute)
+	con.expect("TESTGUEST ready", patience)
 	if code, said := h.connectSerial(t, "ports", other).ends(); code != 6 || !strings.Contains(said, "No program in the guest has the serial port other open") {
 		t.Errorf("a port that is not open: exit code %d, %q", code, said)
 	}
@@ -97,5 +96,5 @@ func TestSerialPorts(t *testing.T) {
 	if code, said := c.ends(); code != 0 || said != "" {
 		t.Errorf("reset: exit code %d, %q", code, said)
 	}
-	h.console(t, "ports").expect("TESTGUEST ready", time.Minute)
+	h.console(t, "ports").expect("TESTGUEST ready", patience)
 }

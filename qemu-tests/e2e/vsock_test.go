@@ -97,7 +97,7 @@ func TestVsock(t *testing.T) {
 	t.Cleanup(func() { h.remove(t, "vsock") })
 	h.boot(t, "vsock")
 	con := h.console(t, "vsock")
-	con.expect("TESTGUEST ready", time.Minute)
+	con.expect("TESTGUEST ready", patience)
 	con.ask("vsock-echo 7000")
 	cid := h.vm(t, "vsock").Vsock.Cid
 	if cid < 3 {
@@ -142,7 +142,7 @@ func TestVsock(t *testing.T) {
 	if code, said := c.ends(); code != 6 || !strings.Contains(said, "the connection to port 7000 of virtualMachines/vsock has broken") {
 		t.Errorf("reset: exit code %d, %q", code, said)
 	}
-	h.console(t, "vsock").expect("TESTGUEST ready", time.Minute)
+	h.console(t, "vsock").expect("TESTGUEST ready", patience)
 	if now := h.vm(t, "vsock").Vsock.Cid; now != cid {
 		t.Errorf("CID %d after the reset, %d before", now, cid)
 	}
