@@ -43,6 +43,7 @@ var slow = []struct {
 	{6, []hostcall.Method{hostcall.GuestStart, hostcall.GuestPause, hostcall.GuestResume}},
 	{4, []hostcall.Method{hostcall.GuestKill, hostcall.GuestReset}},
 	{4, []hostcall.Method{hostcall.GuestConnect}},
+	{1, []hostcall.Method{hostcall.HugepagesSet}},
 }
 
 // A Handler is told what core has to say. Its methods are called one at a time,
@@ -52,6 +53,9 @@ type Handler interface {
 	Synced(guests []hostcall.GuestStatus, images []hostcall.ImageStatus)
 	// Changed brings one guest.
 	Changed(guest hostcall.GuestStatus)
+	// PCIChanged says that PCI devices have come, gone or changed. It may be called
+	// beside the others.
+	PCIChanged()
 }
 
 // A Link is the connection to core. Run runs it; Call and Do may be called by many
@@ -183,6 +187,9 @@ func (l *Link) receive(conn *seqpacket.Conn) error {
 			seqpacket.CloseAll(files)
 			if msg.Event != nil && msg.Event.Guest != nil {
 				l.event(*msg.Event.Guest)
+			}
+			if msg.Event != nil && msg.Event.PCI {
+				l.handler.PCIChanged()
 			}
 			continue
 		}

@@ -65,12 +65,11 @@ func (r *record) pooled() map[uint64]int64 {
 	return out
 }
 
-// admit checks that the memory for one more guest can be had. Its pages of a pool are
-// asked for when they are set aside. The caller holds m.mu.
-func (m *Manager) admit(rec *record) error {
+// left is how many bytes of its memory the host has to give away. The caller holds m.mu.
+func (m *Manager) left() (int64, error) {
 	available, err := m.c.Memory()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, r := range m.running {
 		// What a guest has not touched yet still counts as available.
@@ -80,7 +79,16 @@ func (m *Manager) admit(rec *record) error {
 		}
 		available -= max(promised, 0)
 	}
-	left := available - memoryReserve
+	return available - memoryReserve - m.pools.pledged, nil
+}
+
+// admit checks that the memory for one more guest can be had. Its pages of a pool are
+// asked for when they are set aside. The caller holds m.mu.
+func (m *Manager) admit(rec *record) error {
+	left, err := m.left()
+	if err != nil {
+		return err
+	}
 	exhausted := func(format string, args ...any) error {
 		return &hostcall.Error{Code: hostcall.ResourceExhausted, Field: "guest.memoryBytes", Message: fmt.Sprintf(format, args...)}
 	}

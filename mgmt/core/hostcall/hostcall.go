@@ -119,6 +119,9 @@ type Call struct {
 	LinkDown  bool       `json:"linkDown,omitempty"`
 	// VCPUs is how many processors a guest is to have.
 	VCPUs int `json:"vcpus,omitempty"`
+	// After is of PCIList, HugepageSize of HugepagesSet.
+	After        string        `json:"after,omitempty"`
+	HugepageSize *HugepageSize `json:"hugepageSize,omitempty"`
 }
 
 // A Message is what core sends: a Reply to the Call with the same Seq, or
@@ -141,6 +144,9 @@ type Message struct {
 	Histograms protocol.Histograms `json:"histograms,omitempty"`
 	// VCPUs answers GuestSetVCPUs and GuestVCPUs.
 	VCPUs *protocol.VCPUs `json:"vcpus,omitempty"`
+	// PCI answers PCIList, Hugepages HugepagesList and HugepagesSet.
+	PCI       *PCIPage       `json:"pci,omitempty"`
+	Hugepages []HugepagePool `json:"hugepages,omitempty"`
 }
 
 // A Code says what kind of Error it is; the names are gRPC's.
@@ -294,9 +300,10 @@ type Counters struct {
 // Lost is the Reason of a guest whose VMM died without a Result.
 const Lost = "lost"
 
-// An Event tells that a guest's status has changed.
+// An Event tells that a guest's status has changed, or that PCI devices have.
 type Event struct {
 	Guest *GuestStatus `json:"guest,omitempty"`
+	PCI   bool         `json:"pci,omitempty"`
 }
 
 // ValidID reports whether s is an identifier: 32 lower-case hexadecimal digits.
