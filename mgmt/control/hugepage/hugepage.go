@@ -31,6 +31,8 @@ const (
 	listTimeout = 30 * time.Second
 	// setTimeout bounds a change: the kernel may have to move much to make room.
 	setTimeout = 5 * time.Minute
+	// downPause is how long to wait for a core that has gone again.
+	downPause = time.Second
 )
 
 // Core is what a Manager asks.
@@ -102,7 +104,15 @@ func (m *Manager) Run(ctx context.Context) {
 	largest := func(a, b key) int { return cmp.Or(cmp.Compare(b.page, a.page), cmp.Compare(a.node, b.node)) }
 	for _, k := range slices.SortedFunc(maps.Keys(wanted), largest) {
 		pages := wanted[k]
-		pool, err := m.set(ctx, hostcall.HugepageSize{Page: k.page, Node: &k.node, Pages: pages, AtMost: true})
+		size := hostcall.HugepageSize{Page: k.page, Node: &k.node, Pages: pages, AtMost: true}
+		pool, err := m.set(ctx, size)
+		for refuse.IsDown(err) && ctx.Err() == nil {
+			select {
+			case <-time.After(downPause):
+			case <-ctx.Done():
+			}
+			pool, err = m.set(ctx, size)
+		}
 		if err != nil {
 			m.log.Error("huge pages are missing", "page", sizeName(k.page), "node", k.node, "wanted", pages, "error", err)
 			continue
