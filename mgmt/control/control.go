@@ -123,7 +123,6 @@ func (c *Control) WaitReady(ctx context.Context) {
 func (c *Control) Synced(guests []hostcall.GuestStatus, images []hostcall.ImageStatus) {
 	c.machines.Synced(guests)
 	c.pools.Connected()
-	c.devices.Changed()
 	select { // the newest list alone matters
 	case <-c.onDisk:
 	default:

@@ -25,6 +25,9 @@ const (
 	Kind = "ashlar.v1/PciDevice"
 	// callTimeout bounds the reading of all devices.
 	callTimeout = 30 * time.Second
+	// again is how long to wait after a reading that failed. Without a reason nothing is
+	// read: reading configuration space wakes devices that sleep.
+	again = 30 * time.Second
 	// maxPages bounds what core may tell: far more devices than a machine has.
 	maxPages = 1000
 )
@@ -65,8 +68,10 @@ func (m *Manager) Run(ctx context.Context) {
 	for {
 		select {
 		case <-m.stale:
-			if err := m.read(ctx); err != nil && ctx.Err() == nil {
-				m.log.Warn("PCI devices are not known anew", "error", err)
+			// A core that is away says so by itself when it is back.
+			if err := m.read(ctx); err != nil && !refuse.IsDown(err) && ctx.Err() == nil {
+				m.log.Warn("PCI devices are not known anew", "error", err, "again_in", again)
+				time.AfterFunc(again, m.Changed)
 			}
 		case <-ctx.Done():
 			return
@@ -187,6 +192,7 @@ func resources(devices []hostcall.PCIDevice) []*ashlarv1.PciDevice {
 		}
 		out[i] = p
 	}
+	slices.SortFunc(out, func(a, b *ashlarv1.PciDevice) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
 

@@ -53,8 +53,8 @@ type Handler interface {
 	Synced(guests []hostcall.GuestStatus, images []hostcall.ImageStatus)
 	// Changed brings one guest.
 	Changed(guest hostcall.GuestStatus)
-	// PCIChanged says that PCI devices have come, gone or changed. It may be called
-	// beside the others.
+	// PCIChanged says that PCI devices may have come, gone or changed: after each
+	// connect, and when core says so. It may be called beside the others.
 	PCIChanged()
 }
 
@@ -230,6 +230,7 @@ func (l *Link) keepSynced(ctx context.Context) error {
 	}
 	l.mu.Unlock()
 	l.log.Info("connected to core")
+	l.handler.PCIChanged()
 	tick := time.NewTicker(relist)
 	defer tick.Stop()
 	for {

@@ -22,7 +22,7 @@ const (
 func followDevices(ctx context.Context, log *slog.Logger, changed func()) {
 	c, err := uevent.Listen()
 	if err != nil {
-		log.Error("changes of devices are noticed late", "error", err)
+		log.Error("changes of PCI devices are not noticed until core is started again", "error", err)
 		return
 	}
 	wake := make(chan struct{}, 1)
@@ -31,7 +31,7 @@ func followDevices(ctx context.Context, log *slog.Logger, changed func()) {
 		for {
 			e, err := c.Read()
 			if err != nil {
-				log.Error("changes of devices are noticed late", "error", err)
+				log.Error("changes of PCI devices are not noticed until core is started again", "error", err)
 				return
 			}
 			if e.Path == "" || strings.HasPrefix(e.Path, pciPath) {
