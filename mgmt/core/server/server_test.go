@@ -197,6 +197,8 @@ func TestHostile(t *testing.T) {
 		{"start before create", hostcall.Call{Method: hostcall.GuestStart, ID: id(4), Guest: guest(func(*hostcall.Guest) {})}, hostcall.NotFound, "id"},
 		{"no name", hostcall.Call{Method: hostcall.GuestStart, ID: id(1), Guest: guest(func(g *hostcall.Guest) { g.Name = "" })}, hostcall.InvalidArgument, "guest.name"},
 		{"name with escapes", hostcall.Call{Method: hostcall.GuestStart, ID: id(1), Guest: guest(func(g *hostcall.Guest) { g.Name = "a\x1b[2J" })}, hostcall.InvalidArgument, "guest.name"},
+		{"pool of no size", hostcall.Call{Method: hostcall.HugepagesSet}, hostcall.InvalidArgument, "hugepageSize"},
+		{"pool of pages that there are not", hostcall.Call{Method: hostcall.HugepagesSet, HugepageSize: &hostcall.HugepageSize{Page: 4 << 20, Pages: 1}}, hostcall.NotFound, "hugepageSize.page"},
 		{"no processor", hostcall.Call{Method: hostcall.GuestStart, ID: id(1), Guest: guest(func(g *hostcall.Guest) { g.VCPUs = 0 })}, hostcall.InvalidArgument, "guest.vcpus"},
 		{"too many processors", hostcall.Call{Method: hostcall.GuestStart, ID: id(1), Guest: guest(func(g *hostcall.Guest) { g.VCPUs = 1 << 30 })}, hostcall.InvalidArgument, "guest.vcpus"},
 		{"most processors below those at the start", hostcall.Call{Method: hostcall.GuestStart, ID: id(1), Guest: guest(func(g *hostcall.Guest) { g.VCPUs, g.MaxVCPUs = 2, 1 })}, hostcall.InvalidArgument, "guest.maxVcpus"},
