@@ -38,13 +38,25 @@ run: setup $(LAB) $(OUT)/bin/ashlarctl $(OUT)/ashlar.img demo ## Boot an Ashlar 
 test: setup build ## Everything: unit tests, VMM tests on /dev/kvm, end-to-end tests in the lab
 	$(call step,Unit tests,$(GO) test -timeout 15m $$($(GO) list ./... | grep -v -x $(patsubst %,-e github.com/ashlar-hv/ashlar/%,$(MACHINES) qemu-tests/e2e)))
 	$(call step,Unit tests with the race detector,CGO_ENABLED=1 $(GO) test -race -timeout 15m $(RACE))
-	$(call step,Tests in machines of their own,$(GO) test -p 1 -timeout 20m $(addprefix ./,$(MACHINES)))
-	$(call step,End-to-end tests in the lab,$(GO) test -v -timeout 40m ./qemu-tests/e2e)
+	@$(MACHINE_TESTS)
 
 # Packages in which several goroutines share something.
 RACE = ./vmm/seqpacket/... ./vmm/virtio/... ./vmm/machine/... ./vmm/console/... ./mgmt/control/... ./mgmt/core/... ./mgmt/ctl/... ./initramfs/process/...
-# Packages whose tests start QEMU: one after the other.
+# Packages whose tests start QEMU, besides qemu-tests/e2e.
 MACHINES = image-build drivers/disk/xfs initramfs/boottest kernel/boottest qemu-tests/roottest
+# An emulated machine has one CPU, so two of them run side by side: half of the end-to-end
+# tests (those whose names begin with EARLY), and the other half with all else that starts
+# QEMU. What the second prints comes when both have ended.
+EARLY   = ^Test[A-G]
+E2E     = $(GO) test -v -timeout 40m ./qemu-tests/e2e
+SECOND  = $(OUT)/test-second.log
+define MACHINE_TESTS
+echo "==> End-to-end tests in the lab, tests in machines of their own"; t=$$(date +%s); \
+{ $(GO) test -p 1 -timeout 20m $(addprefix ./,$(MACHINES)); r=$$?; $(E2E) -skip '$(EARLY)' && exit $$r; } >$(SECOND) 2>&1 & \
+second=$$!; trap "kill $$second; exit 130" INT TERM; \
+$(E2E) -run '$(EARLY)'; r=$$?; wait $$second || r=1; cat $(SECOND); \
+echo "    ended after $$(( $$(date +%s) - t )) s"; exit $$r
+endef
 
 ##@ The lab
 .PHONY: up down status

@@ -94,26 +94,36 @@ func TestBalloon(t *testing.T) {
 func TestBalloonDuringStart(t *testing.T) {
 	l := newLab(t)
 	vm := l.withMachine("demo")
+	l.whileStarting(vm, hostcall.GuestSetBalloon, func() error {
+		_, err := l.setBalloon(&ashlarv1.SetVirtualMachineBalloonRequest{Name: vm.Name, BalloonBytes: 1 << 20})
+		return err
+	})
+	if n := l.target(vm.Name); n != 1<<20 {
+		t.Errorf("target = %d", n)
+	}
+}
+
+// whileStarting starts vm, and does something in between of which core is to hear by
+// method when the guest runs, not before.
+func (l *lab) whileStarting(vm *ashlarv1.VirtualMachine, method hostcall.Method, do func() error) {
+	l.t.Helper()
 	release := l.core.Hold(hostcall.GuestStart)
-	res, err := l.machines.StartVirtualMachine(ctxOf(t), req(&ashlarv1.StartVirtualMachineRequest{Name: vm.Name}))
+	res, err := l.machines.StartVirtualMachine(ctxOf(l.t), req(&ashlarv1.StartVirtualMachineRequest{Name: vm.Name}))
 	if err != nil {
-		t.Fatal(err)
+		l.t.Fatal(err)
 	}
 	l.until(vm.Name, "running to core", func(vm *ashlarv1.VirtualMachine) bool { return vm.StartTime != nil })
 	l.core.Tell(hostcall.GuestStatus{ID: vm.Uid, State: hostcall.Starting})
 	l.until(vm.Name, "being started", func(vm *ashlarv1.VirtualMachine) bool { return vm.StartTime == nil })
-	if _, err := l.setBalloon(&ashlarv1.SetVirtualMachineBalloonRequest{Name: vm.Name, BalloonBytes: 1 << 20}); err != nil {
-		t.Fatal(err)
+	if err := do(); err != nil {
+		l.t.Fatal(err)
 	}
-	if n := l.core.Calls(hostcall.GuestSetBalloon); n != 0 {
-		t.Errorf("%d calls for a guest that does not run", n)
+	if n := l.core.Calls(method); n != 0 {
+		l.t.Errorf("%d calls for a guest that does not run", n)
 	}
 	l.core.Tell(hostcall.GuestStatus{ID: vm.Uid, State: hostcall.Running, Started: time.Now()})
 	release()
 	if op := l.done(res, nil); op.Error != nil {
-		t.Fatal(op)
-	}
-	if n := l.target(vm.Name); n != 1<<20 {
-		t.Errorf("target = %d", n)
+		l.t.Fatal(op)
 	}
 }

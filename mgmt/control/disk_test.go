@@ -143,8 +143,8 @@ func TestResizeDisk(t *testing.T) {
 		"negative":      {&ashlarv1.ResizeVirtualMachineDiskRequest{SizeBytes: -4096}, "do not get smaller"},
 		"odd":           {&ashlarv1.ResizeVirtualMachineDiskRequest{SizeBytes: size + 512}, "a multiple of 4096"},
 		"too large":     {&ashlarv1.ResizeVirtualMachineDiskRequest{SizeBytes: 1 << 60}, "16 TiB"},
-		"no such disk":  {&ashlarv1.ResizeVirtualMachineDiskRequest{Disk: 9, SizeBytes: size}, "counted from 0 on"},
-		"negative disk": {&ashlarv1.ResizeVirtualMachineDiskRequest{Disk: -1, SizeBytes: size}, "counted from 0 on"},
+		"no such disk":  {&ashlarv1.ResizeVirtualMachineDiskRequest{Disk: 9, SizeBytes: size}, "has disks 0, 1"},
+		"negative disk": {&ashlarv1.ResizeVirtualMachineDiskRequest{Disk: -1, SizeBytes: size}, "has disks 0, 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tt.r.Name = vm.Name

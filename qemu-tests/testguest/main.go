@@ -24,6 +24,10 @@
 //	check DEVICE SEED MIB      compare with the pattern
 //	keep DEVICE                keep it open, and so in memory what is cached of it
 //	log DEVICE                 write numbered blocks for ever, `ACK N` after each fsync
+//	fill MIB, drop             take memory and write to it, or give that back
+//	unbind DRIVER              take a virtio driver's devices away from it
+//	touch ADDRESS MIB          write to physical addresses
+//	send ADDRESS:PORT DEVICE MIB   what is in the device, and show the line that comes back
 //	last DEVICE                the highest number that log has left
 //	vsock-echo PORT            send back what comes to a port of the socket device
 //	vsock-connect CID PORT     connect to another's
@@ -56,7 +60,7 @@ import (
 func main() {
 	mounts()
 	go powerButton()
-	fmt.Printf("TESTGUEST ready cpus=%d mem=%dMiB net=%s\n", runtime.NumCPU(), memory()>>20, network())
+	fmt.Printf("TESTGUEST ready cpus=%d mem=%dMiB net=%s\n", runtime.NumCPU(), memory()>>20, network("eth0"))
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		f := strings.Fields(in.Text())
@@ -129,9 +133,9 @@ func memory() uint64 {
 	return i.Totalram * uint64(i.Unit)
 }
 
-// network brings eth0 up by DHCP and returns `address,gateway`, or why not.
-func network() string {
-	link, err := netlink.LinkByName("eth0")
+// network brings a network device up by DHCP and returns `address,gateway`, or why not.
+func network(name string) string {
+	link, err := netlink.LinkByName(name)
 	if err != nil {
 		return "none"
 	}
@@ -140,7 +144,7 @@ func network() string {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	c, err := nclient4.New("eth0", nclient4.WithTimeout(2*time.Second), nclient4.WithRetry(8))
+	c, err := nclient4.New(name, nclient4.WithTimeout(2*time.Second), nclient4.WithRetry(8))
 	if err != nil {
 		return "error:" + err.Error()
 	}
@@ -157,14 +161,14 @@ func network() string {
 	if len(gw) == 0 {
 		return a.YourIPAddr.String() + ",none"
 	}
-	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw[0]}); err != nil {
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gw[0]}); err != nil && !errors.Is(err, unix.EEXIST) {
 		return "error:" + err.Error()
 	}
 	return a.YourIPAddr.String() + "," + gw[0].String()
 }
 
 func command(f []string) (string, error) {
-	need := map[string]int{"read": 2, "ping": 2, "tcp": 3, "serve": 2, "stream": 4, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "vsock-echo": 2, "vsock-connect": 3, "list": 2, "starve": 2}
+	need := map[string]int{"read": 2, "ping": 2, "pingby": 3, "load": 2, "disk": 2, "nic": 2, "dhcp": 2, "tcp": 3, "serve": 2, "stream": 4, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "vsock-echo": 2, "vsock-connect": 3, "list": 2, "starve": 2, "fill": 2, "unbind": 2, "touch": 3, "send": 4}
 	if n := need[f[0]]; n > 0 && len(f) != n {
 		return "", fmt.Errorf("want %d words, got %d", n, len(f))
 	}
@@ -202,13 +206,25 @@ func command(f []string) (string, error) {
 	case "crash":
 		return "", crash()
 	case "ping":
-		return "", ping(f[1])
+		return "", ping(f[1], "")
+	case "pingby":
+		return "", ping(f[2], f[1])
+	case "load":
+		return "", load(f[1])
+	case "disk":
+		return disk(f[1])
+	case "nic":
+		return nic(f[1])
+	case "dhcp":
+		return network(f[1]), nil
 	case "tcp":
 		return tcp(f[1], f[2])
 	case "write", "check":
 		return pattern(f[0] == "write", f[1], f[2], f[3])
 	case "keep":
 		return "", keep(f[1])
+	case "fill", "drop", "unbind", "touch", "send":
+		return memoryCommand(f)
 	case "log":
 		return "", writeLog(f[1])
 	case "vsock-echo":
@@ -262,8 +278,9 @@ func topology() (string, error) {
 	return strings.Join(out, " "), nil
 }
 
-// ping sends one ICMP echo request (RFC 792) and waits for its reply.
-func ping(address string) error {
+// ping sends one ICMP echo request (RFC 792), by a network device where one is named,
+// and waits for its reply.
+func ping(address, device string) error {
 	to, err := net.ResolveIPAddr("ip4", address)
 	if err != nil {
 		return err
@@ -273,6 +290,11 @@ func ping(address string) error {
 		return err
 	}
 	defer c.Close()
+	if device != "" {
+		if err := bind(c, device); err != nil {
+			return err
+		}
+	}
 	m := []byte{8, 0, 0, 0, 0xa5, 0x5a, 0, 1}
 	sum := ^uint16((0x0800 + 0xa55a + 0x0001) % 0xffff)
 	binary.BigEndian.PutUint16(m[2:], sum)

@@ -11,7 +11,7 @@ func dsdt(m Machine) []byte {
 }
 
 func hostBridge(m Machine) []byte {
-	windows := [][]byte{busNumbers(0, 0), memoryWindow32(uint32(m.MMIO32.Base), uint32(m.MMIO32.Size))}
+	windows := [][]byte{busNumbers(0, m.lastBus()), memoryWindow32(uint32(m.MMIO32.Base), uint32(m.MMIO32.Size))}
 	if m.MMIO64.Size > 0 {
 		windows = append(windows, memoryWindow64(m.MMIO64.Base, m.MMIO64.Size))
 	}
@@ -22,7 +22,7 @@ func hostBridge(m Machine) []byte {
 		name("_BBN", integer(0)),
 		name("_UID", integer(0)),
 		name("_CRS", resources(windows...)),
-		osc(),
+		osc(m.Hotplug),
 	)
 }
 
@@ -34,13 +34,18 @@ var hostBridgeUUID = []byte{
 }
 
 // osc is _OSC: the system may control power events, error reporting and the
-// PCI Express capability, but there is no hot-plug of PCI Express's own.
-func osc() []byte {
+// PCI Express capability, and, where there are slots, PCI Express's own hot-plug.
+func osc(hotplug bool) []byte {
 	const (
-		grant       = 1<<2 | 1<<3 | 1<<4
+		always      = 1<<2 | 1<<3 | 1<<4
+		nativeSlots = 1 << 0
 		unknownUUID = 1 << 2
 		masked      = 1 << 4
 	)
+	grant := uint64(always)
+	if hotplug {
+		grant |= nativeSlots
+	}
 	cdw1, cdw3 := path("CDW1"), path("CDW3")
 	return method("_OSC", 4,
 		createDWord(arg(3), 0, "CDW1"),

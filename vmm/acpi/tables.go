@@ -48,8 +48,15 @@ type Machine struct {
 	Present        int     // how many of them are there at the start
 	Pluggable      bool    // whether they come and go
 	MMIO32, MMIO64 Window
-	ECAM           Window // of bus 0 alone
 	Nodes          []Node // none where the guest is told of none
+	ECAM           Window // of all buses, which are numbered from 0
+	Hotplug        bool   // there are PCI Express hot-plug slots
+}
+
+// lastBus is the highest number of a PCI bus.
+func (m *Machine) lastBus() uint16 {
+	const busSize = 1 << 20
+	return uint16(max(m.ECAM.Size/busSize, 1) - 1)
 }
 
 // A Table is a table with its place.
@@ -250,6 +257,6 @@ func madt(m Machine) []byte {
 func mcfg(m Machine) []byte {
 	b := make([]byte, 8) // reserved
 	b = binary.LittleEndian.AppendUint64(b, m.ECAM.Base)
-	b = append(b, 0, 0, 0, 0) // segment 0, buses 0 to 0
+	b = append(b, 0, 0, 0, byte(m.lastBus())) // segment 0, from bus 0 on
 	return table("MCFG", 1, append(b, 0, 0, 0, 0))
 }

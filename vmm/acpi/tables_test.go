@@ -85,6 +85,30 @@ func TestTables(t *testing.T) {
 	}
 }
 
+// With slots there are more buses, and the system may control native hot-plug.
+func TestHotplug(t *testing.T) {
+	m := machine(1)
+	for _, tt := range []struct {
+		hotplug bool
+		ecam    uint64
+		want    map[string]string
+	}{
+		{false, 1 << 20, map[string]string{"DSDT": "CDW3 & 0x1C", "MCFG": "End Bus Number : 00"}},
+		{true, 9 << 20, map[string]string{"DSDT": "CDW3 & 0x1D", "MCFG": "End Bus Number : 08"}},
+	} {
+		m.Hotplug, m.ECAM.Size = tt.hotplug, tt.ecam
+		for _, tab := range Tables(m, 0xe0000)[1:] {
+			want, ok := tt.want[string(tab.Data[:4])]
+			if !ok {
+				continue
+			}
+			if dsl := disassemble(t, tab.Data); !strings.Contains(dsl, want) {
+				t.Errorf("hot-plug %v: no %q in\n%s", tt.hotplug, want, dsl)
+			}
+		}
+	}
+}
+
 // What the disassembler makes of the DSDT compiles to the same bytes again.
 func TestDSDTRoundTrip(t *testing.T) {
 	want := dsdt(machine(4))

@@ -71,20 +71,16 @@ const (
 const maxPhysBits = 46
 
 // MMIO64 is the window for 64-bit BARs: a quarter of what addresses of
-// physBits bits reach, above the memory.
-func MMIO64(physBits int, memorySize uint64) (base, size uint64, err error) {
+// physBits bits reach, above the memory, which ends at memoryEnd.
+func MMIO64(physBits int, memoryEnd uint64) (base, size uint64, err error) {
 	bits := min(physBits, maxPhysBits)
 	if bits < 34 {
 		return 0, 0, fmt.Errorf("physical addresses of %d bits: too few for a window above 4 GiB", physBits)
 	}
 	size = 1 << (bits - 2)
-	base = 1 << (bits - 1)
-	if memorySize > memory.LowTop {
-		end := memory.HighBase + memorySize - memory.LowTop
-		base = max(base, (end+1<<30-1)&^(1<<30-1))
-	}
+	base = max(1<<(bits-1), (memoryEnd+1<<30-1)&^(1<<30-1))
 	if base+size > 1<<bits {
-		return 0, 0, fmt.Errorf("%d bytes of memory leave no room for devices in physical addresses of %d bits", memorySize, physBits)
+		return 0, 0, fmt.Errorf("memory up to %#x leaves no room for devices in physical addresses of %d bits", memoryEnd, physBits)
 	}
 	return base, size, nil
 }

@@ -257,6 +257,12 @@ func TestRequests(t *testing.T) {
 	if b := v.ask(protocol.BalloonMethod).Balloon; b == nil || b.TargetBytes != 1<<20 || b.ActualBytes != 0 {
 		t.Errorf("balloon = %+v", b)
 	}
+	if resp, _ := v.call(protocol.Request{Method: protocol.SetMemory, PluggedBytes: 2 << 20}); resp.Error == nil || resp.Error.Code != protocol.FailedPrecondition {
+		t.Errorf("more of a fixed memory = %+v", resp)
+	}
+	if got := v.ask(protocol.MemoryMethod).Memory; got == nil || *got != (protocol.Memory{}) {
+		t.Errorf("memory = %+v", got)
+	}
 	v.ask(protocol.PowerButton)
 	if n := v.ask(protocol.CountersMethod).Counters; n == nil || n.VCPUs["exits"][0] == 0 {
 		t.Errorf("counters = %v", n)
@@ -391,6 +397,48 @@ func TestResizeDisk(t *testing.T) {
 	}
 	if err := resize(1, 2<<20); err == nil || err.Code != protocol.InvalidArgument || err.Field != "disk" {
 		t.Errorf("no such disk: %+v", err)
+	}
+	v.ask(protocol.Stop)
+	v.ended(0)
+}
+
+// TestHotplug attaches and detaches from within the jail. The guest never answers, so
+// that what it has not switched on leaves at once.
+func TestHotplug(t *testing.T) {
+	v := startVMM(t)
+	if err := v.configure(tinykernel.Code{}.Spin(), func(s *protocol.Spec) { s.HotplugSlots = 1 }); err != nil {
+		t.Fatal(err)
+	}
+	for _, direct := range []int{0, unix.O_DIRECT} {
+		name := t.TempDir() + "/disk"
+		if err := os.WriteFile(name, make([]byte, 1<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(name, os.O_RDWR|direct, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		attach := protocol.Request{Method: protocol.AttachDisk, NewDisk: &protocol.Disk{Number: 1, Serial: "late"}}
+		resp, _ := v.call(attach, f)
+		f.Close()
+		want := protocol.PluggedDevice{Name: "disk1", Slot: 1}
+		if resp.Error != nil || len(resp.Status.Devices) != 2 || resp.Status.Devices[1] != want {
+			t.Fatalf("attach = %+v, %+v", resp.Error, resp.Status)
+		}
+		if resp, _ := v.call(attach); resp.Error == nil || resp.Error.Field != "newDisk.number" {
+			t.Errorf("attach of the same again = %+v", resp.Error)
+		}
+		if resp, _ := v.call(protocol.Request{Method: protocol.Detach, Device: "disk1"}); resp.Error != nil {
+			t.Fatalf("detach = %+v", resp.Error)
+		}
+		for deadline := time.Now().Add(20 * time.Second); len(v.ask(protocol.Query).Status.Devices) != 1; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("disk1 does not leave")
+			}
+		}
+	}
+	if resp, _ := v.call(protocol.Request{Method: protocol.AttachNIC}); resp.Error == nil || resp.Error.Field != "newNic" {
+		t.Errorf("attach of no network device = %+v", resp.Error)
 	}
 	v.ask(protocol.Stop)
 	v.ended(0)

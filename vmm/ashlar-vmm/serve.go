@@ -124,10 +124,14 @@ func (s *server) start(spec *protocol.Spec, files []*os.File) *protocol.Error {
 	if perr != nil {
 		return perr
 	}
+	rules := slices.Concat(jail.Messages(), machine.Rules())
+	if spec.HotplugSlots > 0 {
+		rules = append(rules, machine.HotplugRules()...)
+	}
 	perr = func() *protocol.Error {
 		if err := jail.Enter(jail.Config{
 			UID: spec.Jail.UID, GID: spec.Jail.GID, Threads: uint64(protocol.Threads(spec.Most())),
-			Filter: jail.Filter{Rules: slices.Concat(jail.Messages(), machine.Rules())},
+			Filter: jail.Filter{Rules: rules},
 		}); err != nil {
 			return &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
 		}
@@ -136,6 +140,9 @@ func (s *server) start(spec *protocol.Spec, files []*os.File) *protocol.Error {
 		}
 		if err := g.Start(); err != nil {
 			return &protocol.Error{Code: protocol.Internal, Message: err.Error()}
+		}
+		if err := dropText(); err != nil { // then it takes more memory, and that is all
+			fmt.Fprintln(os.Stderr, "ashlar-vmm:", err)
 		}
 		return nil
 	}()
@@ -166,20 +173,20 @@ func (s *server) answerAll(c *seqpacket.Conn) {
 	for {
 		var req protocol.Request
 		files, err := c.Recv(&req)
-		seqpacket.CloseAll(files)
 		if err != nil {
+			seqpacket.CloseAll(files)
 			return
 		}
-		if !s.answer(c, req) {
+		if !s.answer(c, req, files) {
 			return
 		}
 	}
 }
 
-func (s *server) answer(c *seqpacket.Conn, req protocol.Request) bool {
+func (s *server) answer(c *seqpacket.Conn, req protocol.Request, files []*os.File) bool {
 	s.busy.Lock()
 	defer s.busy.Unlock()
-	resp, f := s.handle(req)
+	resp, f := s.handle(req, files)
 	resp.ID = req.ID
 	if f == nil {
 		return c.Send(resp) == nil
@@ -192,9 +199,12 @@ func precondition(format string, args ...any) *protocol.Error {
 	return &protocol.Error{Code: protocol.FailedPrecondition, Message: fmt.Sprintf(format, args...)}
 }
 
-// handle does what a request asks for; f goes with the response.
-func (s *server) handle(req protocol.Request) (resp protocol.Response, f *os.File) {
+// handle does what a request asks for; f goes with the response. It owns files.
+func (s *server) handle(req protocol.Request, files []*os.File) (resp protocol.Response, f *os.File) {
 	var err error
+	if req.Method != protocol.AttachDisk && req.Method != protocol.AttachNIC {
+		seqpacket.CloseAll(files)
+	}
 	switch req.Method {
 	case protocol.Query:
 	case protocol.PowerButton:
@@ -219,6 +229,11 @@ func (s *server) handle(req protocol.Request) (resp protocol.Response, f *os.Fil
 	case protocol.BalloonMethod:
 		b := s.guest.Balloon()
 		resp.Balloon = &b
+	case protocol.SetMemory:
+		resp.Error = s.guest.SetMemory(req.PluggedBytes)
+	case protocol.MemoryMethod:
+		m := s.guest.MemoryState()
+		resp.Memory = &m
 	case protocol.SetDiskLimits:
 		resp.Error = s.guest.SetDiskLimits(req.Disk, req.Limits)
 	case protocol.ResizeDisk:
@@ -227,6 +242,12 @@ func (s *server) handle(req protocol.Request) (resp protocol.Response, f *os.Fil
 		resp.Error = s.guest.SetLink(req.NIC, !req.LinkDown)
 	case protocol.SetVCPUs:
 		resp.Error = s.guest.SetVCPUs(req.VCPUs)
+	case protocol.AttachDisk:
+		resp.Error = s.guest.AttachDisk(req.NewDisk, files)
+	case protocol.AttachNIC:
+		resp.Error = s.guest.AttachNIC(req.NewNIC, files)
+	case protocol.Detach:
+		resp.Error = s.guest.Detach(req.Device, req.Force)
 	case protocol.Console:
 		f, err = s.guest.Hub.Attach()
 	case protocol.CountersMethod:

@@ -18,10 +18,12 @@ const (
 	featSubmitStable = 1 << 2
 
 	registerFiles          = 2
+	registerFilesUpdate    = 6
 	registerRestrictions   = 11
 	registerEnableRings    = 12
 	registerIOWQMaxWorkers = 19
 
+	restrictRegisterOp       = 0
 	restrictSQEOp            = 1
 	restrictSQEFlagsAllowed  = 2
 	restrictSQEFlagsRequired = 3
@@ -83,6 +85,14 @@ type Iovec struct {
 
 	Base uint64
 	Len  uint64
+}
+
+// filesUpdate mirrors struct io_uring_files_update.
+type filesUpdate struct {
+	_ structs.HostLayout
+
+	offset, resv uint32
+	fds          uint64 // address of descriptors
 }
 
 // timespec mirrors struct __kernel_timespec.

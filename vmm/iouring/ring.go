@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -94,6 +95,9 @@ func (r *Ring) start(p *params, files []*os.File, ops []Op) error {
 		{opcode: restrictSQEFlagsAllowed, arg: sqeFixedFile},
 		{opcode: restrictSQEFlagsRequired, arg: sqeFixedFile},
 	}
+	if slices.Contains(files, nil) {
+		rs = append(rs, restriction{opcode: restrictRegisterOp, arg: registerFilesUpdate})
+	}
 	for _, op := range ops {
 		rs = append(rs, restriction{opcode: restrictSQEOp, arg: uint8(op)})
 	}
@@ -106,14 +110,17 @@ func (r *Ring) start(p *params, files []*os.File, ops []Op) error {
 	return nil
 }
 
-// Close closes the ring. No request is under way.
+// Close closes the ring, unless it has been. No request is under way.
 func (r *Ring) Close() error {
 	var err error
 	if r.r != nil {
 		err = r.r.unmap()
 		r.r = nil
 	}
-	return errors.Join(err, r.f.Close())
+	if cerr := r.f.Close(); !errors.Is(cerr, os.ErrClosed) {
+		err = errors.Join(err, cerr)
+	}
+	return err
 }
 
 // next returns a cleared entry for a request on file, nil when the ring is full:

@@ -3,6 +3,7 @@ package iouring
 import (
 	"errors"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -58,11 +59,29 @@ func ioUringRegister(fd int, op uint32, arg unsafe.Pointer, n int) error {
 }
 
 func registerFileSet(fd int, files []*os.File) error {
+	fds := descriptors(files)
+	return ioUringRegister(fd, registerFiles, unsafe.Pointer(unsafe.SliceData(fds)), len(fds))
+}
+
+// updateFileSet replaces the first files of those registered.
+func updateFileSet(fd int, files []*os.File) error {
+	fds := descriptors(files)
+	u := &filesUpdate{fds: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(fds))))}
+	err := ioUringRegister(fd, registerFilesUpdate, unsafe.Pointer(u), len(fds))
+	runtime.KeepAlive(fds)
+	return err
+}
+
+// descriptors are those of files, -1 where there is none.
+func descriptors(files []*os.File) []int32 {
 	fds := make([]int32, len(files))
 	for i, f := range files {
-		fds[i] = int32(f.Fd())
+		fds[i] = -1
+		if f != nil {
+			fds[i] = int32(f.Fd())
+		}
 	}
-	return ioUringRegister(fd, registerFiles, unsafe.Pointer(unsafe.SliceData(fds)), len(fds))
+	return fds
 }
 
 func registerRestrictionSet(fd int, rs []restriction) error {

@@ -19,7 +19,7 @@ func (g *Guest) SetBalloon(bytes uint64) error { return g.balloon.SetTarget(byte
 func (g *Guest) Balloon() protocol.Balloon {
 	s := g.balloon.Statistics(statisticsPatience)
 	return protocol.Balloon{
-		TargetBytes: g.balloon.Target(), ActualBytes: min(g.balloon.Actual(), g.c.MemoryBytes),
+		TargetBytes: g.balloon.Target(), ActualBytes: min(g.balloon.Actual(), g.c.MemoryBytes+g.c.Pluggable.Max()),
 		Statistics: s.Values, StatisticsTime: s.Time,
 	}
 }

@@ -111,7 +111,7 @@ func TestGenerationID(t *testing.T) {
 			t.Fatal(err)
 		}
 		reserved := false
-		for _, r := range memoryMap(g.mem) {
+		for _, r := range memoryMap(g.mem, 1<<20) {
 			reserved = reserved || r.Type != 1 && r.Base <= arch.GenerationID && arch.GenerationID+16 <= r.Base+r.Size
 		}
 		if !reserved {

@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"fmt"
 	"sync/atomic"
 
 	"github.com/ashlar-hv/ashlar/vmm/kvm"
@@ -86,9 +85,9 @@ func (m *Machine) Histograms() protocol.Histograms {
 	m.lifeMu.Lock()
 	defer m.lifeMu.Unlock()
 	out := make(protocol.Histograms)
-	for i, d := range m.disks {
+	for number, d := range m.disks {
 		for kind, counts := range d.Histograms() {
-			out[fmt.Sprintf("disk%d.%s", i, kind)] = counts
+			out[diskName(number)+"."+kind] = counts
 		}
 	}
 	return out

@@ -139,7 +139,8 @@ func TestLargestMachineFitsItsLimits(t *testing.T) {
 	const files = 1024
 	s := newSpec(t, tinykernel.Code{}.Spin())
 	s.VCPUs = MaxVCPUs
-	for i := range maxDisksAndNICs {
+	s.HotplugSlots = protocol.MaxHotplugSlots
+	for i := range maxDisksAndNICs - 1 {
 		f, err := os.Create(fmt.Sprintf("%s/disk%d", t.TempDir(), i))
 		if err != nil {
 			t.Fatal(err)

@@ -18,15 +18,16 @@ func diskLimits(field string, l *protocol.DiskLimits) (blk.Limits, *protocol.Err
 	return blk.Limits(*l), nil
 }
 
-// disk finds disk i of a machine that has not ended. lifeMu is held.
+// disk finds the disk with number i of a machine that has not ended. lifeMu is held.
 func (m *Machine) disk(i int) (*blk.Device, *protocol.Error) {
 	if s := m.Status().State; s == protocol.Stopped {
 		return nil, &protocol.Error{Code: protocol.FailedPrecondition, Message: stateError("change a disk of", s).Error()}
 	}
-	if i < 0 || i >= len(m.disks) {
-		return nil, invalid("disk", "disk %d of a guest with %d disks", i, len(m.disks))
+	d, ok := m.disks[i]
+	if !ok {
+		return nil, invalid("disk", "there is no disk%d", i)
 	}
-	return m.disks[i], nil
+	return d, nil
 }
 
 // SetDiskLimits changes the limits of disk i, whether the guest runs or is paused.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/ashlar-hv/ashlar/vmm/arch"
@@ -46,7 +47,7 @@ func do(m *Machine, b []byte) {
 		}
 		return
 	case toECAM:
-		gpa = arch.ECAMBase + uint64(at)%pci.ECAMSize
+		gpa = arch.ECAMBase + uint64(at)%(2*pci.ECAMSize) // with the bus behind slot 1
 	case toBARs:
 		gpa = m.mmio64.Base + uint64(at)
 	case toHole:
@@ -67,8 +68,13 @@ func FuzzAccesses(f *testing.F) {
 	f.Add(append(access(write, 0, 0x70, 0x32), access(write, 0, 0x71, 0xff)...))
 	f.Add(append(access(toECAM|write, 0, 5<<15|0x68, 2), access(write, 0, 0x505, 3)...))
 	f.Add(append(access(write, 2, arch.PortCPUs, 1), access(write, 0, arch.PortCPUs+4, 8)...))
+	// A disk in a slot is switched on, found and switched off.
+	f.Add(slices.Concat(access(toECAM|write, 1, slotControl, switchOn), access(toECAM, 2, card1, 0),
+		access(toECAM|write, 1, slot1|4, 6), access(toECAM|write, 2, card1|0x10, 0xc0000000), access(toECAM|write, 1, card1|4, 6),
+		access(toHole|write, 0, 0x14, 15), access(toECAM|write, 1, slotControl, turnOff), access(toHole, 0, 0x14, 15)))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s := newSpec(t, tinykernel.Code{}.Halt())
+		s := newSpec(t, tinykernel.Code{}.Idle())
+		s.HotplugSlots = 1
 		image, err := os.CreateTemp(t.TempDir(), "disk")
 		if err == nil {
 			err = image.Truncate(1 << 20)
@@ -77,6 +83,8 @@ func FuzzAccesses(f *testing.F) {
 		s.Disks = []protocol.Disk{{File: s.add(image, err)}}
 		s.Board = &protocol.Board{Watchdog: protocol.ResetAction, OnPanic: protocol.ResetAction}
 		g := s.loaded(t)
+		start(t, g)
+		attachDisk(t, g, 1)
 		for ; len(b) >= accessSize; b = b[accessSize:] {
 			do(g.Machine, b[:accessSize])
 		}

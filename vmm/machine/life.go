@@ -53,10 +53,14 @@ func (m *Machine) Status() protocol.Status {
 	vcpus := m.vcpus() // before mu, which is below it
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return protocol.Status{
+	s := protocol.Status{
 		State: m.state, PID: os.Getpid(), Reason: m.result.Reason, Message: m.result.Message,
 		Panicked: m.notes.panicked, VCPUs: vcpus,
 	}
+	if m.state != protocol.Stopped {
+		s.Devices = m.pluggedDevices()
+	}
+	return s
 }
 
 // end ends the guest; the first reason counts. It may be called from anywhere.

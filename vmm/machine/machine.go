@@ -42,11 +42,12 @@ const MaxVCPUs = 128
 // A Config is what every machine has.
 type Config struct {
 	KVM         *os.File // /dev/kvm; the Machine owns it, also after an error
-	Memory      *os.File // of MemoryBytes; stays the caller's
+	Memory      *os.File // of MemoryBytes and Pluggable; stays the caller's
 	MemoryBytes uint64
-	Backing     *protocol.Backing // what Memory is made of
-	VCPUs       int               // 1 to MaxVCPUs
-	MostVCPUs   int               // that there may come to be; 0: VCPUs, which stay
+	Backing     *protocol.Backing   // what Memory is made of
+	VCPUs       int                 // 1 to MaxVCPUs
+	MostVCPUs   int                 // that there may come to be; 0: VCPUs, which stay
+	Pluggable   *protocol.Pluggable // what of it comes and goes, behind MemoryBytes
 	CPU         CPU
 	NUMA        []protocol.NUMANode // checked, by protocol.CheckNUMA
 	NodeCPUs    [][]int             // of the host, by node
@@ -69,12 +70,13 @@ type Machine struct {
 	mmio64 pci.Window
 	serial *os.File // eventfd of the UART's interrupt
 
-	devices []plugged
-	disks   []*blk.Device  // those of devices, in the order of the Spec
-	nics    []*vnet.Device // so are these
-	runners []*runner      // all that there may come to be
-	cpus    *cpus.Block    // which of them the guest has; nil where all of them stay
-	watch   time.Duration  // how often the watcher looks for a guest that halted for good
+	devices []*plugged          // changed with both lifeMu and mu held, or before Start
+	disks   map[int]*blk.Device // those of devices, by number; guarded by lifeMu
+	slots   []*hotplugSlot
+	nics    map[int]*vnet.Device // so are these
+	runners []*runner            // all that there may come to be
+	cpus    *cpus.Block          // which of them the guest has; nil where all of them stay
+	watch   time.Duration        // how often the watcher looks for a guest that halted for good
 	watcher sync.WaitGroup
 
 	// mu guards what follows. It is taken by vCPU threads between two runs
@@ -95,8 +97,21 @@ type Machine struct {
 
 // A plugged device is a PCI function and its name in counters and messages.
 type plugged struct {
-	name string
-	fn   pci.Function
+	name      string
+	fn        pci.Function
+	listed    bool      // a disk or network device
+	slot      int       // hot-plug slot, from 1 on; 0 is none
+	detaching bool      // guarded by Machine.mu
+	asked     time.Time // when the guest was asked to give it up last; guarded by lifeMu
+}
+
+func (d *plugged) close() error {
+	if c, ok := d.fn.(io.Closer); ok {
+		if err := c.Close(); err != nil {
+			return fmt.Errorf("close %s: %w", d.name, err)
+		}
+	}
+	return nil
 }
 
 // New makes a machine without devices but those on board.
@@ -110,7 +125,7 @@ func New(c Config) (*Machine, error) {
 		c.KVM.Close()
 		return nil, err
 	}
-	m := &Machine{c: c, state: protocol.Waiting, done: make(chan struct{}), watch: 2 * time.Second}
+	m := &Machine{c: c, disks: make(map[int]*blk.Device), nics: make(map[int]*vnet.Device), state: protocol.Waiting, done: make(chan struct{}), watch: 2 * time.Second}
 	m.changed.L = &m.mu
 	if err := m.build(); err != nil {
 		return nil, errors.Join(err, m.Close())
@@ -141,7 +156,7 @@ func (m *Machine) build() error {
 	if err := m.settle(); err != nil {
 		return err
 	}
-	base, size, err := arch.MMIO64(arch.PhysBits(p.model), m.mem.Size())
+	base, size, err := arch.MMIO64(arch.PhysBits(p.model), m.mem.End())
 	if err != nil {
 		return err
 	}
@@ -154,7 +169,7 @@ func (m *Machine) build() error {
 // KVM would have to be told of each page.
 func (m *Machine) mapMemory() error {
 	var err error
-	if m.mem, err = memory.Map(m.c.Memory, m.c.MemoryBytes); err != nil {
+	if m.mem, err = m.openMemory(); err != nil {
 		return err
 	}
 	pages := m.c.Backing.Kind()
@@ -195,7 +210,7 @@ func (m *Machine) createVM() error {
 			return err
 		}
 	}
-	for i, r := range m.mem.Regions() {
+	for i, r := range m.mem.HostRegions() {
 		s := kvm.MemorySlot{Slot: uint32(i), GPA: r.GPA, Size: r.Size, HostAddr: r.HostAddr}
 		if err := m.vm.SetMemoryRegion(s); err != nil {
 			return err
@@ -265,7 +280,7 @@ func (m *Machine) AddDevice(name string, fn pci.Function) error {
 	if err := m.bus.Add(len(m.devices)+1, fn); err != nil {
 		return fmt.Errorf("add %s: %w", name, err)
 	}
-	m.devices = append(m.devices, plugged{name, fn})
+	m.devices = append(m.devices, &plugged{name: name, fn: fn})
 	return nil
 }
 
@@ -284,8 +299,8 @@ func (m *Machine) Load(l boot.Load) error {
 		CPUs: m.c.CPU.Topology.APICIDs(), Present: m.c.VCPUs, Pluggable: m.cpus != nil,
 		MMIO32: acpi.Window{Base: arch.MMIO32Base, Size: arch.MMIO32Size},
 		MMIO64: acpi.Window(m.mmio64),
-		ECAM:   acpi.Window{Base: arch.ECAMBase, Size: pci.ECAMSize},
-		Nodes:  nodes,
+		ECAM:   acpi.Window{Base: arch.ECAMBase, Size: m.bus.ECAMSize()}, Hotplug: m.bus.Buses() > 1,
+		Nodes: nodes,
 	}, arch.ACPITables, arch.ACPISize)
 	if err != nil {
 		return err
@@ -296,7 +311,7 @@ func (m *Machine) Load(l boot.Load) error {
 	if err := m.writeGenerationID(); err != nil {
 		return err
 	}
-	l.RSDP, l.Map = rsdp, memoryMap(m.mem)
+	l.RSDP, l.Map = rsdp, memoryMap(m.mem, m.bus.ECAMSize())
 	l.Params, l.CmdlineAt = arch.BootParams, arch.Cmdline
 	entry, err := l.Into(m.mem)
 	if err != nil {
@@ -336,13 +351,13 @@ func (m *Machine) enter(e boot.Entry) error {
 }
 
 // memoryMap is what the kernel is told of its address space.
-func memoryMap(mem *memory.Memory) []boot.Range {
+func memoryMap(mem *memory.Memory, ecam uint64) []boot.Range {
 	low := mem.Regions()[0].Size
 	out := []boot.Range{
 		{Base: 0, Size: arch.LowReserved, Type: boot.RAM},
 		{Base: arch.LowReserved, Size: arch.HighMemory - arch.LowReserved, Type: boot.Reserved},
 		{Base: arch.HighMemory, Size: low - arch.HighMemory, Type: boot.RAM},
-		{Base: arch.ECAMBase, Size: pci.ECAMSize, Type: boot.Reserved},
+		{Base: arch.ECAMBase, Size: ecam, Type: boot.Reserved},
 	}
 	for _, r := range mem.Regions()[1:] {
 		out = append(out, boot.Range{Base: r.GPA, Size: r.Size, Type: boot.RAM})
@@ -358,19 +373,19 @@ func (m *Machine) Close() error {
 	defer m.lifeMu.Unlock()
 	var errs []error
 	for _, d := range m.devices {
-		if c, ok := d.fn.(io.Closer); ok {
-			if err := c.Close(); err != nil {
-				errs = append(errs, fmt.Errorf("close %s: %w", d.name, err))
-			}
-		}
+		errs = append(errs, d.close())
 	}
+	errs = append(errs, m.closeSlots())
 	for _, r := range m.runners {
 		if r.stats != nil {
 			errs = append(errs, r.stats.Close())
 		}
 		errs = append(errs, r.cpu.Close())
 	}
-	m.devices, m.disks, m.nics, m.runners = nil, nil, nil, nil
+	m.mu.Lock()
+	m.devices = nil
+	m.mu.Unlock()
+	m.disks, m.nics, m.runners = nil, nil, nil
 	if m.serial != nil {
 		errs = append(errs, m.serial.Close())
 	}

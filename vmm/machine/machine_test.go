@@ -264,7 +264,7 @@ func TestHighMemory(t *testing.T) {
 		t.Errorf("above 4 GiB the guest wrote %#x, %v", v, err)
 	}
 	var top uint64
-	for _, r := range memoryMap(g.Memory()) {
+	for _, r := range memoryMap(g.Memory(), g.bus.ECAMSize()) {
 		if r.Type == boot.RAM {
 			top = r.Base + r.Size
 		}

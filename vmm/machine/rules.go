@@ -9,13 +9,14 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/jail"
 	"github.com/ashlar-hv/ashlar/vmm/kvm"
 	"github.com/ashlar-hv/ashlar/vmm/virtio/balloon"
+	"github.com/ashlar-hv/ashlar/vmm/virtio/mem"
 	vnet "github.com/ashlar-hv/ashlar/vmm/virtio/net"
 )
 
 // Rules are the system calls that a machine needs from Load on, besides those
 // of every Go program.
 func Rules() []jail.Rule {
-	return slices.Concat(kvm.Rules(), iouring.Rules(), vnet.Rules(), balloon.Rules(), []jail.Rule{
+	return slices.Concat(kvm.Rules(), iouring.Rules(), vnet.Rules(), balloon.Rules(), mem.Rules(), []jail.Rule{
 		jail.Allow(unix.SYS_FSTAT, "sizes of kernel, initramfs and console log, and of a disk that has grown"),
 		jail.Allow(unix.SYS_PREAD64, "loading kernel and initramfs; halving the console log"),
 		jail.Allow(unix.SYS_PWRITE64, "console log"),

@@ -25,3 +25,15 @@ func TestRules(t *testing.T) {
 		}
 	}
 }
+
+// What slots need besides is bound to what it is for.
+func TestHotplugRules(t *testing.T) {
+	for _, r := range HotplugRules() {
+		if r.Syscall == unix.SYS_IO_URING_SETUP {
+			t.Errorf("rings can be made (%s)", r.Reason)
+		}
+		if len(r.Args) == 0 && r.Syscall != unix.SYS_LSEEK {
+			t.Errorf("system call %d is allowed with any arguments (%s)", r.Syscall, r.Reason)
+		}
+	}
+}

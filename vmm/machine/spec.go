@@ -12,14 +12,17 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/arch"
 	"github.com/ashlar-hv/ashlar/vmm/boot"
 	"github.com/ashlar-hv/ashlar/vmm/console"
+	"github.com/ashlar-hv/ashlar/vmm/iouring"
 	"github.com/ashlar-hv/ashlar/vmm/kvm"
 	"github.com/ashlar-hv/ashlar/vmm/memory"
+	"github.com/ashlar-hv/ashlar/vmm/pci"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/smbios"
 	"github.com/ashlar-hv/ashlar/vmm/virtio"
 	"github.com/ashlar-hv/ashlar/vmm/virtio/balloon"
 	"github.com/ashlar-hv/ashlar/vmm/virtio/blk"
 	vconsole "github.com/ashlar-hv/ashlar/vmm/virtio/console"
+	"github.com/ashlar-hv/ashlar/vmm/virtio/mem"
 	vnet "github.com/ashlar-hv/ashlar/vmm/virtio/net"
 	"github.com/ashlar-hv/ashlar/vmm/virtio/rng"
 	"github.com/ashlar-hv/ashlar/vmm/virtio/transport"
@@ -30,7 +33,7 @@ const (
 	memoryMultiple  = 2 << 20
 	typedAhead      = 16 // messages of input that wait for a virtio console
 	devicesOnBus    = 31 // slots 1 to 31
-	fixedDevices    = 5  // entropy, console, balloon, and sockets and watchdog where they are
+	fixedDevices    = 6  // entropy, console, balloon, and sockets, watchdog and memory where they are
 	maxDisksAndNICs = devicesOnBus - fixedDevices
 	maxDiskQueues   = 64 // of all disks: each has a thread, and up to two of the kernel
 )
@@ -95,7 +98,8 @@ type Guest struct {
 	log *os.File // or nil
 	src boot.Load
 
-	balloon *balloon.Device
+	balloon   *balloon.Device
+	pluggable *mem.Device // or nil
 }
 
 // check checks what a Spec says by itself.
@@ -107,8 +111,15 @@ func check(s *protocol.Spec) *protocol.Error {
 		return invalid("maxVcpus", "at most %d vCPUs of a guest that has %d: want %d to %d, or 0", s.MaxVCPUs, s.VCPUs, s.VCPUs, MaxVCPUs)
 	case s.MemoryBytes < minMemory || s.MemoryBytes%memoryMultiple != 0 || s.MemoryBytes > memory.MaxSize:
 		return invalid("memoryBytes", "%d bytes of memory: want a multiple of 2 MiB from 32 MiB on", s.MemoryBytes)
-	case len(s.Disks)+len(s.NICs) > maxDisksAndNICs:
-		return invalid("disks", "%d disks and %d network devices: there is room for %d", len(s.Disks), len(s.NICs), maxDisksAndNICs)
+	case s.HotplugSlots < 0 || s.HotplugSlots > protocol.MaxHotplugSlots:
+		return invalid("hotplugSlots", "%d hot-plug slots: want 0 to %d", s.HotplugSlots, protocol.MaxHotplugSlots)
+	}
+	room := maxDisksAndNICs
+	if s.HotplugSlots > 0 {
+		room-- // the root ports' place
+	}
+	if len(s.Disks)+len(s.NICs) > room {
+		return invalid("disks", "%d disks and %d network devices: there is room for %d", len(s.Disks), len(s.NICs), room)
 	}
 	if err := s.Backing.Check(s.MemoryBytes); err != nil {
 		return err
@@ -118,6 +129,9 @@ func check(s *protocol.Spec) *protocol.Error {
 	}
 	if err := checkNUMA(s); err != nil {
 		return err
+	}
+	if field, wrong := s.Pluggable.Check(s.MemoryBytes, s.Backing); wrong != "" {
+		return invalid("pluggable."+field, "pluggable.%s %s", field, wrong)
 	}
 	if _, err := smbios.Tables(smbios.System{UUID: s.UUID}, 0); err != nil {
 		return invalid("uuid", "%v", err)
@@ -165,7 +179,7 @@ func (g *Guest) assemble(s *protocol.Spec, d *descriptors) *protocol.Error {
 		return err
 	}
 	m, merr := New(Config{
-		KVM: dev, Memory: mem, MemoryBytes: s.MemoryBytes, Backing: s.Backing, VCPUs: s.VCPUs, MostVCPUs: s.MaxVCPUs, CPU: cpu, UUID: s.UUID, Console: g.Hub, Board: s.Board.Get(), NUMA: s.NUMA, NodeCPUs: s.NodeCPUs,
+		KVM: dev, Memory: mem, MemoryBytes: s.MemoryBytes, Backing: s.Backing, Pluggable: s.Pluggable, VCPUs: s.VCPUs, MostVCPUs: s.MaxVCPUs, CPU: cpu, UUID: s.UUID, Console: g.Hub, Board: s.Board.Get(), NUMA: s.NUMA, NodeCPUs: s.NodeCPUs,
 	})
 	if merr != nil {
 		return nodeError(s, newError(merr), merr)
@@ -198,17 +212,17 @@ func newError(err error) *protocol.Error {
 	return e
 }
 
-// addDevices plugs in what the Spec lists, in its order, then entropy and console.
+// addDevices plugs in what the Spec lists, in its order, then entropy and console, and
+// makes the hot-plug slots.
 func (g *Guest) addDevices(s *protocol.Spec, d *descriptors) *protocol.Error {
-	for i, disk := range s.Disks {
-		if err := g.addDisk(i, disk, diskQueues(s), d); err != nil {
-			return err
-		}
+	if err := g.addDisks(s, d); err != nil {
+		return err
 	}
-	for i, nic := range s.NICs {
-		if err := g.addNIC(i, nic, d); err != nil {
-			return err
-		}
+	if err := g.addNICs(s, d); err != nil {
+		return err
+	}
+	if err := g.addSlots(s.HotplugSlots); err != nil {
+		return &protocol.Error{Code: protocol.Unavailable, Field: "hotplugSlots", Message: err.Error()}
 	}
 	if err := g.addEntropyAndConsole(s, d); err != nil {
 		return err
@@ -219,7 +233,10 @@ func (g *Guest) addDevices(s *protocol.Spec, d *descriptors) *protocol.Error {
 	if err := g.addVsock(s, d); err != nil {
 		return err
 	}
-	return g.addBoardDevices(s)
+	if err := g.addBoardDevices(s); err != nil {
+		return err
+	}
+	return g.addMemory(s)
 }
 
 // diskQueues is how many queues each disk has: one per vCPU, unless those of
@@ -228,38 +245,81 @@ func diskQueues(s *protocol.Spec) int {
 	return max(1, min(s.VCPUs, blk.MaxQueues, maxDiskQueues/max(1, len(s.Disks))))
 }
 
-func (g *Guest) addDisk(i int, disk protocol.Disk, queues int, d *descriptors) *protocol.Error {
-	field := fmt.Sprintf("disks[%d]", i)
-	f, perr := d.take(field+".file", disk.File)
+func (g *Guest) addDisks(s *protocol.Spec, d *descriptors) *protocol.Error {
+	ns, perr := numbers("disks", s.Disks, func(d protocol.Disk) int { return d.Number })
 	if perr != nil {
 		return perr
 	}
+	for i, disk := range s.Disks {
+		dev, perr := newDisk(fmt.Sprintf("disks[%d]", i), disk, diskQueues(s), nil, d)
+		if perr != nil {
+			return perr
+		}
+		if perr := g.plug(diskName(ns[i]), dev, g.listed(diskName(ns[i]))); perr != nil {
+			return perr
+		}
+		g.disks[ns[i]] = dev
+	}
+	return nil
+}
+
+// listed places a function on the bus as a disk or network device of that name.
+func (g *Guest) listed(name string) func(pci.Function) error {
+	return func(fn pci.Function) error {
+		err := g.AddDevice(name, fn)
+		if err == nil {
+			g.devices[len(g.devices)-1].listed = true
+		}
+		return err
+	}
+}
+
+// newDisk makes the disk that the field describes.
+func newDisk(field string, disk protocol.Disk, queues int, rings []*iouring.Ring, d *descriptors) (*blk.Device, *protocol.Error) {
+	f, perr := d.take(field+".file", disk.File)
+	if perr != nil {
+		return nil, perr
+	}
 	if len(disk.Serial) > blk.SerialSize {
 		f.Close()
-		return invalid(field+".serial", "serial of %d bytes: at most %d", len(disk.Serial), blk.SerialSize)
+		return nil, invalid(field+".serial", "serial of %d bytes: at most %d", len(disk.Serial), blk.SerialSize)
 	}
 	limits, perr := diskLimits(field+".limits", disk.Limits)
 	if perr != nil {
 		f.Close()
-		return perr
+		return nil, perr
 	}
-	dev, err := blk.New(blk.Config{File: f, ReadOnly: disk.ReadOnly, Serial: disk.Serial, Queues: queues, Limits: limits})
+	dev, err := blk.New(blk.Config{File: f, ReadOnly: disk.ReadOnly, Serial: disk.Serial, Queues: queues, Rings: rings, Limits: limits})
 	if err != nil {
 		f.Close()
-		return invalid(field+".file", "%v", err)
+		return nil, invalid(field+".file", "%v", err)
 	}
-	if perr := g.plug(fmt.Sprintf("disk%d", i), dev); perr != nil {
+	return dev, nil
+}
+
+func (g *Guest) addNICs(s *protocol.Spec, d *descriptors) *protocol.Error {
+	ns, perr := numbers("nics", s.NICs, func(n protocol.NIC) int { return n.Number })
+	if perr != nil {
 		return perr
 	}
-	g.disks = append(g.disks, dev)
+	for i, nic := range s.NICs {
+		dev, perr := newNIC(fmt.Sprintf("nics[%d]", i), nic, d)
+		if perr != nil {
+			return perr
+		}
+		if perr := g.plug(nicName(ns[i]), dev, g.listed(nicName(ns[i]))); perr != nil {
+			return perr
+		}
+		g.nics[ns[i]] = dev
+	}
 	return nil
 }
 
-func (g *Guest) addNIC(i int, nic protocol.NIC, d *descriptors) *protocol.Error {
-	field := fmt.Sprintf("nics[%d]", i)
+// newNIC makes the network device that the field describes.
+func newNIC(field string, nic protocol.NIC, d *descriptors) (*vnet.Device, *protocol.Error) {
 	mac, err := net.ParseMAC(nic.MAC)
 	if err != nil {
-		return invalid(field+".mac", "MAC address %q: %v", nic.MAC, err)
+		return nil, invalid(field+".mac", "MAC address %q: %v", nic.MAC, err)
 	}
 	c := vnet.Config{MAC: mac, MTU: nic.MTU, LinkDown: nic.LinkDown}
 	release := func() {
@@ -281,19 +341,15 @@ func (g *Guest) addNIC(i int, nic protocol.NIC, d *descriptors) *protocol.Error 
 		c.Pairs = append(c.Pairs, p)
 		if perr != nil {
 			release()
-			return perr
+			return nil, perr
 		}
 	}
 	dev, err := vnet.New(c)
 	if err != nil {
 		release()
-		return invalid(field, "%v", err)
+		return nil, invalid(field, "%v", err)
 	}
-	if perr := g.plug(fmt.Sprintf("nic%d", i), dev); perr != nil {
-		return perr
-	}
-	g.nics = append(g.nics, dev)
-	return nil
+	return dev, nil
 }
 
 func (g *Guest) addEntropyAndConsole(s *protocol.Spec, d *descriptors) *protocol.Error {
@@ -306,7 +362,7 @@ func (g *Guest) addEntropyAndConsole(s *protocol.Spec, d *descriptors) *protocol
 		f.Close()
 		return invalid("entropy", "%v", err)
 	}
-	if err := g.plug("entropy", random); err != nil {
+	if err := g.plugFixed("entropy", random); err != nil {
 		return err
 	}
 	in := make(chan []byte, typedAhead)
@@ -314,7 +370,7 @@ func (g *Guest) addEntropyAndConsole(s *protocol.Spec, d *descriptors) *protocol
 	if err != nil {
 		return &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
 	}
-	return g.plug("console", con)
+	return g.plugFixed("console", con)
 }
 
 func (g *Guest) addBalloon(s *protocol.Spec) *protocol.Error {
@@ -326,7 +382,7 @@ func (g *Guest) addBalloon(s *protocol.Spec) *protocol.Error {
 		return &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
 	}
 	g.balloon = dev
-	return g.plug("balloon", dev)
+	return g.plugFixed("balloon", dev)
 }
 
 // channelInput is a console that takes input by a channel.
@@ -342,12 +398,17 @@ func (c channelInput) Accept(b []byte) int {
 	}
 }
 
-// plug puts a virtio device on the bus.
-func (g *Guest) plug(name string, dev virtio.Device) *protocol.Error {
+// plugFixed puts a virtio device on the bus.
+func (g *Guest) plugFixed(name string, dev virtio.Device) *protocol.Error {
+	return g.plug(name, dev, func(fn pci.Function) error { return g.AddDevice(name, fn) })
+}
+
+// plug puts a virtio device where place does.
+func (g *Guest) plug(name string, dev virtio.Device, place func(pci.Function) error) *protocol.Error {
 	t, err := transport.New(dev, g.mem, g.MSIRouter(), g.Notifier())
 	if err != nil {
 		err = errors.Join(err, dev.Close())
-	} else if err = g.AddDevice(name, t); err != nil {
+	} else if err = place(t); err != nil {
 		err = errors.Join(err, t.Close())
 	}
 	if err != nil {

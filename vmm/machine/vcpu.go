@@ -99,7 +99,7 @@ func (r *runner) run(asks <-chan func()) {
 				return
 			}
 		default:
-			r.m.fail(err)
+			r.m.fail(r.m.touched(err))
 			return
 		}
 	}
@@ -151,10 +151,10 @@ func (r *runner) mmio() error {
 
 // access makes an access to ECAM or a BAR.
 func (m *Machine) access(a kvm.MMIO) {
-	switch off := a.GPA - arch.ECAMBase; {
-	case off < pci.ECAMSize && a.Write:
+	switch off, size := a.GPA-arch.ECAMBase, m.bus.ECAMSize(); {
+	case off < size && a.Write:
 		m.bus.Write(off, a.Data)
-	case off < pci.ECAMSize:
+	case off < size:
 		m.bus.Read(off, a.Data)
 	case a.Write:
 		m.bus.MMIOWrite(a.GPA, a.Data) // where nothing answers it is lost

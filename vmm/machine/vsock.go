@@ -25,5 +25,5 @@ func (g *Guest) addVsock(s *protocol.Spec, d *descriptors) *protocol.Error {
 	case err != nil:
 		return invalid("vsock.vhost", "%v", err)
 	}
-	return g.plug("vsock", dev)
+	return g.plugFixed("vsock", dev)
 }

@@ -1,6 +1,7 @@
 // Package memory is a guest's physical memory: one file (a memfd), mapped once,
 // shown to the guest as one region from address 0 and, where it is larger than
-// LowTop, a second one from HighBase. The hole between them holds the
+// LowTop, a second one from HighBase. Behind them may lie memory that comes and goes
+// (MapPluggable). The hole between them holds the
 // machine's devices, as on every PC.
 //
 // Guest memory is shared with a guest that may change it at any moment and
@@ -63,11 +64,14 @@ type Region struct {
 type Memory struct {
 	base     hostPointer // to the file's first byte
 	size     uint64
+	mapped   uint64 // bytes from base on
 	pageSize uint64
 	low      uint64 // bytes from address 0
 	high     uint64 // bytes from HighBase
 	regions  []Region
 	bounds   []uint64 // where in the file the parts begin that Bind was called for
+
+	pluggable *pluggable // behind these; nil where there is none
 }
 
 // Create makes an unlinked memory file of size bytes, as Map wants it. Its
@@ -97,7 +101,10 @@ func Create(name string, size uint64) (*os.File, error) {
 // closed at once. size is a multiple of PageSize and just the size of f. The
 // mapping lies at a multiple of 2 MiB, or of the pages that f is made of where those
 // are larger, so that huge pages stay whole in the host's page tables and in KVM's.
-func Map(f *os.File, size uint64) (*Memory, error) {
+func Map(f *os.File, size uint64) (*Memory, error) { return mapMemory(f, size, 0) }
+
+// mapMemory is Map for a file that has more bytes, which are mapped, too.
+func mapMemory(f *os.File, size, more uint64) (*Memory, error) {
 	if err := checkSize(size); err != nil {
 		return nil, err
 	}
@@ -105,18 +112,18 @@ func Map(f *os.File, size uint64) (*Memory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map guest memory: %w", err)
 	}
-	if uint64(fi.Size()) != size {
-		return nil, fmt.Errorf("map guest memory: file has %d bytes, want %d: %w", fi.Size(), size, ErrSize)
+	if uint64(fi.Size()) != size+more {
+		return nil, fmt.Errorf("map guest memory: file has %d bytes, want %d: %w", fi.Size(), size+more, ErrSize)
 	}
 	page, err := pageSize(f)
 	if err != nil {
 		return nil, fmt.Errorf("map guest memory: %w", err)
 	}
-	base, err := mapFile(f, size, max(page, hugeSize))
+	base, err := mapFile(f, 0, size+more, max(page, hugeSize), unix.PROT_READ|unix.PROT_WRITE)
 	if err != nil {
-		return nil, fmt.Errorf("map %d bytes of guest memory: %w", size, err)
+		return nil, fmt.Errorf("map %d bytes of guest memory: %w", size+more, err)
 	}
-	m := &Memory{base: base, size: size, pageSize: page, low: min(size, LowTop)}
+	m := &Memory{base: base, size: size, mapped: size + more, pageSize: page, low: min(size, LowTop)}
 	m.high = size - m.low
 	m.regions = append(m.regions, Region{Size: m.low, HostAddr: uintptr(base)})
 	if m.high > 0 {
@@ -155,12 +162,15 @@ func (m *Memory) Close() error {
 	if m.base == nil {
 		return nil
 	}
-	err := unmap(m.base, m.size)
-	m.base, m.size, m.low, m.high, m.regions = nil, 0, 0, 0, nil
+	err := unmap(m.base, m.mapped)
+	if p := m.pluggable; p != nil {
+		err = errors.Join(err, unmap(p.view, p.Size))
+	}
+	m.base, m.size, m.mapped, m.low, m.high, m.regions, m.pluggable = nil, 0, 0, 0, 0, nil, nil
 	return err
 }
 
-// Size is the sum of all regions in bytes.
+// Size is the sum of all Regions in bytes.
 func (m *Memory) Size() uint64 { return m.size }
 
 // PageSize is the size in bytes of the pages that the host has set aside for
@@ -172,9 +182,12 @@ func (m *Memory) PageSize() uint64 { return m.pageSize }
 // shared: do not write to it.
 func (m *Memory) Regions() []Region { return m.regions }
 
-// Contains says whether all n bytes from gpa are inside one region.
+// Contains says whether all n bytes from gpa are inside one region, and plugged in.
 func (m *Memory) Contains(gpa, n uint64) bool {
-	_, ok := m.offset(gpa, n)
+	off, ok := m.enter(gpa, n)
+	if ok {
+		m.leave(off)
+	}
 	return ok
 }
 
@@ -194,31 +207,34 @@ func (m *Memory) offset(gpa, n uint64) (uint64, bool) {
 
 // ReadAt fills b with the bytes at gpa.
 func (m *Memory) ReadAt(gpa uint64, b []byte) error {
-	off, ok := m.offset(gpa, uint64(len(b)))
+	off, ok := m.enter(gpa, uint64(len(b)))
 	if !ok {
 		return outOfRange("read", gpa, uint64(len(b)))
 	}
 	m.copyOut(b, off)
+	m.leave(off)
 	return nil
 }
 
 // WriteAt copies b to gpa.
 func (m *Memory) WriteAt(gpa uint64, b []byte) error {
-	off, ok := m.offset(gpa, uint64(len(b)))
+	off, ok := m.enter(gpa, uint64(len(b)))
 	if !ok {
 		return outOfRange("write", gpa, uint64(len(b)))
 	}
 	m.copyIn(off, b)
+	m.leave(off)
 	return nil
 }
 
 // Zero clears n bytes at gpa.
 func (m *Memory) Zero(gpa, n uint64) error {
-	off, ok := m.offset(gpa, n)
+	off, ok := m.enter(gpa, n)
 	if !ok {
 		return outOfRange("zero", gpa, n)
 	}
 	m.clear(off, n)
+	m.leave(off)
 	return nil
 }
 
@@ -227,20 +243,21 @@ func (m *Memory) Zero(gpa, n uint64) error {
 // they are: what is promised of a pool would go with them, and whoever touched them
 // again would be killed where others had taken them.
 func (m *Memory) Remove(gpa, n uint64) error {
-	off, ok := m.offset(gpa, n)
+	off, ok := m.enter(gpa, n)
 	if !ok {
 		return outOfRange("remove", gpa, n)
 	}
+	defer m.leave(off)
 	if m.pageSize > PageSize {
 		return nil
 	}
 	// Regions begin and end with a page, in the guest as in the file.
 	end := (off + n) &^ (PageSize - 1)
-	off = (off + PageSize - 1) &^ (PageSize - 1)
-	if off >= end {
+	start := (off + PageSize - 1) &^ (PageSize - 1)
+	if start >= end {
 		return nil
 	}
-	if err := m.remove(off, end-off); err != nil {
+	if err := m.remove(start, end-start); err != nil {
 		return fmt.Errorf("remove %d bytes at %#x: %w", n, gpa, err)
 	}
 	return nil
@@ -269,22 +286,27 @@ func (m *Memory) ReadFile(f *os.File, off int64, gpa, n uint64) error {
 	return nil
 }
 
-// HostSpan is the host address of n bytes at gpa, which lie inside one region.
+// HostSpan is the host address of n bytes at gpa, which lie inside one region. Where they
+// are unplugged later the kernel cannot reach them any more (EFAULT).
 // It is for the kernel (iovecs, vhost rings) and never for Go code to follow.
 func (m *Memory) HostSpan(gpa, n uint64) (uintptr, error) {
-	off, ok := m.offset(gpa, n)
+	off, ok := m.enter(gpa, n)
 	if !ok {
 		return 0, outOfRange("span", gpa, n)
+	}
+	m.leave(off)
+	if off >= m.size {
+		return uintptr(m.pluggable.view) + uintptr(off-m.size), nil
 	}
 	return uintptr(m.base) + uintptr(off), nil
 }
 
-// aligned is offset for a naturally aligned word of n bytes.
+// aligned is enter for a naturally aligned word of n bytes.
 func (m *Memory) aligned(op string, gpa, n uint64) (uint64, error) {
 	if gpa%n != 0 {
 		return 0, fmt.Errorf("%s %d bytes at %#x: %w", op, n, gpa, ErrUnaligned)
 	}
-	off, ok := m.offset(gpa, n)
+	off, ok := m.enter(gpa, n)
 	if !ok {
 		return 0, outOfRange(op, gpa, n)
 	}
@@ -298,7 +320,9 @@ func (m *Memory) Load16(gpa uint64) (uint16, error) {
 		return 0, err
 	}
 	// Regions are whole pages, so the word around it is inside too.
-	return uint16(m.load32(off&^3) >> (off & 2 * 8)), nil
+	v := uint16(m.load32(off&^3) >> (off & 2 * 8))
+	m.leave(off)
+	return v, nil
 }
 
 // Load32 atomically loads the little-endian word at gpa.
@@ -307,7 +331,9 @@ func (m *Memory) Load32(gpa uint64) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	return m.load32(off), nil
+	v := m.load32(off)
+	m.leave(off)
+	return v, nil
 }
 
 // Load64 atomically loads the little-endian word at gpa.
@@ -316,7 +342,9 @@ func (m *Memory) Load64(gpa uint64) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return m.load64(off), nil
+	v := m.load64(off)
+	m.leave(off)
+	return v, nil
 }
 
 // Store16 atomically stores v at gpa, little-endian.
@@ -326,6 +354,7 @@ func (m *Memory) Store16(gpa uint64, v uint16) error {
 		return err
 	}
 	m.store16(off, v)
+	m.leave(off)
 	return nil
 }
 
@@ -336,6 +365,7 @@ func (m *Memory) Store32(gpa uint64, v uint32) error {
 		return err
 	}
 	m.store32(off, v)
+	m.leave(off)
 	return nil
 }
 
@@ -346,6 +376,7 @@ func (m *Memory) Store64(gpa uint64, v uint64) error {
 		return err
 	}
 	m.store64(off, v)
+	m.leave(off)
 	return nil
 }
 

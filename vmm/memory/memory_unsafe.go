@@ -17,9 +17,9 @@ import (
 // A hostPointer points into the mapping.
 type hostPointer = unsafe.Pointer
 
-// mapFile maps size bytes of f, shared, at a multiple of align, a power of two.
+// mapFile maps size bytes at off of f, shared, at a multiple of align, a power of two.
 // Pages are left out of core dumps.
-func mapFile(f *os.File, size, align uint64) (unsafe.Pointer, error) {
+func mapFile(f *os.File, off, size, align uint64, prot int) (unsafe.Pointer, error) {
 	// Address space alone, with room to move the mapping in.
 	room, err := unix.MmapPtr(-1, 0, nil, uintptr(size+align), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
@@ -27,8 +27,8 @@ func mapFile(f *os.File, size, align uint64) (unsafe.Pointer, error) {
 	}
 	before := -uint64(uintptr(room)) % align
 	p := unsafe.Add(room, before)
-	_, err = unix.MmapPtr(int(f.Fd()), 0, p, uintptr(size),
-		unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE|unix.MAP_FIXED)
+	_, err = unix.MmapPtr(int(f.Fd()), int64(off), p, uintptr(size),
+		prot, unix.MAP_SHARED|unix.MAP_NORESERVE|unix.MAP_FIXED)
 	if err == nil {
 		err = advise(p, size, unix.MADV_DONTDUMP)
 	}
@@ -48,6 +48,12 @@ func advise(p unsafe.Pointer, n uint64, advice int) error {
 }
 
 func (m *Memory) advise(off, n uint64, advice int) error { return advise(m.at(off), n, advice) }
+
+// protect is mprotect(2) for n bytes at off of p, a mapping that nothing but the kernel
+// follows.
+func protect(p unsafe.Pointer, off, n uint64, prot int) error {
+	return unix.Mprotect(unsafe.Slice((*byte)(unsafe.Add(p, off)), n), prot)
+}
 
 func unmap(p unsafe.Pointer, size uint64) error {
 	return unix.MunmapPtr(p, uintptr(size))

@@ -31,7 +31,11 @@ var ErrHuge = errors.New("no transparent huge pages (CONFIG_TRANSPARENT_HUGEPAGE
 // Documentation/admin-guide/mm/transhuge.rst). It is of use for pages that are
 // touched from then on.
 func (m *Memory) AdviseHuge() error {
-	if err := m.advise(0, m.size, unix.MADV_HUGEPAGE); err != nil {
+	err := m.advise(0, m.mapped, unix.MADV_HUGEPAGE)
+	if p := m.pluggable; err == nil && p != nil {
+		err = advise(p.view, p.Size, unix.MADV_HUGEPAGE)
+	}
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrHuge, err)
 	}
 	return nil
@@ -51,10 +55,11 @@ func (e *PopulateError) Error() string {
 // Unwrap is why.
 func (e *PopulateError) Unwrap() error { return e.err }
 
-// Populate allocates all pages, on as many threads as the host has CPUs, up to 8
-// (MADV_POPULATE_WRITE, Linux 5.14), by turns from each of the parts that were bound to
-// nodes: so nodes are at it side by side. A *PopulateError, which wraps ErrExhausted,
-// says that the host had not enough; what was allocated until then stays.
+// Populate allocates all pages but those of what can be plugged in, on as many threads
+// as the host has CPUs, up to 8 (MADV_POPULATE_WRITE, Linux 5.14), by turns from each of
+// the parts that were bound to nodes: so nodes are at it side by side. A *PopulateError,
+// which wraps ErrExhausted, says that the host had not enough; what was allocated until
+// then stays.
 func (m *Memory) Populate() error {
 	pieces := m.pieces()
 	var next atomic.Int64 // the number of the next free piece

@@ -22,12 +22,13 @@ func (w Window) contains(gpa, n uint64) bool {
 	return n <= w.Size && gpa >= w.Base && gpa-w.Base <= w.Size-n
 }
 
-// A Bus is a root complex with one bus, number 0, of single-function devices.
-// Device 0 is the host bridge. Accesses may come from several goroutines at
-// once; Add and Assign are for the maker of the machine, before any.
+// A Bus is a root complex: bus 0 with single-function devices, the host bridge as
+// device 0, and root ports with a bus behind each. Accesses may come from several
+// goroutines at once; Add, AddPorts and Assign are for the maker of the machine, before any.
 type Bus struct {
 	low, high Window
 	slots     [Devices]*slot
+	ports     []*RootPort
 	mapped    mapping
 }
 
@@ -40,6 +41,14 @@ type slot struct {
 	// Locks of the function and the mapping are taken below it.
 	mu sync.Mutex
 	at [bars]place
+
+	// Of a card in the slot of a root port:
+	port   *RootPort
+	hidden bool // guarded by mu: its link is down
+	// use is held by each access, as a reader, so that a card that was taken out is
+	// known to be left alone. It is taken before mu.
+	use  sync.RWMutex
+	gone bool // guarded by use
 }
 
 // A place is where a BAR answers.
@@ -60,7 +69,7 @@ func newSlot(fn Function) *slot { return &slot{fn: fn, cfg: fn.Config()} }
 
 // Add puts fn at device number device (1 to 31), function 0.
 func (b *Bus) Add(device int, fn Function) error {
-	if device < 1 || device >= Devices || b.slots[device] != nil {
+	if device < 1 || device >= Devices || b.slots[device] != nil || device == PortDevice && len(b.ports) > 0 {
 		return fmt.Errorf("add PCI device %d: %w", device, ErrSlot)
 	}
 	b.slots[device] = newSlot(fn)
@@ -92,7 +101,7 @@ func (b *Bus) Assign() error {
 			s.cfg.setBARAddress(i, gpa)
 		}
 	}
-	return nil
+	return b.assignPorts(&low, &high)
 }
 
 // take cuts size aligned bytes off the front of w.
@@ -110,38 +119,100 @@ func (w *Window) take(size uint64) (uint64, bool) {
 // nothing answers (section 7.2.2).
 func (b *Bus) find(off uint64, n int) (*slot, int) {
 	reg := int(off % ConfigSize)
-	fn := off / ConfigSize
-	if off >= ECAMSize || fn%8 != 0 || reg+n > ConfigSize {
-		return nil, 0
+	bus, dev, fn := off/ECAMSize, off/ConfigSize/8%Devices, off/ConfigSize%8
+	switch {
+	case off >= b.ECAMSize() || reg+n > ConfigSize:
+	case bus == 0 && dev == PortDevice && fn < uint64(len(b.ports)):
+		return b.ports[fn].s, reg
+	case fn != 0:
+	case bus == 0:
+		return b.slots[dev], reg
+	case dev == 0:
+		for _, p := range b.ports {
+			if card := p.visible.Load(); card != nil && p.behind(bus) {
+				return card, reg
+			}
+		}
 	}
-	return b.slots[fn/8], reg
+	return nil, 0
 }
+
+// enter begins an access to s; false says that nothing answers.
+func (s *slot) enter() bool {
+	if s == nil {
+		return false
+	}
+	s.use.RLock()
+	if s.gone {
+		s.use.RUnlock()
+		return false
+	}
+	return true
+}
+
+func (s *slot) leave() { s.use.RUnlock() }
 
 // Read fills p with what the guest reads at off in ECAM: all ones where nothing
 // answers.
 func (b *Bus) Read(off uint64, p []byte) {
 	s, reg := b.find(off, len(p))
-	if s == nil {
+	if !s.enter() {
 		Ones(p)
 		return
 	}
+	defer s.leave()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.hidden {
+		Ones(p)
+		return
+	}
 	s.cfg.read(reg, p)
 }
 
 // Write takes what the guest writes at off in ECAM.
 func (b *Bus) Write(off uint64, p []byte) {
 	s, reg := b.find(off, len(p))
-	if s == nil {
+	if !s.enter() {
 		return
 	}
+	defer s.leave()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.hidden {
+		return
+	}
 	s.cfg.write(reg, p)
+	if port := b.portOf(s); port != nil {
+		if overlap(reg, len(p), regCommand, 2) || overlap(reg, len(p), regMemBase, regPrefLimitHigh+4-regMemBase) {
+			b.setHidden(port.visible.Load(), false) // its windows may be others, or shut
+		}
+		return
+	}
 	if overlap(reg, len(p), regCommand, 2) || overlap(reg, len(p), regBAR, 4*bars) {
 		b.remap(s)
 	}
+}
+
+// portOf is the root port that s is, nil where it is none.
+func (b *Bus) portOf(s *slot) *RootPort {
+	for _, p := range b.ports {
+		if p.s == s {
+			return p
+		}
+	}
+	return nil
+}
+
+// setHidden makes a card, if there is one, answer or not. Its port's s.mu is held.
+func (b *Bus) setHidden(card *slot, hidden bool) {
+	if card == nil {
+		return
+	}
+	card.mu.Lock()
+	defer card.mu.Unlock()
+	card.hidden = hidden
+	b.remap(card)
 }
 
 // remap makes the BARs of s answer where its registers say. s.mu is held.
@@ -151,7 +222,8 @@ func (b *Bus) remap(s *slot) {
 			continue
 		}
 		gpa, on := s.cfg.barAddress(i)
-		on = on && (b.low.contains(gpa, bar.Size) || b.high.contains(gpa, bar.Size))
+		on = on && (b.low.contains(gpa, bar.Size) || b.high.contains(gpa, bar.Size)) && !s.hidden
+		on = on && (s.port == nil || s.port.forwards(gpa, bar.Size))
 		now, old := place{gpa, on}, s.at[i]
 		if now == old {
 			continue
@@ -172,8 +244,12 @@ func (b *Bus) remap(s *slot) {
 // answers there.
 func (b *Bus) MMIORead(gpa uint64, p []byte) bool {
 	m, ok := b.mapped.find(gpa, uint64(len(p)))
-	if ok {
+	if ok = ok && m.s.enter(); ok {
+		defer m.s.leave()
 		m.s.fn.BARRead(m.bar, gpa-m.gpa, p)
+	} else if b.lingers(gpa, uint64(len(p))) {
+		clear(p)
+		return true
 	}
 	return ok
 }
@@ -182,7 +258,8 @@ func (b *Bus) MMIORead(gpa uint64, p []byte) bool {
 // there.
 func (b *Bus) MMIOWrite(gpa uint64, p []byte) bool {
 	m, ok := b.mapped.find(gpa, uint64(len(p)))
-	if ok {
+	if ok = ok && m.s.enter(); ok {
+		defer m.s.leave()
 		m.s.fn.BARWrite(m.bar, gpa-m.gpa, p)
 	}
 	return ok

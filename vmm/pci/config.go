@@ -18,7 +18,7 @@ type Identity struct {
 	Class                Class
 }
 
-// A Config is the configuration space of one type 0 function: bytes, and for
+// A Config is the configuration space of one function: bytes, and for
 // each bit whether the guest may write it. Its methods may be called by several
 // goroutines at once; what adds capabilities and BARs is for the maker of
 // the function, before the Bus has it.
@@ -27,10 +27,13 @@ type Config struct {
 	data [ConfigSize]byte // guarded by mu
 	mask [ConfigSize]byte // bits the guest may write; fixed once the Bus has it
 	bar  [bars]barInfo    // fixed once the Bus has it
+	// ones has the bits that the guest clears by writing a one; nil is none.
+	ones *[headerSpace]byte
 
 	lastCap uint8 // offset of the last capability's next pointer, 0 with none
 	nextCap int   // where the next capability goes
 	hooks   []hook
+	express int // offset of the PCI Express capability, 0 with none
 }
 
 // A hook is code behind some bytes of configuration space. It is called
@@ -44,11 +47,17 @@ type hook struct {
 // NewConfig makes the configuration space of a function without BARs or
 // capabilities.
 func NewConfig(id Identity) *Config {
+	c := newHeader(id)
+	c.put16(regSubVendor, id.SubVendor)
+	c.put16(regSubDevice, id.SubDevice)
+	return c
+}
+
+// newHeader makes what headers of all types have in common.
+func newHeader(id Identity) *Config {
 	c := &Config{nextCap: firstCap}
 	c.put16(regVendor, id.Vendor)
 	c.put16(regDevice, id.Device)
-	c.put16(regSubVendor, id.SubVendor)
-	c.put16(regSubDevice, id.SubDevice)
 	c.data[regRevision] = id.Revision
 	c.data[regClass] = byte(id.Class)
 	c.data[regClass+1] = byte(id.Class >> 8)
@@ -122,6 +131,9 @@ func (c *Config) write(off int, b []byte) {
 	for i, v := range b {
 		m := c.mask[off+i]
 		c.data[off+i] = c.data[off+i]&^m | v&m
+		if c.ones != nil && off+i < headerSpace {
+			c.data[off+i] &^= v & c.ones[off+i]
+		}
 	}
 	c.mu.Unlock()
 	for _, h := range c.hooks {
@@ -129,6 +141,30 @@ func (c *Config) write(off int, b []byte) {
 			h.written()
 		}
 	}
+}
+
+// reset clears all that the guest has written.
+func (c *Config) reset() {
+	c.mu.Lock()
+	for i, m := range c.mask {
+		c.data[i] &^= m
+	}
+	c.mu.Unlock()
+	for _, h := range c.hooks {
+		if h.written != nil {
+			h.written()
+		}
+	}
+}
+
+func (c *Config) word(off int) uint16 {
+	var b [2]byte
+	c.Bytes(off, b[:])
+	return binary.LittleEndian.Uint16(b[:])
+}
+
+func (c *Config) setWord(off int, v uint16) {
+	c.SetBytes(off, binary.LittleEndian.AppendUint16(nil, v))
 }
 
 func overlap(a, an, b, bn int) bool { return a < b+bn && b < a+an }
@@ -142,6 +178,19 @@ func (c *Config) AddExpress() error {
 	binary.LittleEndian.PutUint32(body[2:], roleBasedErrors)
 	// Device Control: error reporting, relaxed ordering, payload, no snoop, request size.
 	binary.LittleEndian.PutUint16(mask[6:], 0x78ff)
-	_, err := c.AddCapability(CapExpress, body[:], mask[:])
+	var err error
+	c.express, err = c.AddCapability(CapExpress, body[:], mask[:])
 	return err
+}
+
+// behindPort makes the function an endpoint with a link to a root port.
+func (c *Config) behindPort() {
+	if c.express == 0 {
+		return
+	}
+	c.setWord(c.express+expressFlags, 2)
+	c.SetBytes(c.express+expressLinkCap, binary.LittleEndian.AppendUint32(nil, linkSpeed|linkWidth))
+	c.setWord(c.express+expressLinkStatus, linkSpeed|linkWidth)
+	c.SetBytes(c.express+expressLinkCap2, binary.LittleEndian.AppendUint32(nil, linkSpeeds))
+	c.setWord(c.express+expressLinkControl2, linkSpeed)
 }

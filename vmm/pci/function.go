@@ -1,5 +1,9 @@
 package pci
 
+// A Lingerer is a Function whose BARs read as zeros, not as ones, after it was pulled out,
+// until the guest has switched its slot off.
+type Lingerer interface{ Lingers() }
+
 // A Function is a type 0 PCI function: what stands behind one configuration
 // space. The Bus calls its methods from many vCPU threads at once, except
 // BARMapped, which it calls for one BAR at a time.

@@ -124,6 +124,17 @@ func (m *MSIX) update(i int, changed bool) {
 	}
 }
 
+// Reset forgets all messages and masks all vectors. The function's Config has been reset.
+func (m *MSIX) Reset() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.table)
+	for i := range m.vectors {
+		m.entry(i)[12] = msixEntryMask
+		m.update(i, true)
+	}
+}
+
 // ReadTable fills b with what is at off in the table.
 func (m *MSIX) ReadTable(off uint64, b []byte) {
 	clear(b)

@@ -26,7 +26,7 @@ type ioDevice interface {
 
 // Ports is configuration mechanism #1 (PCI Local Bus Specification 3.0 section
 // 3.2.2.3.2): the first 256 bytes of each function through two I/O ports, as
-// kernels use them before they know of ECAM. Only bus 0 has functions; all else
+// kernels use them before they know of ECAM. Where no function is all
 // reads as all ones. It implements device.Ports.
 type Ports struct {
 	bus   *Bus

@@ -15,6 +15,7 @@ const (
 	regCapPointer  = 0x34
 	regIntLine     = 0x3c
 	firstCap       = 0x40
+	regHeaderType  = 0x0e
 	headerSpace    = 0x100 // where capabilities end and extended ones start
 	bars           = 6
 	cmdMemory      = 1 << 1
@@ -29,6 +30,7 @@ const (
 
 // Capability IDs (PCI Code and ID Assignment 1.11 section 2).
 const (
+	CapMSI     = 0x05
 	CapVendor  = 0x09
 	CapExpress = 0x10
 	CapMSIX    = 0x11
@@ -39,8 +41,8 @@ const (
 	ConfigSize = 4096
 	// Devices is how many device numbers a bus has.
 	Devices = 32
-	// ECAMSize is what a Bus takes of the guest's address space for ECAM:
-	// bus 0, 32 devices of 8 functions.
+	// ECAMSize is what one bus takes of the guest's address space for ECAM:
+	// 32 devices of 8 functions.
 	ECAMSize = Devices * 8 * ConfigSize
 )
 
@@ -51,6 +53,7 @@ type Class uint32
 // Classes (PCI Code and ID Assignment 1.11 section 1).
 const (
 	ClassHostBridge    Class = 0x060000
+	ClassBridge        Class = 0x060400
 	ClassEthernet      Class = 0x020000
 	ClassStorageOther  Class = 0x018000
 	ClassCommunication Class = 0x078000

@@ -83,11 +83,11 @@ type Request struct {
 	// BalloonBytes is SetBalloon's: a multiple of 4096, at least BalloonLeaves below the
 	// guest's memory.
 	BalloonBytes uint64 `json:"balloonBytes,omitempty"`
-	// Disk is the place of one in the Spec, for the methods of disks.
+	// Disk is the Number of one, for the methods of disks.
 	Disk   int         `json:"disk,omitempty"`
 	Limits *DiskLimits `json:"limits,omitempty"`
 	Size   uint64      `json:"size,omitempty"` // bytes
-	// NIC is the place of one in the Spec, for SetLink.
+	// NIC is the Number of one, for SetLink.
 	NIC      int  `json:"nic,omitempty"`
 	LinkDown bool `json:"linkDown,omitempty"`
 	// NewDisk and NewNIC are what AttachDisk and AttachNIC bring; Device and Force are Detach's.
@@ -97,6 +97,8 @@ type Request struct {
 	Force   bool   `json:"force,omitempty"`
 	// VCPUs is SetVCPUs's.
 	VCPUs int `json:"vcpus,omitempty"`
+	// PluggedBytes is SetMemory's.
+	PluggedBytes uint64 `json:"pluggedBytes,omitempty"`
 }
 
 // A Response answers the Request with the same ID.
@@ -108,6 +110,7 @@ type Response struct {
 	Balloon  *Balloon  `json:"balloon,omitempty"`  // BalloonMethod
 	// Histograms answers HistogramsMethod.
 	Histograms Histograms `json:"histograms,omitempty"`
+	Memory     *Memory    `json:"memory,omitempty"` // MemoryMethod
 }
 
 // BalloonLeaves is how many bytes of its memory a guest is never asked to give back.
@@ -188,9 +191,10 @@ type Spec struct {
 	// with all features of the host's, and what the kernel does by default.
 	CPU *CPU `json:"cpu,omitempty"`
 	// MemoryBytes is a multiple of 2 MiB, from 32 MiB on; Memory is the memfd of
-	// just that size.
-	MemoryBytes uint64 `json:"memoryBytes"`
-	Memory      File   `json:"memory"`
+	// just that size, and that of Pluggable.
+	MemoryBytes uint64     `json:"memoryBytes"`
+	Memory      File       `json:"memory"`
+	Pluggable   *Pluggable `json:"pluggable,omitempty"`
 	// Backing says what the memory is made of; without it, of what the host gives.
 	Backing *Backing `json:"backing,omitempty"`
 	// NUMA are the nodes that vCPUs and memory are of, at most MaxNUMANodes; without any
@@ -221,9 +225,9 @@ type Spec struct {
 }
 
 // threadsBase is how many threads a VMM may have besides those of its vCPUs: one
-// and two of the kernel's for each of 64 disk queues, one for each vhost device,
-// some of the runtime's own.
-const threadsBase = 256
+// and two of the kernel's for each of 64 disk queues and of two in each hot-plug slot,
+// one for each vhost device, some of the runtime's own.
+const threadsBase = 256 + 6*MaxHotplugSlots
 
 // Threads is how many threads the VMM of a guest may have (RLIMIT_NPROC,
 // pids.max): for each vCPU its own and one that Go may have besides.

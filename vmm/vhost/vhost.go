@@ -85,7 +85,7 @@ func (d *Device) SetFeatures(f uint64) error {
 // SetMemory shows the driver the guest's memory.
 func (d *Device) SetMemory(m *memory.Memory) error {
 	var t memoryTable
-	for _, r := range m.Regions() {
+	for _, r := range m.HostRegions() {
 		if t.nregions == maxRegions {
 			return fmt.Errorf("VHOST_SET_MEM_TABLE: over %d regions", maxRegions)
 		}

@@ -62,6 +62,12 @@ type Resetter interface {
 	Reset()
 }
 
+// A Requirer is a Device that drivers cannot use without some of the features it offers:
+// FEATURES_OK is refused to those that do not accept them (section 3.1.1).
+type Requirer interface {
+	Requires() Features
+}
+
 // An Activation is what a device works with from DRIVER_OK until a reset.
 type Activation struct {
 	// Features are the negotiated ones.

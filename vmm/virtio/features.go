@@ -47,6 +47,7 @@ const (
 	IDEntropy ID = 4
 	IDBalloon ID = 5
 	IDVsock   ID = 19
+	IDMemory  ID = 24
 )
 
 // NoVector in a vector register means no interrupt (section 4.1.4.3).

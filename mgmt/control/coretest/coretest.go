@@ -51,6 +51,8 @@ type conn struct {
 type guest struct {
 	status  hostcall.GuestStatus
 	disks   []hostcall.Disk
+	numbers []int // of disks
+	devices []protocol.PluggedDevice
 	spec    hostcall.Guest
 	output  []byte
 	viewers []*os.File
@@ -60,6 +62,7 @@ type guest struct {
 	balloon protocol.Balloon
 	vcpus   protocol.VCPUs
 	keeps   int // processors
+	memory  protocol.Memory
 }
 
 // New makes a Core that does not serve yet.
@@ -334,6 +337,19 @@ func (c *Core) do(k *conn, call hostcall.Call) (hostcall.Message, *os.File, erro
 		}
 		b := g.balloon
 		msg.Balloon = &b
+	case hostcall.GuestMemory:
+		g := c.guests[call.ID]
+		if g == nil || g.stopped == nil {
+			return msg, nil, refusal(hostcall.FailedPrecondition, "does not run")
+		}
+		mem := g.memory
+		msg.Memory = &mem
+	case hostcall.GuestDevices:
+		g := c.guests[call.ID]
+		if g == nil || g.stopped == nil {
+			return msg, nil, refusal(hostcall.FailedPrecondition, "does not run")
+		}
+		msg.Devices = slices.Clone(g.devices)
 	case hostcall.GuestHistograms:
 		if g := c.guests[call.ID]; g == nil || g.stopped == nil {
 			return msg, nil, refusal(hostcall.FailedPrecondition, "does not run")
@@ -401,7 +417,14 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 		g.spec, g.output, g.typed, g.stopped, g.nmis = *call.Guest, nil, nil, make(chan struct{}), 0
 		g.balloon = protocol.Balloon{TargetBytes: call.Guest.BalloonBytes}
 		g.vcpus = protocol.VCPUs{Present: call.Guest.VCPUs, Target: call.Guest.VCPUs}
-		st := hostcall.GuestStatus{ID: call.ID, State: hostcall.Running, PID: 4711, Started: time.Now(), Addresses: make([]string, len(call.Guest.NICs)), VCPUs: call.Guest.VCPUs}
+		g.memory = protocol.Memory{}
+		if p := call.Guest.Pluggable; p != nil {
+			g.memory.RequestedBytes = p.Bytes
+		}
+		if err := g.plugAll(call.Guest); err != nil {
+			return nil, err
+		}
+		st := hostcall.GuestStatus{ID: call.ID, State: hostcall.Running, PID: 4711, Started: time.Now(), Addresses: make([]string, len(call.Guest.NICs)), VCPUs: call.Guest.VCPUs, NICs: nicNumbers(call.Guest.NICs)}
 		if call.Guest.Vsock {
 			st.CID = CID
 		}
@@ -428,27 +451,29 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 		}
 		return c.view(g)
 	case hostcall.GuestResizeDisk:
-		if call.Size < g.disks[call.Disk].Size {
+		i := slices.Index(g.numbers, call.Disk)
+		if call.Size < g.disks[i].Size {
 			return nil, refusal(hostcall.InvalidArgument, "smaller")
 		}
 		g.disks = slices.Clone(g.disks)
-		g.disks[call.Disk].Size = call.Size
+		g.disks[i].Size = call.Size
 	case hostcall.GuestSetDiskLimits:
 		if !runs {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")
 		}
 		g.spec.DiskLimits = slices.Clone(g.spec.DiskLimits)
-		g.spec.DiskLimits[call.Disk] = call.Limits
+		g.spec.DiskLimits[slices.Index(g.spec.DiskNumbers, call.Disk)] = call.Limits
 	case hostcall.GuestSetNICLimits, hostcall.GuestSetNICLink:
 		if !runs {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")
 		}
 		g.spec.NICs = slices.Clone(g.spec.NICs)
+		n := &g.spec.NICs[slices.IndexFunc(g.spec.NICs, func(n hostcall.NIC) bool { return n.Number == call.NIC })]
 		if call.Method == hostcall.GuestSetNICLink {
-			g.spec.NICs[call.NIC].LinkDown = call.LinkDown
+			n.LinkDown = call.LinkDown
 			break
 		}
-		g.spec.NICs[call.NIC].Limits = call.NICLimits
+		n.Limits = call.NICLimits
 	case hostcall.GuestPause, hostcall.GuestResume, hostcall.GuestReset, hostcall.GuestNMI:
 		if !runs {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")
@@ -464,6 +489,16 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 			return nil, refusal(hostcall.FailedPrecondition, "does not run")
 		}
 		return c.connect(g, call.Port)
+	case hostcall.GuestSetMemory:
+		switch {
+		case !runs:
+			return nil, refusal(hostcall.FailedPrecondition, "does not run")
+		case call.Size > MemoryLeft:
+			return nil, refusal(hostcall.ResourceExhausted, "the host has not enough")
+		}
+		g.memory.RequestedBytes = uint64(call.Size)
+	case hostcall.GuestAttachDisk, hostcall.GuestAttachNIC, hostcall.GuestDetach, hostcall.GuestDrop:
+		return nil, c.hotplug(g, call, runs)
 	case hostcall.GuestLog:
 		return c.log(call.ID, g)
 	default:
@@ -481,6 +516,10 @@ func (c *Core) createGuest(call hostcall.Call) error {
 			return &hostcall.Error{Code: hostcall.NotFound, Field: fmt.Sprintf("disks[%d].image", i), Message: "no such image"}
 		}
 	}
-	c.guests[call.ID] = &guest{disks: slices.Clone(call.Disks), status: hostcall.GuestStatus{ID: call.ID, State: hostcall.Stopped}}
+	numbers := []int{}
+	for i := range call.Disks {
+		numbers = append(numbers, i)
+	}
+	c.guests[call.ID] = &guest{disks: slices.Clone(call.Disks), numbers: numbers, status: hostcall.GuestStatus{ID: call.ID, State: hostcall.Stopped}}
 	return nil
 }

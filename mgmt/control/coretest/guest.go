@@ -100,6 +100,18 @@ func (c *Core) Give(id string, actual uint64, statistics map[string]uint64, when
 	}
 }
 
+// MemoryLeft is the most in bytes that a guest gets plugged in.
+const MemoryLeft = 768 << 20
+
+// Plug says how much memory the guest has plugged in.
+func (c *Core) Plug(id string, bytes uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if g := c.guests[id]; g != nil {
+		g.memory.PluggedBytes = bytes
+	}
+}
+
 // Print prints on the console of the guest.
 func (c *Core) Print(id, text string) {
 	c.mu.Lock()

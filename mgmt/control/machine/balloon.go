@@ -32,46 +32,20 @@ func (g *Manager) SetBalloon(ctx context.Context, o Order, bytes int64) (*ashlar
 
 // noteBalloon stores a balloon's size.
 func (m *Machine) noteBalloon(etag string, bytes int64) error {
-	m.deciding.Lock()
-	defer m.deciding.Unlock()
-	m.mu.Lock()
-	gone, now, rec := m.gone, m.proto().Etag, m.rec
-	m.mu.Unlock()
-	switch {
-	case gone:
-		return refuse.NotFound(Kind, m.Name())
-	case etag != "" && etag != now:
-		return refuse.Etag(Kind, m.Name())
-	}
-	if wrong := balloonWrong(bytes, rec.MemoryBytes); wrong != "" {
-		return refuse.Field("balloon_bytes", "%s", wrong)
-	}
-	if bytes == rec.BalloonBytes {
-		return nil
-	}
-	if err := m.put(func(rec *store.VM) { rec.BalloonBytes = bytes }); err != nil {
-		return refuse.Internal(err)
-	}
-	return nil
+	return m.note(etag, func(rec *store.VM) (bool, error) {
+		if wrong := balloonWrong(bytes, rec.MemoryBytes); wrong != "" {
+			return false, refuse.Field("balloon_bytes", "%s", wrong)
+		}
+		changed := bytes != rec.BalloonBytes
+		rec.BalloonBytes = bytes
+		return changed, nil
+	})
 }
 
-// tellBalloon asks the guest, if it runs. One that is being started is asked when it
-// does.
+// tellBalloon asks the guest, if it runs.
 func (m *Machine) tellBalloon(ctx context.Context, bytes int64) error {
-	m.mu.Lock()
-	known, ask := m.seen.State != "", m.alive() && m.seen.State != hostcall.Starting
-	m.mu.Unlock()
-	if !known {
-		return refuse.Down()
-	}
-	if !ask {
-		return nil
-	}
-	_, err := m.g.ask(ctx, hostcall.Call{Method: hostcall.GuestSetBalloon, ID: m.uid, Size: bytes})
-	if err != nil && m.Alive() {
-		return refuse.Core(err, m.Name(), func(string) string { return "balloon_bytes" })
-	}
-	return nil
+	err := m.tellGuest(ctx, hostcall.Call{Method: hostcall.GuestSetBalloon, ID: m.uid, Size: bytes})
+	return refuse.Core(err, m.Name(), func(string) string { return "balloon_bytes" })
 }
 
 // balloonAnew asks a guest that has come to run for what was set while it was being

@@ -225,6 +225,8 @@ var (
 		"vcpus": "cpus", "memoryBytes": "memory_bytes",
 		"guest.vsock": "vsock", "guest.vsock.cid": "vsock", "guest.vsock.vhost": "vsock",
 		"guest.board.watchdog": "watchdog.action", "guest.board.onPanic": "on_panic", "guest.board.serialNumber": "serial_number",
+		"guest.pluggable.maxBytes": "max_memory_bytes", "pluggable.maxBytes": "max_memory_bytes",
+		"guest.pluggable.bytes": "hotplug_memory_bytes", "pluggable.bytes": "hotplug_memory_bytes",
 		"guest.balloonBytes": "balloon_bytes", "balloonBytes": "balloon_bytes",
 	}
 	leaf = map[string]string{"image": ".image", "size": ".size_bytes", "limits": ".limits", "network": ".network", "mac": ".mac_address"}

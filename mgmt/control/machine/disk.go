@@ -83,10 +83,21 @@ func (g *Manager) SetDiskLimits(o Order, limits *ashlarv1.DiskLimits) (*operatio
 
 // hasDisk refuses an order for a disk that there is not. mu is held.
 func (m *Machine) hasDisk(disk int) error {
-	if n := len(m.rec.Disks); disk < 0 || disk >= n {
-		return refuse.Field("disk", "is %d: %s has %d disks, counted from 0 on", disk, m.Name(), n)
+	if place(m.rec.Disks, disk) < 0 {
+		return m.noDisk(disk)
 	}
 	return nil
+}
+
+// stillHas is hasDisk when the order's turn has come.
+func (m *Machine) stillHas(disk int) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.hasDisk(disk)
+}
+
+func (m *Machine) noDisk(number int) error {
+	return refuse.Field("disk", "is %d: %s", number, m.has(hostcall.DiskKind))
 }
 
 // ResizeDisk orders o.Size bytes for disk o.Disk.
@@ -97,7 +108,7 @@ func (m *Machine) canGrow(disk int, size int64) error {
 	if err := m.hasDisk(disk); err != nil {
 		return err
 	}
-	switch has := m.rec.Disks[disk].Size; {
+	switch has := m.rec.Disks[place(m.rec.Disks, disk)].Size; {
 	case size < has:
 		return refuse.Field("size_bytes", "is %d: the disk has %d, and disks do not get smaller", size, has)
 	case size > maxDisk:
@@ -122,16 +133,13 @@ func resizeField(field string) string {
 func (m *Machine) resizeDisk(ctx context.Context, op *operation.Op) error {
 	rec := op.Record()
 	op.Progress(10, "growing the disk")
+	if err := m.stillHas(rec.Disk); err != nil {
+		return err
+	}
 	if err := m.known(ctx); err != nil {
 		return err
 	}
-	always := func() bool { return true }
-	call := hostcall.Call{Method: hostcall.GuestResizeDisk, ID: m.uid, Disk: rec.Disk, Size: rec.Size}
-	err := m.insist(m.g.ctx, call, always)
-	if err != nil && m.hasEnded() {
-		err = m.insist(m.g.ctx, call, always)
-	}
-	if err != nil {
+	if err := m.toBoth(hostcall.Call{Method: hostcall.GuestResizeDisk, ID: m.uid, Disk: rec.Disk, Size: rec.Size}); err != nil {
 		return refuse.Core(err, m.Name(), resizeField)
 	}
 	return m.saveDisk(rec.Disk, func(d *store.Disk) { d.Size = max(d.Size, rec.Size) })
@@ -142,6 +150,9 @@ func (m *Machine) resizeDisk(ctx context.Context, op *operation.Op) error {
 func (m *Machine) setDiskLimits(ctx context.Context, op *operation.Op) error {
 	rec := op.Record()
 	op.Progress(10, "setting limits")
+	if err := m.stillHas(rec.Disk); err != nil {
+		return err
+	}
 	if err := m.toDevice(ctx, hostcall.Call{Method: hostcall.GuestSetDiskLimits, ID: m.uid, Disk: rec.Disk, Limits: rec.Limits}); err != nil {
 		return err
 	}
@@ -166,10 +177,12 @@ func (m *Machine) toDevice(ctx context.Context, c hostcall.Call) error {
 func (m *Machine) hasEnded() bool { return m.sync() == nil && !m.Alive() }
 
 // saveDisk records a change of a disk.
-func (m *Machine) saveDisk(i int, change func(*store.Disk)) error {
+func (m *Machine) saveDisk(number int, change func(*store.Disk)) error {
 	err := m.save(func(rec *store.VM) {
 		rec.Disks = slices.Clone(rec.Disks)
-		change(&rec.Disks[i])
+		if i := place(rec.Disks, number); i >= 0 {
+			change(&rec.Disks[i])
+		}
 	})
 	if err != nil {
 		return refuse.Internal(err)

@@ -84,7 +84,7 @@ type Machine struct {
 	deciding sync.Mutex
 	// nmi is held while an NMI is sent: a request that is repeated waits for the first.
 	nmi sync.Mutex
-	// ballooning is held while a balloon's size is stored and told: core hears of them
+	// ballooning is held while the size of a balloon or a memory is stored and told: core hears of them
 	// in the order of the store.
 	ballooning sync.Mutex
 
@@ -113,6 +113,7 @@ func Load(s *store.Store, core Core, f *feed.Feed, images *image.Manager, ops *o
 	images.SetUsers(g.bootsFrom)
 	err := s.View(func(tx *store.Tx) error {
 		return store.VMs.Each(tx, func(rec store.VM) error {
+			numberDevices(&rec)
 			m := g.newMachine(rec)
 			close(m.made)
 			g.enter(m)
@@ -142,6 +143,9 @@ func (g *Manager) takeUp(op *operation.Op) {
 		op.Finish(refuse.New(connect.CodeAborted, refuse.HostRestarted, "the host was restarted before it was done: start it again"))
 	default:
 		m.queue = append(m.queue, op)
+		if rec.NewNIC != nil {
+			g.macs[rec.NewNIC.MAC] = true
+		}
 	}
 }
 
@@ -239,7 +243,7 @@ func (g *Manager) bootsFrom(imageID string) []string {
 	var users []string
 	for _, m := range g.all() {
 		m.mu.Lock()
-		if !m.gone && (m.rec.Kernel == imageID || m.rec.Initramfs == imageID || m.making && m.clones(imageID)) {
+		if !m.gone && (m.rec.Kernel == imageID || m.rec.Initramfs == imageID || m.making && m.clones(imageID) || m.willClone(imageID)) {
 			users = append(users, Prefix+m.id)
 		}
 		m.mu.Unlock()
@@ -338,6 +342,11 @@ func (m *Machine) leave() []*operation.Op {
 	m.mu.Lock()
 	m.gone = true
 	queue := m.queue
+	for _, op := range queue {
+		if nic := op.Record().NewNIC; nic != nil {
+			delete(m.g.macs, nic.MAC)
+		}
+	}
 	m.queue = nil
 	m.touch()
 	m.mu.Unlock()

@@ -43,7 +43,7 @@ func parseNICLimits(l *ashlarv1.NetworkInterfaceLimits) (limits *hostcall.NICLim
 
 // nicProto is the recorded part of a network interface.
 func nicProto(n store.NIC) *ashlarv1.NetworkInterface {
-	p := &ashlarv1.NetworkInterface{Network: n.Network, MacAddress: n.MAC, LinkDown: n.LinkDown}
+	p := &ashlarv1.NetworkInterface{Network: n.Network, MacAddress: n.MAC, LinkDown: n.LinkDown, Number: int32(n.Number)}
 	if l := n.Limits; l != nil {
 		p.Limits = &ashlarv1.NetworkInterfaceLimits{Receive: networkLimitsProto(l.Receive), Transmit: networkLimitsProto(l.Transmit)}
 	}
@@ -60,7 +60,7 @@ func networkLimitsProto(l *hostcall.NetworkLimits) *ashlarv1.NetworkLimits {
 	}
 }
 
-// SetNICLimits orders other limits for network interface o.NIC.
+// SetNICLimits orders other limits for network interface number o.NIC.
 func (g *Manager) SetNICLimits(o Order, limits *ashlarv1.NetworkInterfaceLimits) (*operation.Op, error) {
 	l, field, wrong := parseNICLimits(limits)
 	if wrong != "" {
@@ -75,8 +75,8 @@ func (g *Manager) SetNICLink(o Order) (*operation.Op, error) { return g.submit(k
 
 // hasNIC refuses an order for a network interface that there is not. mu is held.
 func (m *Machine) hasNIC(nic int) error {
-	if n := len(m.rec.NICs); nic < 0 || nic >= n {
-		return refuse.Field("network_interface", "is %d: %s has %d network interfaces, counted from 0 on", nic, m.Name(), n)
+	if m.rec.NIC(nic) == nil {
+		return refuse.Field("network_interface", "is %d: %s has no network interface of that number", nic, m.Name())
 	}
 	return nil
 }
@@ -103,10 +103,10 @@ func (m *Machine) setNICLink(ctx context.Context, op *operation.Op) error {
 }
 
 // saveNIC records a change of a network interface.
-func (m *Machine) saveNIC(i int, change func(*store.NIC)) error {
+func (m *Machine) saveNIC(number int, change func(*store.NIC)) error {
 	err := m.save(func(rec *store.VM) {
 		rec.NICs = slices.Clone(rec.NICs)
-		change(&rec.NICs[i])
+		change(rec.NIC(number))
 	})
 	if err != nil {
 		return refuse.Internal(err)

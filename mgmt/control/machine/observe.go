@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -68,7 +69,7 @@ func (m *Machine) observe(st hostcall.GuestStatus, ok bool) {
 
 func equal(a, b hostcall.GuestStatus) bool {
 	return a.State == b.State && a.Reason == b.Reason && a.Message == b.Message && a.PID == b.PID && a.VCPUs == b.VCPUs &&
-		a.Started.Equal(b.Started) && a.Panicked.Equal(b.Panicked) && a.Before == b.Before && slices.Equal(a.Addresses, b.Addresses) && a.CID == b.CID
+		a.Started.Equal(b.Started) && a.Panicked.Equal(b.Panicked) && a.Before == b.Before && slices.Equal(a.Addresses, b.Addresses) && a.CID == b.CID && slices.Equal(a.NICs, b.NICs)
 }
 
 // alive reports whether a VMM runs, as far as known. mu is held.
@@ -246,6 +247,11 @@ func (m *Machine) proto() *ashlarv1.VirtualMachine {
 		p.Vsock.Cid = m.seen.CID
 	}
 	for i, nic := range p.NetworkInterfaces {
+		if n := slices.Index(m.seen.NICs, int(nic.Number)); n >= 0 {
+			i = n
+		} else if len(m.seen.NICs) > 0 {
+			continue
+		}
 		if m.alive() && i < len(m.seen.Addresses) {
 			nic.IpAddress = m.seen.Addresses[i]
 		}
@@ -262,7 +268,7 @@ func describe(rec store.VM) *ashlarv1.VirtualMachine {
 	p := &ashlarv1.VirtualMachine{
 		Name: Prefix + rec.ID, Uid: rec.UID, Cpus: rec.CPUs, MaxCpus: rec.MaxCPUs, MemoryBytes: rec.MemoryBytes, BalloonBytes: rec.BalloonBytes,
 		Boot:       &ashlarv1.Boot{Kernel: image.Prefix + rec.Kernel, Cmdline: rec.Cmdline},
-		CreateTime: timestamppb.New(rec.CreateTime),
+		CreateTime: timestamppb.New(rec.CreateTime), HotplugSlots: proto.Int32(int32(rec.HotplugSlots)),
 	}
 	if rec.Initramfs != "" {
 		p.Boot.Initramfs = image.Prefix + rec.Initramfs
@@ -276,6 +282,9 @@ func describe(rec store.VM) *ashlarv1.VirtualMachine {
 		}
 	}
 	describeBoard(p, rec.Board.Get())
+	if mem := rec.Pluggable; mem != nil {
+		p.MaxMemoryBytes, p.HotplugMemoryBytes = rec.MemoryBytes+signed(mem.MaxBytes), signed(mem.Bytes)
+	}
 	if c := rec.CPU; c != nil {
 		p.Processor = &ashlarv1.Processor{
 			Model: c.Model, Sockets: int32(c.Sockets), Cores: int32(c.Cores), Threads: int32(c.Threads), Hyperv: c.HyperV,
@@ -289,13 +298,19 @@ func describe(rec store.VM) *ashlarv1.VirtualMachine {
 	}
 	p.NumaNodes = numaProto(rec.NUMA)
 	for _, d := range rec.Disks {
-		disk := &ashlarv1.Disk{SizeBytes: d.Size, Limits: limitsProto(d.Limits)}
+		if d.Phase != store.Ready {
+			continue
+		}
+		disk := &ashlarv1.Disk{SizeBytes: d.Size, Limits: limitsProto(d.Limits), Number: int32(d.Number)}
 		if d.Image != "" {
 			disk.Image = image.Prefix + d.Image
 		}
 		p.Disks = append(p.Disks, disk)
 	}
 	for _, n := range rec.NICs {
+		if n.Phase != store.Ready {
+			continue
+		}
 		p.NetworkInterfaces = append(p.NetworkInterfaces, nicProto(n))
 	}
 	return p

@@ -71,6 +71,9 @@ func (m *Machine) step(ctx context.Context) (wait time.Duration, more bool) {
 		m.mu.Unlock()
 		m.work(ctx, op)
 		return 0, true
+	case len(m.leftovers()) > 0:
+		m.mu.Unlock()
+		return m.clearDevices(ctx), true
 	case m.rec.DesiredRunning && m.seen.State == hostcall.Stopped && !m.comesBack(m.seen.Reason):
 		m.mu.Unlock()
 		return m.settle(), true
@@ -119,6 +122,10 @@ func (m *Machine) work(ctx context.Context, op *operation.Op) {
 		err = m.resizeDisk(opctx, op)
 	case rec.Kind == kindSetCPUs:
 		err = m.setCPUs(opctx, op)
+	case rec.Kind == kindAttachDisk, rec.Kind == kindAttachNIC:
+		err = m.attach(opctx, op)
+	case rec.Kind == kindDetachDisk, rec.Kind == kindDetachNIC:
+		err = m.detach(opctx, op)
 	case rec.Kind == kindDelete:
 		err = m.delete(opctx, op)
 	default:
@@ -130,6 +137,7 @@ func (m *Machine) work(ctx context.Context, op *operation.Op) {
 	if err != nil && ctx.Err() != nil {
 		return // control ends: the operation is taken up again at its next start
 	}
+	m.unname(op.Record())
 	op.Finish(err)
 	m.mu.Lock()
 	m.touch()
@@ -172,6 +180,9 @@ func (m *Machine) insist(ctx context.Context, c hostcall.Call, needed func() boo
 	var populating time.Duration
 	if g := c.Guest; g != nil {
 		populating = g.Backing.PopulateTime(g.MemoryBytes)
+	}
+	if c.Method == hostcall.GuestAttachDisk {
+		populating = createTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience+populating)
 	defer cancel()
@@ -225,6 +236,9 @@ func (m *Machine) boot(ctx context.Context) error {
 	if err != nil {
 		return refuse.Core(err, m.Name(), nil)
 	}
+	if err := m.clearAway(); err != nil {
+		return refuse.Core(err, m.Name(), nil)
+	}
 	call, err := m.startCall()
 	if err != nil {
 		return err
@@ -260,6 +274,7 @@ func (m *Machine) boot(ctx context.Context) error {
 		}
 		if !failed {
 			m.balloonAnew(int64(call.Guest.BalloonBytes))
+			m.memoryAnew(call.Guest.Pluggable)
 			return nil
 		}
 		// Whoever asked for that start has been told why it failed: ask again to hear it.
@@ -287,7 +302,7 @@ func (m *Machine) startCall() (hostcall.Call, error) {
 	m.mu.Lock()
 	rec := m.rec
 	m.mu.Unlock()
-	guest := &hostcall.Guest{Board: rec.Board, Name: rec.ID, VCPUs: int(rec.CPUs), MaxVCPUs: int(rec.MaxCPUs), CPU: rec.CPU, MemoryBytes: uint64(rec.MemoryBytes), Backing: rec.Backing.ForNodes(rec.NUMA), NUMA: rec.NUMA, BalloonBytes: uint64(rec.BalloonBytes), Cmdline: rec.Cmdline}
+	guest := &hostcall.Guest{Board: rec.Board, Name: rec.ID, VCPUs: int(rec.CPUs), MaxVCPUs: int(rec.MaxCPUs), CPU: rec.CPU, MemoryBytes: uint64(rec.MemoryBytes), Backing: rec.Backing.ForNodes(rec.NUMA), NUMA: rec.NUMA, Pluggable: rec.Pluggable, BalloonBytes: uint64(rec.BalloonBytes), HotplugSlots: rec.HotplugSlots, Cmdline: rec.Cmdline}
 	var err error
 	if guest.Kernel, err = m.imageUID("boot.kernel", rec.Kernel); err != nil {
 		return hostcall.Call{}, err
@@ -299,10 +314,11 @@ func (m *Machine) startCall() (hostcall.Call, error) {
 	}
 	for _, d := range rec.Disks {
 		guest.Disks = append(guest.Disks, d.Size)
+		guest.DiskNumbers = append(guest.DiskNumbers, d.Number)
 		guest.DiskLimits = append(guest.DiskLimits, d.Limits)
 	}
 	for _, n := range rec.NICs {
-		guest.NICs = append(guest.NICs, hostcall.NIC{Network: n.Network, MAC: n.MAC, Limits: n.Limits, LinkDown: n.LinkDown})
+		guest.NICs = append(guest.NICs, hostcall.NIC{Number: n.Number, Network: n.Network, MAC: n.MAC, Limits: n.Limits, LinkDown: n.LinkDown})
 	}
 	guest.Vsock = rec.Vsock
 	return hostcall.Call{Method: hostcall.GuestStart, ID: rec.UID, Guest: guest}, nil

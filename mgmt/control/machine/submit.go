@@ -28,10 +28,15 @@ const (
 	kindSetNICLimits  = "set-network-limits"
 	kindSetNICLink    = "set-network-link"
 	kindSetCPUs       = "set-cpus"
+
+	kindAttachDisk = "attach-disk"
+	kindDetachDisk = "detach-disk"
+	kindAttachNIC  = "attach-nic"
+	kindDetachNIC  = "detach-nic"
 )
 
 // lasting are the kinds that are done after a restart of the host, too.
-var lasting = []string{kindStop, kindDelete, kindSetDiskLimits, kindResizeDisk, kindSetNICLimits, kindSetNICLink, kindSetCPUs}
+var lasting = []string{kindStop, kindDelete, kindSetDiskLimits, kindResizeDisk, kindSetNICLimits, kindSetNICLink, kindSetCPUs, kindAttachDisk, kindDetachDisk, kindAttachNIC, kindDetachNIC}
 
 // maxQueue bounds the operations that wait for one machine.
 const maxQueue = 8
@@ -97,7 +102,11 @@ type Order struct {
 	// NICLimits is of set-network-limits, LinkDown of set-network-link.
 	NICLimits *hostcall.NICLimits
 	LinkDown  bool
-	Ticket    Ticket
+	// NewDisk and NewNIC are of the kinds that attach one, Device of those that detach it.
+	NewDisk *store.Disk
+	NewNIC  *store.NIC
+	Device  string
+	Ticket  Ticket
 }
 
 // Start orders a start.
@@ -134,16 +143,22 @@ func (g *Manager) submit(kind string, o Order) (*operation.Op, error) {
 	if op, err := g.repeated(o.Ticket); op != nil || err != nil {
 		return op, err
 	}
+	g.mu.Lock()
 	m.mu.Lock()
 	err = m.acceptable(kind, o)
+	if err == nil {
+		err = m.name(&o)
+	}
 	m.mu.Unlock()
+	g.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
 	rec := store.Operation{Kind: kind, Target: m.Name(), TargetUID: m.uid, Force: o.Force, Grace: o.Grace, Disk: o.Disk, Limits: o.Limits, Size: o.Size,
-		NIC: o.NIC, NICLimits: o.NICLimits, LinkDown: o.LinkDown, CPUs: o.CPUs}
+		NIC: o.NIC, NICLimits: o.NICLimits, LinkDown: o.LinkDown, CPUs: o.CPUs, NewDisk: o.NewDisk, NewNIC: o.NewNIC, Device: o.Device}
 	op, err := g.ops.Begin(rec, o.Ticket.put)
 	if err != nil {
+		m.unname(rec)
 		return nil, refuse.Internal(err)
 	}
 	m.mu.Lock()
@@ -207,6 +222,10 @@ func (m *Machine) acceptable(kind string, o Order) error {
 		return m.canGrow(o.Disk, o.Size)
 	case kind == kindSetCPUs && m.canHave(o.CPUs) != nil:
 		return m.canHave(o.CPUs)
+	case kind == kindAttachDisk || kind == kindAttachNIC:
+		return m.canAttach(kind)
+	case kind == kindDetachDisk || kind == kindDetachNIC:
+		return m.canDetach(o, will)
 	case m.seen.State == "" && will == stopped && (kind == kindPause || kind == kindResume || kind == kindReset):
 		return refuse.Down() // it has not told yet what runs
 	}
@@ -283,6 +302,7 @@ func (g *Manager) Cancel(op *operation.Op) {
 	}
 	m.mu.Unlock()
 	if queued {
+		m.unname(op.Record())
 		op.Finish(operation.ErrCancelled)
 	}
 }

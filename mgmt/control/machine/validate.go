@@ -35,10 +35,15 @@ const (
 type checker struct {
 	wrong  []refuse.Violation
 	images *image.Manager
+	root   string // field of the request that is checked; "" is virtual_machine
 }
 
 func (c *checker) bad(field, format string, args ...any) {
-	c.wrong = append(c.wrong, refuse.Violation{Field: "virtual_machine" + field, Description: fmt.Sprintf(format, args...)})
+	root := c.root
+	if root == "" {
+		root = "virtual_machine"
+	}
+	c.wrong = append(c.wrong, refuse.Violation{Field: root + field, Description: fmt.Sprintf(format, args...)})
 }
 
 // validate checks all of a request and makes the record of it; MAC addresses that the
@@ -65,11 +70,14 @@ func (g *Manager) validate(req *ashlarv1.CreateVirtualMachineRequest, host *host
 	c.backing(vm, &rec)
 	c.balloon(vm)
 	c.board(vm, &rec)
+	c.pluggable(vm, &rec)
 	c.processor(vm, &rec)
 	c.numa(vm, &rec)
 	c.boot(vm.Boot, &rec)
 	c.disks(vm.Disks, &rec)
 	c.nics(vm.NetworkInterfaces, host, &rec)
+	c.slots(vm, &rec)
+	numberDevices(&rec)
 	return rec, refuse.Invalid(c.wrong...)
 }
 
@@ -248,29 +256,34 @@ func (c *checker) nics(nics []*ashlarv1.NetworkInterface, host *hostcall.HostSta
 	}
 	for i, n := range nics {
 		field := fmt.Sprintf(".network_interfaces[%d]", i)
-		out := store.NIC{Network: n.GetNetwork(), LinkDown: n.GetLinkDown()}
-		var wrongField, wrong string
-		if out.Limits, wrongField, wrong = parseNICLimits(n.GetLimits()); wrong != "" {
-			c.bad(field+".limits."+wrongField, "%s", wrong)
-		}
-		switch {
-		case out.Network == "":
-			c.bad(field+".network", "is missing: %s", networks(host))
-		case host != nil && !slices.Contains(host.Networks, out.Network):
-			c.bad(field+".network", "%q is no network of the host: %s", out.Network, networks(host))
-		}
-		if n.GetMacAddress() != "" {
-			mac, wrong := parseMAC(n.MacAddress)
-			if wrong != "" {
-				c.bad(field+".mac_address", "%s", wrong)
-			}
-			if mac != "" && slices.ContainsFunc(rec.NICs, func(o store.NIC) bool { return o.MAC == mac }) {
-				c.bad(field+".mac_address", "%s stands there twice", mac)
-			}
-			out.MAC = mac
+		out := c.nic(field, n, host)
+		if out.MAC != "" && slices.ContainsFunc(rec.NICs, func(o store.NIC) bool { return o.MAC == out.MAC }) {
+			c.bad(field+".mac_address", "%s stands there twice", out.MAC)
 		}
 		rec.NICs = append(rec.NICs, out)
 	}
+}
+
+func (c *checker) nic(field string, n *ashlarv1.NetworkInterface, host *hostcall.HostStatus) store.NIC {
+	out := store.NIC{Network: n.GetNetwork(), LinkDown: n.GetLinkDown()}
+	var wrongField, wrong string
+	if out.Limits, wrongField, wrong = parseNICLimits(n.GetLimits()); wrong != "" {
+		c.bad(field+".limits."+wrongField, "%s", wrong)
+	}
+	switch {
+	case out.Network == "":
+		c.bad(field+".network", "is missing: %s", networks(host))
+	case host != nil && !slices.Contains(host.Networks, out.Network):
+		c.bad(field+".network", "%q is no network of the host: %s", out.Network, networks(host))
+	}
+	if n.GetMacAddress() != "" {
+		mac, wrong := parseMAC(n.MacAddress)
+		if wrong != "" {
+			c.bad(field+".mac_address", "%s", wrong)
+		}
+		out.MAC = mac
+	}
+	return out
 }
 
 func networks(host *hostcall.HostStatus) string {

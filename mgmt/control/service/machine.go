@@ -75,7 +75,7 @@ func (s machineService) StopVirtualMachine(ctx context.Context, req *connect.Req
 	if err != nil {
 		return nil, err
 	}
-	grace, err := graceOf(req.Msg.GracePeriod)
+	grace, err := grace(req.Msg.GracePeriod, defaultGrace)
 	if err != nil {
 		return nil, err
 	}
@@ -165,6 +165,16 @@ func (s machineService) GetVirtualMachineCounters(ctx context.Context, req *conn
 // SetVirtualMachineBalloon implements VirtualMachineService.
 func (s machineService) SetVirtualMachineBalloon(ctx context.Context, req *connect.Request[ashlarv1.SetVirtualMachineBalloonRequest]) (*connect.Response[ashlarv1.VirtualMachine], error) {
 	return response(s.Machines.SetBalloon(ctx, machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag}, req.Msg.BalloonBytes))
+}
+
+// SetVirtualMachineMemory implements VirtualMachineService.
+func (s machineService) SetVirtualMachineMemory(ctx context.Context, req *connect.Request[ashlarv1.SetVirtualMachineMemoryRequest]) (*connect.Response[ashlarv1.VirtualMachine], error) {
+	return response(s.Machines.SetMemory(ctx, machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag}, req.Msg.MemoryBytes))
+}
+
+// GetVirtualMachineMemory implements VirtualMachineService.
+func (s machineService) GetVirtualMachineMemory(ctx context.Context, req *connect.Request[ashlarv1.GetVirtualMachineMemoryRequest]) (*connect.Response[ashlarv1.VirtualMachineMemory], error) {
+	return response(s.Machines.Memory(ctx, req.Msg.Name))
 }
 
 // GetVirtualMachineBalloon implements VirtualMachineService.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"time"
 
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
@@ -45,6 +46,8 @@ type VM struct {
 	Backing *protocol.Backing `json:"backing,omitempty"`
 	// NUMA are the nodes that processors and memory are of.
 	NUMA []protocol.NUMANode `json:"numa,omitempty"`
+	// Pluggable is what comes and goes besides; nil where the memory is fixed.
+	Pluggable *protocol.Pluggable `json:"pluggable,omitempty"`
 	// BalloonBytes is how much of that it is asked to give back.
 	BalloonBytes int64     `json:"balloonBytes,omitempty"`
 	Kernel       string    `json:"kernel"`
@@ -57,6 +60,8 @@ type VM struct {
 	Vsock bool `json:"vsock,omitempty"`
 	// Board is what the devices on board are to do; nil where nothing was asked for.
 	Board *protocol.Board `json:"board,omitempty"`
+	// HotplugSlots is how many slots it has for devices that come and go.
+	HotplugSlots int `json:"hotplugSlots,omitempty"`
 	// DesiredRunning is whether the host is to keep it running.
 	DesiredRunning bool `json:"desiredRunning,omitempty"`
 	// StopNote is what control has to say about why it does not run, where core
@@ -70,16 +75,31 @@ type Disk struct {
 	Size  int64  `json:"size"`
 	// Limits are what it may do; nil where it has none.
 	Limits *protocol.DiskLimits `json:"limits,omitempty"`
+	// Number is what it is named by (hostcall.Numbers).
+	Number int `json:"number,omitempty"`
+	// Phase is Creating while it is being attached, Deleting while what is left of it is
+	// being removed: then the VM does not have it.
+	Phase Phase `json:"phase,omitempty"`
 }
 
-// A NIC of a VM.
+// A NIC of a VM. Number and Phase are as those of a Disk.
 type NIC struct {
 	Network string `json:"network"`
 	MAC     string `json:"mac"`
 	// Limits are what it may receive and send; nil where it has none.
 	Limits *hostcall.NICLimits `json:"limits,omitempty"`
 	// LinkDown is whether its cable is not plugged in.
-	LinkDown bool `json:"linkDown,omitempty"`
+	LinkDown bool  `json:"linkDown,omitempty"`
+	Number   int   `json:"number,omitempty"`
+	Phase    Phase `json:"phase,omitempty"`
+}
+
+// NIC finds a network interface by its number, nil where there is none.
+func (vm *VM) NIC(number int) *NIC {
+	if i := slices.IndexFunc(vm.NICs, func(n NIC) bool { return n.Number == number && n.Phase == Ready }); i >= 0 {
+		return &vm.NICs[i]
+	}
+	return nil
 }
 
 // An Image is an image, whole or being uploaded. Sizes in bytes.
@@ -115,7 +135,7 @@ type Operation struct {
 	Deadline time.Time     `json:"deadline,omitzero"`
 	// Run is of reset: when the run began that it ends, once it has begun to.
 	Run time.Time `json:"run,omitzero"`
-	// Disk is the place of the disk that is changed, Limits or Size (in bytes) what it
+	// Disk is the number of the disk that is changed, Limits or Size (in bytes) what it
 	// is to have.
 	Disk   int                  `json:"disk,omitempty"`
 	Limits *protocol.DiskLimits `json:"limits,omitempty"`
@@ -127,6 +147,10 @@ type Operation struct {
 	LinkDown  bool                `json:"linkDown,omitempty"`
 	// CPUs is how many there are to be, of set-cpus.
 	CPUs int32 `json:"cpus,omitempty"`
+	// NewDisk and NewNIC are what is attached; Device is the name of what is detached.
+	NewDisk *Disk  `json:"newDisk,omitempty"`
+	NewNIC  *NIC   `json:"newNic,omitempty"`
+	Device  string `json:"device,omitempty"`
 	// Cancelled is whether it was asked to end early.
 	Cancelled bool `json:"cancelled,omitempty"`
 	// Booted is how long the host had been up at CreateTime: an operation from

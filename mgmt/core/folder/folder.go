@@ -1,5 +1,5 @@
 // Package folder keeps what a guest has on disk: a folder per guest with its
-// disks (`disk-N`, raw), its console log and the addresses of its NICs.
+// disks (`disk-N` by their numbers, raw), its console log and the addresses of its NICs.
 //
 // A guest's folder is made whole or not at all: under another name first,
 // everything synced, then renamed.
@@ -12,10 +12,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/mgmt/core/image"
+	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,7 +36,7 @@ const (
 	growUnit = 4096
 
 	// MaxDisks bounds the disks of a guest.
-	MaxDisks = 16
+	MaxDisks = hostcall.MaxDisks
 	// MaxGuests bounds the guests, so that a list fits into one message.
 	MaxGuests = 128
 )
@@ -50,6 +52,8 @@ type Interface struct {
 	MAC     string `json:"mac"`
 	Network string `json:"network"`
 	Address string `json:"address"`
+	// Number is the NIC's.
+	Number int `json:"number,omitempty"`
 }
 
 // Open returns the store in dir, which it makes where it is missing, with
@@ -58,8 +62,8 @@ func Open(dir string, images *image.Store) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open guest store: %w", err)
 	}
-	for _, prefix := range []string{tempPrefix, deadPrefix} {
-		remains, err := filepath.Glob(filepath.Join(dir, prefix+"*"))
+	for _, remain := range []string{tempPrefix + "*", deadPrefix + "*", "*/" + diskPrefix + "*" + halfSuffix} {
+		remains, err := filepath.Glob(filepath.Join(dir, remain))
 		if err != nil {
 			return nil, fmt.Errorf("open guest store: %w", err)
 		}
@@ -213,49 +217,50 @@ func (s *Store) Delete(id string) error {
 }
 
 // OpenDisks opens the disks of the guest id for reading and writing, without
-// the page cache where the file system can (O_DIRECT), in their order. sizes
+// the page cache where the file system can (O_DIRECT), in the order of numbers. sizes
 // are what they have at least, in bytes. Fewer, more or smaller ones are an
 // error: a guest must not run without its data.
-func (s *Store) OpenDisks(id string, sizes []int64) (disks []*os.File, err error) {
+func (s *Store) OpenDisks(id string, numbers []int, sizes []int64) (disks []*os.File, err error) {
 	defer func() {
 		if err != nil {
-			for _, d := range disks {
-				d.Close()
-			}
+			seqpacket.CloseAll(disks)
 			disks = nil
 		}
 	}()
 	for i, size := range sizes {
-		f, err := s.openDisk(id, i)
+		f, err := s.OpenDisk(id, numbers[i])
 		if err != nil {
-			return disks, unreadable(i, "cannot be opened: %v", err)
+			return disks, unreadable(i, numbers[i], "cannot be opened: %v", err)
 		}
 		disks = append(disks, f)
 		if info, err := f.Stat(); err != nil {
-			return disks, unreadable(i, "cannot be looked at: %v", err)
+			return disks, unreadable(i, numbers[i], "cannot be looked at: %v", err)
 		} else if info.Size() < size {
-			return disks, unreadable(i, "has %d bytes and had %d", info.Size(), size)
+			return disks, unreadable(i, numbers[i], "has %d bytes and had %d", info.Size(), size)
 		}
 	}
-	if _, err := os.Lstat(s.diskPath(id, len(sizes))); !errors.Is(err, fs.ErrNotExist) {
-		return disks, &hostcall.Error{Code: hostcall.FailedPrecondition, Field: "guest.disks",
-			Message: fmt.Sprintf("The guest has more than the %d disks that it was to be started with.", len(sizes))}
+	for n := range MaxDisks {
+		if s.HasDisk(id, n) && !slices.Contains(numbers, n) {
+			return disks, &hostcall.Error{Code: hostcall.FailedPrecondition, Field: "guest.disks",
+				Message: fmt.Sprintf("The guest has more than the %d disks that it was to be started with.", len(sizes))}
+		}
 	}
 	return disks, nil
 }
 
 // AllDisks opens the disks of the guest id, as many as there are.
 func (s *Store) AllDisks(id string) (disks []*os.File, err error) {
-	for {
-		f, err := s.openDisk(id, len(disks))
+	for n := range MaxDisks {
+		f, err := s.OpenDisk(id, n)
 		if errors.Is(err, fs.ErrNotExist) {
-			return disks, nil
+			continue
 		}
 		if err != nil {
-			return disks, fmt.Errorf("open disk %d: %w", len(disks), err)
+			return disks, fmt.Errorf("open disk %d: %w", n, err)
 		}
 		disks = append(disks, f)
 	}
+	return disks, nil
 }
 
 // Grow makes disk i of the guest id larger. When it returns that is on the medium. It
@@ -270,7 +275,7 @@ func (s *Store) Grow(id string, i int, size int64) error {
 	if i < 0 || i >= MaxDisks {
 		return refuse("disk", "The guest has no disk %d.", i)
 	}
-	f, err := s.openDisk(id, i)
+	f, err := s.OpenDisk(id, i)
 	if errors.Is(err, fs.ErrNotExist) {
 		return refuse("disk", "The guest has no disk %d.", i)
 	}
@@ -304,7 +309,8 @@ func (s *Store) Grow(id string, i int, size int64) error {
 
 func (s *Store) diskPath(id string, i int) string { return s.path(id, diskPrefix+strconv.Itoa(i)) }
 
-func (s *Store) openDisk(id string, i int) (*os.File, error) {
+// OpenDisk opens disk i of the guest id as OpenDisks does.
+func (s *Store) OpenDisk(id string, i int) (*os.File, error) {
 	f, err := os.OpenFile(s.diskPath(id, i), os.O_RDWR|unix.O_DIRECT, 0)
 	if errors.Is(err, unix.EINVAL) {
 		f, err = os.OpenFile(s.diskPath(id, i), os.O_RDWR, 0)
@@ -316,10 +322,11 @@ func (s *Store) openDisk(id string, i int) (*os.File, error) {
 	return f, err
 }
 
-// unreadable is the refusal for a guest whose disk i cannot be used.
-func unreadable(i int, format string, args ...any) error {
+// unreadable is the refusal for a guest whose disk of that number, the one at place i,
+// cannot be used.
+func unreadable(i, number int, format string, args ...any) error {
 	return &hostcall.Error{Code: hostcall.FailedPrecondition, Field: fmt.Sprintf("guest.disks[%d]", i),
-		Message: fmt.Sprintf("The guest's disk %d on the host's data disk "+format+": the guest is not started without it.", append([]any{i}, args...)...)}
+		Message: fmt.Sprintf("The guest's disk %d on the host's data disk "+format+": the guest is not started without it.", append([]any{number}, args...)...)}
 }
 
 // NewLog starts a console log for the guest id. The one of its last life stays
@@ -387,6 +394,7 @@ func (s *Store) Interfaces(id string) ([]Interface, error) {
 	if err := json.Unmarshal(b, &nics); err != nil {
 		return nil, fmt.Errorf("read addresses of %s: %w", id, err)
 	}
+	hostcall.Number(nics, func(n *Interface) *int { return &n.Number })
 	return nics, nil
 }
 

@@ -67,7 +67,7 @@ func TestLife(t *testing.T) {
 	if err := s.Create(id(7), disks); err != nil {
 		t.Fatalf("Create: %v", err)
 	}
-	files, err := s.OpenDisks(id(7), []int64{1024, 4096, 1 << 20})
+	files, err := s.OpenDisks(id(7), []int{0, 1, 2}, []int64{1024, 4096, 1 << 20})
 	if err != nil || len(files) != 3 {
 		t.Fatalf("OpenDisks = %v, %v", files, err)
 	}
@@ -215,7 +215,7 @@ func TestOpenDisksWantsEveryDisk(t *testing.T) {
 	}
 	refused := func(field string, sizes ...int64) {
 		t.Helper()
-		files, err := s.OpenDisks(id(7), sizes)
+		files, err := s.OpenDisks(id(7), []int{0, 1, 2, 3}[:len(sizes)], sizes)
 		var e *hostcall.Error
 		if files != nil || !errors.As(err, &e) || e.Code != hostcall.FailedPrecondition || e.Field != field {
 			t.Errorf("OpenDisks(%v) = %v, %v; want a refusal that names %s", sizes, files, err, field)

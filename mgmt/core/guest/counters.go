@@ -114,23 +114,20 @@ func (m *Manager) addTaps(r *run, c *hostcall.Counters) {
 		c.Devices = make(map[string]uint64)
 	}
 	m.mu.Lock()
-	nics, counted := len(r.rec.NICs), r.rec.Counted
+	nics, counted := r.rec.NICs, r.rec.Counted
 	m.mu.Unlock()
-	for i := range nics {
-		tap, err := m.c.Networks.TapCounters(r.rec.tap(i))
+	for _, n := range nics {
+		tap, err := m.c.Networks.TapCounters(r.rec.tap(n.Number))
 		if err != nil {
 			m.c.Log.Warn("counters of a tap cannot be read", "guest", r.rec.ID, "error", err)
 			continue
 		}
-		for name, n := range tap {
-			full := fmt.Sprintf("nic%d.%s", i, name)
+		for name, count := range tap {
+			full := fmt.Sprintf("nic%d.%s", n.Number, name)
 			if name == "errors" { // of the queues and of the tap: not the same ones
-				n += c.Devices[full]
+				count += c.Devices[full]
 			}
-			if i < len(counted) {
-				n += counted[i][name]
-			}
-			c.Devices[full] = n
+			c.Devices[full] = count + counted[n.Number][name]
 		}
 	}
 }

@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
@@ -27,6 +28,9 @@ func limitsOf(g *hostcall.Guest, i int) *protocol.DiskLimits {
 
 // checkDisks validates what is said of a guest's disks besides their sizes.
 func checkDisks(g *hostcall.Guest) error {
+	if err := checkNumbers(g); err != nil {
+		return err
+	}
 	if n := len(g.DiskLimits); n != 0 && n != len(g.Disks) {
 		return &hostcall.Error{Code: hostcall.InvalidArgument, Field: "guest.diskLimits",
 			Message: fmt.Sprintf("There are limits for %d disks of %d.", n, len(g.Disks))}
@@ -49,14 +53,14 @@ func (m *Manager) SetDiskLimits(ctx context.Context, id string, disk int, l *pro
 	if err != nil {
 		return err
 	}
-	return r.tellDisk(ctx, protocol.Request{Method: protocol.SetDiskLimits, Disk: disk, Limits: l})
+	return r.tellDevice(ctx, protocol.Request{Method: protocol.SetDiskLimits, Disk: disk, Limits: l})
 }
 
-// tellDisk makes a request about a disk of the VMM of r.
-func (r *run) tellDisk(ctx context.Context, request protocol.Request) error {
+// tellDevice makes a request about a device of the VMM of r, with files beside it.
+func (r *run) tellDevice(ctx context.Context, request protocol.Request, files ...*os.File) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if _, _, err := r.client.do(ctx, request, nil); err != nil {
+	if _, _, err := r.client.do(ctx, request, files); err != nil {
 		return refusal(err)
 	}
 	return nil
@@ -76,7 +80,7 @@ func (m *Manager) ResizeDisk(ctx context.Context, id string, disk int, size int6
 	if err := m.widen(r); err != nil {
 		return err
 	}
-	return r.tellDisk(ctx, protocol.Request{Method: protocol.ResizeDisk, Disk: disk, Size: uint64(size)})
+	return r.tellDevice(ctx, protocol.Request{Method: protocol.ResizeDisk, Disk: disk, Size: uint64(size)})
 }
 
 // widen lets the VMM of r have what the disks may come to now.

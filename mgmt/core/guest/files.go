@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
@@ -27,6 +28,7 @@ func (m *Manager) gather(r *run, g *hostcall.Guest) (*protocol.Spec, *fileList, 
 	l := new(fileList)
 	spec := &protocol.Spec{
 		Name: g.Name, UUID: uuid(r.rec.ID), VCPUs: g.VCPUs, MaxVCPUs: g.MaxVCPUs, CPU: g.CPU, MemoryBytes: g.MemoryBytes, Backing: g.Backing.ForNodes(g.NUMA), BalloonBytes: g.BalloonBytes, NUMA: g.NUMA,
+		Pluggable: g.Pluggable, HotplugSlots: g.HotplugSlots,
 		Boot: protocol.Boot{Cmdline: g.Cmdline},
 		Jail: protocol.Jail{UID: r.rec.uid(), GID: r.rec.uid()},
 	}
@@ -68,7 +70,7 @@ func (m *Manager) gatherHost(r *run, g *hostcall.Guest, spec *protocol.Spec, l *
 	if spec.NodeCPUs, err = nodeCPUs(g.NUMA); err != nil {
 		return err
 	}
-	memory, err := guestMemory(g.MemoryBytes, r.rec.Pages)
+	memory, err := guestMemory(g.MemoryBytes+g.Pluggable.Max(), r.rec.Pages)
 	if err != nil {
 		return err
 	}
@@ -87,12 +89,12 @@ func (m *Manager) gatherHost(r *run, g *hostcall.Guest, spec *protocol.Spec, l *
 }
 
 func (m *Manager) gatherDisks(r *run, g *hostcall.Guest, spec *protocol.Spec, l *fileList) error {
-	disks, err := m.c.Folders.OpenDisks(r.rec.ID, g.Disks)
+	disks, err := m.c.Folders.OpenDisks(r.rec.ID, g.DiskNumbers, g.Disks)
 	if err != nil {
 		return err
 	}
 	for i, d := range disks {
-		spec.Disks = append(spec.Disks, protocol.Disk{File: l.add(d), Serial: fmt.Sprintf("ashlar-%d", i), Limits: limitsOf(g, i)})
+		spec.Disks = append(spec.Disks, newDisk(g.DiskNumbers[i], l.add(d), limitsOf(g, i)))
 	}
 	return nil
 }
@@ -134,20 +136,9 @@ func useOf(disks []*os.File) (use diskUse, err error) {
 
 func (m *Manager) gatherNICs(r *run, g *hostcall.Guest, spec *protocol.Spec, l *fileList) error {
 	for i, n := range r.rec.NICs {
-		nic := protocol.NIC{MAC: n.MAC, LinkDown: g.NICs[i].LinkDown}
-		vhosts := m.openVhost(r, protocol.Pairs(g.VCPUs, len(r.rec.NICs)))
-		taps, err := m.c.Networks.OpenTap(r.rec.tap(i), n.Network, max(1, len(vhosts)))
+		nic, err := m.openNIC(r, n, g.NICs[i], protocol.Pairs(g.VCPUs, len(r.rec.NICs)), l)
 		if err != nil {
-			seqpacket.CloseAll(vhosts)
 			return err
-		}
-		for j, tap := range taps {
-			pair := protocol.Pair{Tap: l.add(tap)}
-			if j < len(vhosts) {
-				place := l.add(vhosts[j])
-				pair.Vhost = &place
-			}
-			nic.Pairs = append(nic.Pairs, pair)
 		}
 		spec.NICs = append(spec.NICs, nic)
 		if err := m.setUpNIC(r.rec.tap(i), g.NICs[i]); err != nil {
@@ -155,6 +146,27 @@ func (m *Manager) gatherNICs(r *run, g *hostcall.Guest, spec *protocol.Spec, l *
 		}
 	}
 	return nil
+}
+
+// openNIC opens what a NIC of r with so many pairs of queues is made of, and has its tap be
+// as want says.
+func (m *Manager) openNIC(r *run, n folder.Interface, want hostcall.NIC, pairs int, l *fileList) (protocol.NIC, error) {
+	nic := protocol.NIC{Number: n.Number, MAC: n.MAC, LinkDown: want.LinkDown}
+	vhosts := m.openVhost(r, pairs)
+	taps, err := m.c.Networks.OpenTap(r.rec.tap(n.Number), n.Network, max(1, len(vhosts)))
+	if err != nil {
+		seqpacket.CloseAll(vhosts)
+		return nic, err
+	}
+	for j, tap := range taps {
+		pair := protocol.Pair{Tap: l.add(tap)}
+		if j < len(vhosts) {
+			place := l.add(vhosts[j])
+			pair.Vhost = &place
+		}
+		nic.Pairs = append(nic.Pairs, pair)
+	}
+	return nic, m.setUpNIC(r.rec.tap(n.Number), want)
 }
 
 // openVhost opens vhost-net n times: less often, or not at all, where the kernel

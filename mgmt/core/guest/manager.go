@@ -45,6 +45,8 @@ type Networks interface {
 	Activate(nics []folder.Interface) error
 	Deactivate(nics []folder.Interface)
 	Release(id string)
+	// Keep leaves the guest id these addresses alone.
+	Keep(id string, nics []folder.Interface)
 	OpenTap(name, network string, queues int) ([]*os.File, error)
 	RemoveTap(name string) error
 	// SetLimits returns what the limits that a tap had have counted.
@@ -72,11 +74,13 @@ type Config struct {
 
 // A Manager is all guests of the host.
 //
-// Lock order: a guest's turn (turns), then mu.
+// Lock order: a guest's turn (turns), plugging, then mu.
 type Manager struct {
 	c Config
 
 	turns turns
+	// plugging is held while it changes what a guest may have plugged in of memory.
+	plugging sync.Mutex
 
 	mu      sync.Mutex
 	running map[string]*run                 // has a VMM, or is getting one

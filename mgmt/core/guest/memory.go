@@ -47,12 +47,12 @@ func (r *record) ordinary() int64 {
 	if r.Pages.PoolSize() > 0 {
 		return 0
 	}
-	return int64(r.MemoryBytes)
+	return int64(r.MemoryBytes + r.Plugged)
 }
 
 // promised is how many bytes of what all of the host shares the guest may use.
 func (r *record) promised() int64 {
-	return r.ordinary() + overhead(r.MemoryBytes, r.Pages, r.VCPUs)
+	return r.ordinary() + overhead(r.MemoryBytes+r.Plugged, r.Pages, r.VCPUs) + int64(r.MaxPlugged/rmapShare)
 }
 
 // pooled is how many bytes of the host's pools the guest may use, by the size of the
@@ -65,7 +65,8 @@ func (r *record) pooled() map[uint64]int64 {
 	return out
 }
 
-// left is how many bytes of its memory the host has to give away. The caller holds m.mu.
+// left is how many bytes can be promised to guests besides what has been. The caller
+// holds m.mu.
 func (m *Manager) left() (int64, error) {
 	available, err := m.c.Memory()
 	if err != nil {
@@ -89,6 +90,7 @@ func (m *Manager) admit(rec *record) error {
 	if err != nil {
 		return err
 	}
+	left -= int64(rec.MaxPlugged / rmapShare)
 	exhausted := func(format string, args ...any) error {
 		return &hostcall.Error{Code: hostcall.ResourceExhausted, Field: "guest.memoryBytes", Message: fmt.Sprintf(format, args...)}
 	}

@@ -3,7 +3,10 @@ package guest
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
+	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
@@ -46,9 +49,9 @@ func (m *Manager) nic(id string, nic int) (r *run, tap string, err error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if n := len(r.rec.NICs); nic < 0 || nic >= n {
+	if !slices.ContainsFunc(r.rec.NICs, func(n folder.Interface) bool { return n.Number == nic }) {
 		return nil, "", &hostcall.Error{Code: hostcall.InvalidArgument, Field: "nic",
-			Message: fmt.Sprintf("There is no NIC %d: the guest has %d, counted from 0 on.", nic, n)}
+			Message: fmt.Sprintf("The guest has no NIC %d.", nic)}
 	}
 	return r, r.rec.tap(nic), nil
 }
@@ -77,8 +80,8 @@ func (m *Manager) SetNICLimits(id string, nic int, l *hostcall.NICLimits) error 
 // count adds what the former limits of a NIC have counted to that of those before them.
 // What was handed out before is left as it is.
 func (r *record) count(nic int, counted map[string]uint64) {
-	all := make([]map[string]uint64, len(r.NICs))
-	copy(all, r.Counted)
+	all := make(map[int]map[string]uint64, len(r.NICs))
+	maps.Copy(all, r.Counted)
 	sum := make(map[string]uint64, len(counted))
 	for name, n := range counted {
 		sum[name] = n + all[nic][name]

@@ -49,21 +49,28 @@ type record struct {
 	VCPUs int            `json:"vcpus"` // that it can come to have
 	// NUMA are the nodes that its memory is shared out to.
 	NUMA []protocol.NUMANode `json:"numa,omitempty"`
-	NICs []folder.Interface  `json:"nics,omitempty"`
+	// MaxPlugged is how much memory may be plugged in besides; Requested is what the guest
+	// is asked to have of it, and Plugged what it may have: more, until it has given it back.
+	MaxPlugged uint64             `json:"maxPlugged,omitempty"`
+	Requested  uint64             `json:"requested,omitempty"`
+	Plugged    uint64             `json:"plugged,omitempty"`
+	NICs       []folder.Interface `json:"nics,omitempty"`
+	// HotplugSlots is how many the VMM has.
+	HotplugSlots int `json:"hotplugSlots,omitempty"`
 	// Leased are the addresses that the guest has taken, in order of NICs.
 	Leased []string `json:"leased,omitempty"`
 	// CID is that of its socket device; 0 where it has none.
 	CID uint32 `json:"cid,omitempty"`
-	// Counted is what limits that NICs do not have any more have counted, by the place of
-	// the NIC; it may be shorter than NICs.
-	Counted []map[string]uint64 `json:"counted,omitempty"`
-	Started time.Time           `json:"started"`
+	// Counted is what limits that NICs do not have any more have counted, by the number of
+	// the NIC.
+	Counted map[int]map[string]uint64 `json:"counted,omitempty"`
+	Started time.Time                 `json:"started"`
 }
 
 // uid is the user and group that the VMM runs as.
 func (r *record) uid() uint32 { return uint32(layout.GuestUIDBase + r.Slot) }
 
-// tap is the name of the tap of NIC i.
+// tap is the name of the tap of the NIC of that number.
 func (r *record) tap(i int) string { return fmt.Sprintf("gtap%d-%d", r.Slot, i) }
 
 func (r *record) check(id string) error {
@@ -72,8 +79,6 @@ func (r *record) check(id string) error {
 		return fmt.Errorf("is that of %q", r.ID)
 	case r.Slot < 0 || r.Slot >= layout.GuestUIDCount:
 		return fmt.Errorf("has slot %d", r.Slot)
-	case len(r.Counted) > len(r.NICs):
-		return fmt.Errorf("has counters of %d NICs for %d", len(r.Counted), len(r.NICs))
 	case len(r.Leased) != len(r.NICs):
 		return fmt.Errorf("has %d leases for %d NICs", len(r.Leased), len(r.NICs))
 	case r.CID != 0 && (r.CID < protocol.MinCID || r.CID > protocol.MaxCID):
@@ -91,6 +96,7 @@ func decodeRecord(b []byte, id string) (record, error) {
 	if err := r.check(id); err != nil {
 		return record{}, fmt.Errorf("guest record: %w", err)
 	}
+	hostcall.Number(r.NICs, nicNumber)
 	return r, nil
 }
 

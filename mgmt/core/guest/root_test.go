@@ -53,9 +53,11 @@ func peer() int {
 	}
 	result := os.NewFile(protocol.ResultFD, "result")
 	name, paused, balloon := "", false, protocol.Balloon{}
+	var memory memoryPeer
 	var disk *os.File
 	var panicked time.Time
 	vcpus := &protocol.VCPUs{}
+	var plugged plugs
 	for {
 		u, err := l.(*net.UnixListener).AcceptUnix()
 		if err != nil {
@@ -87,10 +89,13 @@ func peer() int {
 				if len(r.Spec.Disks) > 0 {
 					disk = files[r.Spec.Disks[0].File]
 				}
+			case protocol.AttachDisk, protocol.AttachNIC, protocol.Detach:
+				out.Error = plugged.answer(name, &r, files)
 			case protocol.Query:
 				if name == "mute" {
 					continue
 				}
+				out.Status.Devices = plugged.devices
 				if name != "" {
 					out.Status.State = protocol.Running
 				}
@@ -119,6 +124,8 @@ func peer() int {
 				balloon.TargetBytes = r.BalloonBytes
 			case protocol.BalloonMethod:
 				out.Balloon = &balloon
+			case protocol.SetMemory, protocol.MemoryMethod:
+				out.Memory = memory.answer(name, r)
 			case protocol.ResizeDisk:
 				if err := growth(disk, int64(r.Size)); err != nil {
 					out.Error = &protocol.Error{Code: protocol.Internal, Message: err.Error()}
@@ -243,7 +250,7 @@ func configured(name string, spec *protocol.Spec, files []*os.File) *protocol.Er
 		return &protocol.Error{Code: protocol.InvalidArgument, Field: "boot.kernel", Message: fmt.Sprintf("%q, %v", b, err)}
 	}
 	info, err := files[spec.Memory].Stat()
-	if err != nil || uint64(info.Size()) != spec.MemoryBytes {
+	if err != nil || uint64(info.Size()) != spec.MemoryBytes+spec.Pluggable.Max() {
 		return &protocol.Error{Code: protocol.Internal, Message: fmt.Sprintf("memory: %v, %v", info, err)}
 	}
 	return nil

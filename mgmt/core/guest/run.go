@@ -15,7 +15,7 @@ import (
 
 // A run is one life of a guest: from the start of its VMM to its end.
 type run struct {
-	rec    record              // NICs and Slot never change; the rest is guarded by Manager.mu
+	rec    record              // Slot and HotplugSlots never change; the rest is guarded by Manager.mu
 	state  hostcall.GuestState // guarded by Manager.mu
 	vcpus  int                 // as the VMM has told last; 0: not yet; guarded by Manager.mu
 	client *client
@@ -25,6 +25,7 @@ type run struct {
 	watched bool                 // watch waits for its end; set by who starts watch
 	ran     bool                 // the guest came to run; guarded by Manager.mu
 	noted   bool                 // its end is kept; guarded by Manager.mu
+	over    bool                 // what belongs to it is cleared away; guarded by Manager.mu
 	killed  atomic.Bool          // core has ended it
 	reset   atomic.Bool          // and is to start again
 	starved bool                 // the kernel has ended it for want of memory; set with end
@@ -34,9 +35,13 @@ type run struct {
 
 // status describes the run. The caller holds Manager.mu.
 func (r *run) status() hostcall.GuestStatus {
-	return hostcall.GuestStatus{ID: r.rec.ID, State: r.state, PID: r.rec.PID,
+	s := hostcall.GuestStatus{ID: r.rec.ID, State: r.state, PID: r.rec.PID,
 		Addresses: append([]string(nil), r.rec.Leased...), Started: r.rec.Started,
 		CID: r.rec.CID, Panicked: r.panicked, Before: r.before, VCPUs: r.vcpus}
+	for _, n := range r.rec.NICs {
+		s.NICs = append(s.NICs, n.Number)
+	}
+	return s
 }
 
 func (r *run) powerButton(ctx context.Context) error {
@@ -75,7 +80,11 @@ func (m *Manager) finishBy(ctx context.Context, r *run, method protocol.Method) 
 // finish is called once when the VMM has ended: it clears away what belonged to it.
 func (m *Manager) finish(r *run) {
 	r.client.close()
-	m.cleanUp(r.rec)
+	m.mu.Lock()
+	r.over = true
+	rec := r.rec
+	m.mu.Unlock()
+	m.cleanUp(rec)
 }
 
 // noteEnd keeps how r ended. The caller holds m.mu.
@@ -134,7 +143,7 @@ func (m *Manager) retire(r *run) {
 // fields maps the parts of protocol.Spec to those of hostcall.Guest.
 var fields = strings.NewReplacer("boot.kernel", "guest.kernel", "boot.initramfs", "guest.initramfs",
 	"boot.cmdline", "guest.cmdline", "memoryBytes", "guest.memoryBytes", "maxVcpus", "guest.maxVcpus", "vcpus", "guest.vcpus", "board.", "guest.board.", "backing.", "guest.backing.",
-	"name", "guest.name", "nics[", "guest.nics[", "vsock.", "guest.vsock.", // Of nodes: what is within one keeps its name.
+	"newDisk.", "disk.", "newNic.", "nic.", "name", "guest.name", "nics[", "guest.nics[", "vsock.", "guest.vsock.", // Of nodes: what is within one keeps its name.
 	"numa[", "guest.numa[", "].memoryBytes", "].memoryBytes", "].vcpus", "].vcpus")
 
 // refusal makes a hostcall.Error of what a VMM says.

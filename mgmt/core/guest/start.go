@@ -71,6 +71,9 @@ func (m *Manager) check(g *hostcall.Guest) error {
 	if err := checkNodes(g); err != nil {
 		return err
 	}
+	if err := checkPluggable(g); err != nil {
+		return err
+	}
 	if err := checkDisks(g); err != nil {
 		return err
 	}
@@ -86,6 +89,7 @@ func (m *Manager) check(g *hostcall.Guest) error {
 // Start starts the guest id and returns when it runs. When it cannot be
 // started, nothing is left behind.
 func (m *Manager) Start(ctx context.Context, id string, g *hostcall.Guest) error {
+	number(g)
 	if err := m.check(g); err != nil {
 		return err
 	}
@@ -93,6 +97,7 @@ func (m *Manager) Start(ctx context.Context, id string, g *hostcall.Guest) error
 	if !m.c.Folders.Exists(id) {
 		return folder.NotFound(id)
 	}
+	m.settleAll(ctx)
 	r, err := m.reserve(id, g)
 	if err != nil {
 		return err
@@ -115,7 +120,8 @@ func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
 	if m.closed {
 		return nil, &hostcall.Error{Code: hostcall.Unavailable, Message: "The host is shutting down."}
 	}
-	rec := record{ID: id, Name: g.Name, MemoryBytes: g.MemoryBytes, Pages: g.Backing.Kind(), VCPUs: mostVCPUs(g), NUMA: g.NUMA, Started: time.Now().UTC()}
+	rec := record{ID: id, Name: g.Name, MemoryBytes: g.MemoryBytes, Pages: g.Backing.Kind(), VCPUs: mostVCPUs(g), NUMA: g.NUMA, HotplugSlots: g.HotplugSlots, Started: time.Now().UTC()}
+	rec.plug(g)
 	if err := m.admit(&rec); err != nil {
 		return nil, err
 	}
@@ -177,6 +183,9 @@ func (m *Manager) prepare(r *run, g *hostcall.Guest) error {
 	nics, err := m.c.Networks.Assign(r.rec.ID, g.NICs)
 	if err != nil {
 		return err
+	}
+	for i := range nics {
+		nics[i].Number = g.NICs[i].Number
 	}
 	if err := m.c.Folders.SetInterfaces(r.rec.ID, nics); err != nil {
 		return err

@@ -84,8 +84,8 @@ func (m *Manager) dropLog(id string) {
 // cleanUp removes all that a run has made outside its guest's folder.
 func (m *Manager) cleanUp(rec record) {
 	errs := []error{m.groupOf(rec.ID).Remove(killTimeout)}
-	for i := range rec.NICs {
-		errs = append(errs, m.c.Networks.RemoveTap(rec.tap(i)))
+	for _, n := range rec.NICs {
+		errs = append(errs, m.c.Networks.RemoveTap(rec.tap(n.Number)))
 	}
 	m.c.Networks.Deactivate(rec.NICs)
 	errs = append(errs, os.RemoveAll(m.runPath(rec.ID)))

@@ -66,6 +66,22 @@ const (
 	// GuestSetNICLink reads ID, NIC and LinkDown: disconnects a NIC of a guest that runs or
 	// is paused, or connects it. That it is so already is no error.
 	GuestSetNICLink Method = "guest-set-nic-link"
+	// GuestAttachDisk reads ID, Disk (a number that no disk has), Disks (one) and Limits: makes
+	// the disk, and gives it to the guest where that runs or is paused. That it is there
+	// already is no error. Refused, it leaves nothing behind; where the VMM did
+	// not answer, GuestDetach and GuestDrop do away with it.
+	GuestAttachDisk Method = "guest-attach-disk"
+	// GuestAttachNIC reads ID and NewNIC: the same for a NIC of a guest that runs or is paused.
+	GuestAttachNIC Method = "guest-attach-nic"
+	// GuestDetach reads ID, Device and Force: asks a guest that runs or is paused to give a
+	// device up, or takes it away. It answers before the guest does.
+	GuestDetach Method = "guest-detach"
+	// GuestDevices reads ID and fills Devices, of a guest that runs or is paused.
+	GuestDevices Method = "guest-devices"
+	// GuestDrop reads ID and Device: removes what belongs to a device that the guest does
+	// not have, or not any more: the file of a disk, the tap and address of a NIC. That
+	// there is nothing is no error.
+	GuestDrop Method = "guest-drop"
 	// GuestNMI reads ID: sends an NMI to a guest that runs and is not paused.
 	GuestNMI Method = "guest-nmi"
 	// GuestCounters reads ID and fills Counters, of a guest that runs or is paused.
@@ -80,6 +96,11 @@ const (
 	GuestSetVCPUs Method = "guest-set-vcpus"
 	// GuestVCPUs reads ID and fills VCPUs, of a guest that runs or is paused.
 	GuestVCPUs Method = "guest-vcpus"
+	// GuestSetMemory reads ID and Size: asks a guest that runs or is paused to have so many
+	// bytes of Guest.Pluggable plugged in. It answers before the guest does.
+	GuestSetMemory Method = "guest-set-memory"
+	// GuestMemory reads ID and fills Memory, of a guest that runs or is paused.
+	GuestMemory Method = "guest-memory"
 	// GuestHistograms reads ID and fills Histograms, in the same way.
 	GuestHistograms Method = "guest-histograms"
 	// GuestKill reads ID: ends the VMM; answers when it is gone and cleaned up.
@@ -108,7 +129,7 @@ type Call struct {
 	Size   int64  `json:"size,omitempty"`
 	Disks  []Disk `json:"disks,omitempty"`
 	Guest  *Guest `json:"guest,omitempty"`
-	// Disk is the place of one among the guest's, from 0 on.
+	// Disk is the number of one of the guest's.
 	Disk   int                  `json:"disk,omitempty"`
 	Limits *protocol.DiskLimits `json:"limits,omitempty"`
 	// Port is one of the guest's.
@@ -118,7 +139,11 @@ type Call struct {
 	NICLimits *NICLimits `json:"nicLimits,omitempty"`
 	LinkDown  bool       `json:"linkDown,omitempty"`
 	// VCPUs is how many processors a guest is to have.
-	VCPUs int `json:"vcpus,omitempty"`
+	VCPUs  int  `json:"vcpus,omitempty"`
+	NewNIC *NIC `json:"newNic,omitempty"`
+	// Device is the name of one (DeviceName); Force takes it away from a guest that is not asked.
+	Device string `json:"device,omitempty"`
+	Force  bool   `json:"force,omitempty"`
 	// After is of PCIList, HugepageSize of HugepagesSet.
 	After        string        `json:"after,omitempty"`
 	HugepageSize *HugepageSize `json:"hugepageSize,omitempty"`
@@ -144,6 +169,10 @@ type Message struct {
 	Histograms protocol.Histograms `json:"histograms,omitempty"`
 	// VCPUs answers GuestSetVCPUs and GuestVCPUs.
 	VCPUs *protocol.VCPUs `json:"vcpus,omitempty"`
+	// Memory answers GuestMemory.
+	Memory *protocol.Memory `json:"memory,omitempty"`
+	// Devices answers GuestDevices.
+	Devices []protocol.PluggedDevice `json:"devices,omitempty"`
 	// PCI answers PCIList, Hugepages HugepagesList and HugepagesSet.
 	PCI       *PCIPage       `json:"pci,omitempty"`
 	Hugepages []HugepagePool `json:"hugepages,omitempty"`
@@ -182,7 +211,7 @@ type Disk struct {
 	Size int64 `json:"size,omitempty"`
 }
 
-// A Guest is how to start one. Its disks are those of GuestCreate, in their order.
+// A Guest is how to start one. Its disks are those of GuestCreate and GuestAttachDisk.
 type Guest struct {
 	Name  string `json:"name"`
 	VCPUs int    `json:"vcpus"`
@@ -195,15 +224,20 @@ type Guest struct {
 	Backing *protocol.Backing `json:"backing,omitempty"`
 	// NUMA are the nodes that processors and memory are of; optional.
 	NUMA []protocol.NUMANode `json:"numa,omitempty"`
+	// Pluggable is memory that comes and goes while it runs; optional.
+	Pluggable *protocol.Pluggable `json:"pluggable,omitempty"`
 	// BalloonBytes is what it is asked to give back of that: a multiple of 4096, at
 	// least protocol.BalloonLeaves less.
 	BalloonBytes uint64 `json:"balloonBytes,omitempty"`
 	Kernel       string `json:"kernel"`              // image
 	Initramfs    string `json:"initramfs,omitempty"` // image
 	Cmdline      string `json:"cmdline,omitempty"`
-	// Disks is how many bytes each disk that GuestCreate made has at least: a
-	// guest with fewer or smaller ones is not started.
+	// Disks is how many bytes each disk has at least: a guest with fewer, more or smaller
+	// ones is not started.
 	Disks []int64 `json:"disks,omitempty"`
+	// DiskNumbers has the number of each of Disks: without, it is their places, as
+	// GuestCreate numbers them.
+	DiskNumbers []int `json:"diskNumbers,omitempty"`
 	// DiskLimits has an entry, which may be nil, for each of Disks, or none at all.
 	DiskLimits []*protocol.DiskLimits `json:"diskLimits,omitempty"`
 	NICs       []NIC                  `json:"nics,omitempty"`
@@ -211,10 +245,14 @@ type Guest struct {
 	Vsock bool `json:"vsock,omitempty"`
 	// Board says what the devices on board are to do; optional.
 	Board *protocol.Board `json:"board,omitempty"`
+	// HotplugSlots is how many slots there are for devices that come and go.
+	HotplugSlots int `json:"hotplugSlots,omitempty"`
 }
 
 // A NIC of a guest.
 type NIC struct {
+	// Number is what it is named by. Where those of all are 0, it is their places.
+	Number  int    `json:"number,omitempty"`
 	Network string `json:"network"`
 	MAC     string `json:"mac"`
 	// Limits bound what it receives and sends; nil is no limit.
@@ -274,8 +312,10 @@ type GuestStatus struct {
 	Message string     `json:"message,omitempty"`
 	PID     int        `json:"pid,omitempty"`
 	// Addresses are what DHCP gave to its NICs, in order of NICs ("" for none yet).
-	Addresses []string  `json:"addresses,omitempty"`
-	Started   time.Time `json:"started,omitzero"`
+	Addresses []string `json:"addresses,omitempty"`
+	// NICs are the numbers of the NICs of Addresses.
+	NICs    []int     `json:"nics,omitempty"`
+	Started time.Time `json:"started,omitzero"`
 	// CID is that of its socket device while it runs; 0 where it has none.
 	CID uint32 `json:"cid,omitempty"`
 	// Of one that runs: Panicked is when its kernel panicked and was left alone, Before the

@@ -36,6 +36,8 @@ var methods = map[hostcall.Method]method{
 	hostcall.GuestResizeDisk:    {id: true, do: guestResizeDisk},
 	hostcall.GuestCounters:      {id: true, do: guestCounters},
 	hostcall.GuestSetBalloon:    {id: true, do: guestSetBalloon},
+	hostcall.GuestSetMemory:     {id: true, do: guestSetMemory},
+	hostcall.GuestMemory:        {id: true, do: guestMemory},
 	hostcall.GuestBalloon:       {id: true, do: guestBalloon},
 	hostcall.GuestSetVCPUs:      {id: true, do: guestSetVCPUs},
 	hostcall.GuestVCPUs:         {id: true, do: guestVCPUs},
@@ -49,6 +51,11 @@ var methods = map[hostcall.Method]method{
 	hostcall.GuestSetDiskLimits: {id: true, do: guestSetDiskLimits},
 	hostcall.GuestSetNICLimits:  {id: true, do: guestSetNICLimits},
 	hostcall.GuestSetNICLink:    {id: true, do: guestSetNICLink},
+	hostcall.GuestAttachDisk:    {id: true, do: guestAttachDisk},
+	hostcall.GuestAttachNIC:     {id: true, do: guestAttachNIC},
+	hostcall.GuestDetach:        {id: true, do: guestDetach},
+	hostcall.GuestDevices:       {id: true, do: guestDevices},
+	hostcall.GuestDrop:          {id: true, do: guestDrop},
 }
 
 // answer carries out one call of c's.
@@ -219,6 +226,19 @@ func guestSetVCPUs(ctx context.Context, s *Server, c *hostcall.Call, m *hostcall
 func guestVCPUs(ctx context.Context, s *Server, c *hostcall.Call, m *hostcall.Message) (_ *os.File, err error) {
 	m.VCPUs, err = s.Guests.VCPUs(ctx, c.ID)
 	return nil, err
+}
+
+func guestSetMemory(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return nil, s.Guests.SetMemory(context.WithoutCancel(ctx), c.ID, c.Size)
+}
+
+func guestMemory(ctx context.Context, s *Server, c *hostcall.Call, m *hostcall.Message) (*os.File, error) {
+	memory, err := s.Guests.Memory(ctx, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	m.Memory = &memory
+	return nil, nil
 }
 
 func guestHistograms(ctx context.Context, s *Server, c *hostcall.Call, m *hostcall.Message) (_ *os.File, err error) {

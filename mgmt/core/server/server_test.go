@@ -234,6 +234,12 @@ func TestHostile(t *testing.T) {
 		{"balloon of a stopped guest", hostcall.Call{Method: hostcall.GuestBalloon, ID: id(1)}, hostcall.FailedPrecondition, ""},
 		{"set balloon of a stopped guest", hostcall.Call{Method: hostcall.GuestSetBalloon, ID: id(1)}, hostcall.FailedPrecondition, ""},
 		{"balloon of all memory", hostcall.Call{Method: hostcall.GuestStart, ID: id(1), Guest: guest(func(g *hostcall.Guest) { g.BalloonBytes = g.MemoryBytes })}, hostcall.InvalidArgument, "guest.balloonBytes"},
+		{"memory of a stopped guest", hostcall.Call{Method: hostcall.GuestMemory, ID: id(1)}, hostcall.FailedPrecondition, ""},
+		{"set memory of a stopped guest", hostcall.Call{Method: hostcall.GuestSetMemory, ID: id(1)}, hostcall.FailedPrecondition, ""},
+		{"too much memory to plug in", hostcall.Call{Method: hostcall.GuestStart, ID: id(1), Guest: guest(func(g *hostcall.Guest) { g.Pluggable = &protocol.Pluggable{MaxBytes: 1 << 40} })}, hostcall.InvalidArgument, "guest.pluggable.maxBytes"},
+		{"more memory plugged in than there may be", hostcall.Call{Method: hostcall.GuestStart, ID: id(1), Guest: guest(func(g *hostcall.Guest) {
+			g.Pluggable = &protocol.Pluggable{MaxBytes: 128 << 20, Bytes: 256 << 20}
+		})}, hostcall.InvalidArgument, "guest.pluggable.bytes"},
 		{"histograms of a stopped guest", hostcall.Call{Method: hostcall.GuestHistograms, ID: id(1)}, hostcall.FailedPrecondition, ""},
 		{"pause of nobody", hostcall.Call{Method: hostcall.GuestPause, ID: id(8)}, hostcall.NotFound, "id"},
 		{"reset of nobody", hostcall.Call{Method: hostcall.GuestReset, ID: id(8)}, hostcall.NotFound, "id"},

@@ -191,6 +191,23 @@ func TestAgainstControl(t *testing.T) {
 		t.Errorf("vm logs:\n%s", out)
 	}
 	d.fails(6, "", "vm", "delete", "demo")
+	d.fails(2, `--memory \(virtual_machine.max_memory_bytes\)`, "vm", "create", "x", "--kernel", "kernel", "--memory", "64MiB,max=100MiB")
+	d.fails(6, "fixed", "vm", "set-memory", "demo", "1GiB")
+	d.fails(2, "SIZE", "vm", "set-memory", "demo", "much")
+	d.ok("vm", "create", "grows", "--kernel", "kernel", "--memory", "128MiB,max=1GiB,hotplug=128MiB", "--start")
+	d.fails(2, `SIZE \(memory_bytes\)`, "vm", "set-memory", "grows", "2GiB")
+	if out := d.ok("vm", "set-memory", "grows", "512MiB"); out != "grows is to have 512MiB\n" {
+		t.Errorf("vm set-memory: %q", out)
+	}
+	d.core.Plug(d.uid("grows"), 256<<20)
+	if out := d.ok("vm", "set-memory", "grows"); !regexp.MustCompile(`(?s)Asked for: +512MiB\nHas: +384MiB\nMaximum: +1GiB\n`).MatchString(out) {
+		t.Errorf("vm set-memory:\n%s", out)
+	}
+	if out := d.ok("vm", "get", "grows"); !strings.Contains(out, "128MiB, 384MiB plugged in, at most 1GiB") {
+		t.Errorf("vm get:\n%s", out)
+	}
+	d.ok("vm", "stop", "grows", "--force")
+	d.ok("vm", "delete", "grows")
 	d.fails(2, `SIZE \(balloon_bytes\)`, "vm", "balloon", "demo", "1GiB")
 	d.fails(2, "SIZE", "vm", "balloon", "demo", "much")
 	if out := d.ok("vm", "balloon", "demo", "64MiB"); out != "demo is to give back 64MiB\n" {

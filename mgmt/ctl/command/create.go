@@ -22,6 +22,8 @@ var createFields = fieldTable{
 	"maxCpus":             "--cpus",
 	"memoryBytes":         "--memory",
 	"memoryBacking.pages": "--memory",
+	"maxMemoryBytes":      "--memory",
+	"hotplugMemoryBytes":  "--memory",
 	"balloonBytes":        "--balloon",
 	"watchdog.action":     "--watchdog",
 	"onPanic":             "--on-panic",
@@ -40,10 +42,12 @@ var createFields = fieldTable{
 	"networkInterfaces[]": "--network",
 	"networkInterfaces":   "--network",
 	"vsock":               "--vsock",
+	"hotplugSlots":        "--hotplug-slots",
 }
 
 // createFlags are the flags of `vm create`.
 type createFlags struct {
+	slots                            int32
 	cpus, cpu                        string
 	memory, balloon                  string
 	kernel, initrd, cmdline          string
@@ -72,6 +76,8 @@ cable unplugged. Both can be given several times. --vsock gives it a socket devi
 host's that is made of: what the host gives (pages=default), huge pages as far as
 there are some at hand (transparent), or pages of just 2MiB or 1GiB from the host's
 pool of them; and whether all of it is allocated before the guest starts.
+Behind it ,max=SIZE is the most that it can have while it runs (vm set-memory), and
+,hotplug=SIZE what it is to have besides the first size, with which it starts.
 
 --cpus N[,max=N] is how many processors it has, and how many it may come to have by
 ` + "`ashlarctl vm set-cpus`" + `; without max their number stays.
@@ -93,7 +99,7 @@ func (a *app) vmCreate() *cobra.Command {
     --cmdline "console=ttyS0 root=/dev/vda" --disk debian,size=4GiB --network default --start
   ashlarctl vm create fast --cpus 8 --cpu x86-64-v3,sockets=2,threads=2,poll=50us \
     --memory 16GiB,pages=1GiB,populate=on --kernel vmlinuz --disk debian
-  ashlarctl vm create grows --cpus 2,max=8 --kernel vmlinuz --disk debian
+  ashlarctl vm create grows --cpus 2,max=8 --memory 512MiB,max=4GiB --kernel vmlinuz --disk debian
   ashlarctl vm create near --cpus 4 --memory 2GiB --numa nodes=2,host=0+1 --kernel vmlinuz
   ashlarctl vm create far --cpus 4 --memory 3GiB --numa cpus=0-2,memory=2GiB,host=0 \
     --numa cpus=3,memory=1GiB,host=1 --kernel vmlinuz
@@ -113,7 +119,7 @@ func (a *app) vmCreate() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&fl.cpus, "cpus", "1", "number of processors, 1 to 128, and how many there may come to be: N[,max=N]")
 	f.StringVar(&fl.cpu, "cpu", "", "what they are like: MODEL[,sockets=N][,cores=N][,threads=N][,hyperv=on][,poll=TIME]")
-	f.StringVar(&fl.memory, "memory", "512MiB", "size of the memory, a multiple of 2MiB: SIZE[,pages=KIND][,populate=on]")
+	f.StringVar(&fl.memory, "memory", "512MiB", "size of the memory, a multiple of 2MiB: SIZE[,max=SIZE][,hotplug=SIZE][,pages=KIND][,populate=on]")
 	f.StringVar(&fl.balloon, "balloon", "0", "how much of it the virtual machine gives back to the host")
 	f.StringArrayVar(&fl.numa, "numa", nil, "NUMA nodes: nodes=N[,host=LIST], or cpus=LIST,memory=SIZE[,host=LIST][,distances=LIST] (repeatable)")
 	f.StringVar(&fl.kernel, "kernel", "", "image of the kernel (required)")
@@ -122,6 +128,7 @@ func (a *app) vmCreate() *cobra.Command {
 	f.StringArrayVar(&fl.disks, "disk", nil, "disk: IMAGE[,size=SIZE] or size=SIZE, then [,bps=SIZE][,iops=N] (repeatable)")
 	f.StringArrayVar(&fl.networks, "network", nil, "network: NAME[,mac=ADDRESS], then [,rx=SIZE][,tx=SIZE][,link=down] (repeatable)")
 	f.BoolVar(&fl.vsock, "vsock", false, "socket device, to connect to its ports without a network")
+	f.Int32Var(&fl.slots, "hotplug-slots", 4, "slots for disks and network interfaces that are attached while it runs, 0 to 8")
 	f.BoolVar(&fl.start, "start", false, "start it, too")
 	f.BoolVar(&fl.validateOnly, "validate-only", false, "let the host check everything and make nothing")
 	f.BoolVar(&fl.waitNothing, "no-wait", false, "with --start: do not wait until it runs")
@@ -139,7 +146,7 @@ func (a *app) vmCreate() *cobra.Command {
 
 // machine is the virtual machine that the flags describe.
 func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
-	memory, backing, err := ParseMemory(fl.memory)
+	vm, err := ParseMemory(fl.memory)
 	if err != nil {
 		return nil, fmt.Errorf("--memory: %w", err)
 	}
@@ -151,10 +158,9 @@ func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--cpus: %w", err)
 	}
-	vm := &ashlarv1.VirtualMachine{
-		Cpus: cpus, MaxCpus: most, MemoryBytes: memory, MemoryBacking: backing, BalloonBytes: balloon,
-		Boot: &ashlarv1.Boot{Kernel: resource(images, fl.kernel), Cmdline: fl.cmdline},
-	}
+	vm.Cpus, vm.MaxCpus, vm.BalloonBytes = cpus, most, balloon
+	vm.Boot = &ashlarv1.Boot{Kernel: resource(images, fl.kernel), Cmdline: fl.cmdline}
+	vm.HotplugSlots = &fl.slots
 	if err := fl.board.set(vm); err != nil {
 		return nil, err
 	}
@@ -166,7 +172,7 @@ func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
 	if fl.vsock {
 		vm.Vsock = &ashlarv1.Vsock{}
 	}
-	if vm.NumaNodes, err = ParseNUMA(fl.numa, cpus, memory, poolPages(backing)); err != nil {
+	if vm.NumaNodes, err = ParseNUMA(fl.numa, cpus, vm.MemoryBytes, poolPages(vm.MemoryBacking)); err != nil {
 		return nil, fmt.Errorf("--numa: %w", err)
 	}
 	if fl.initrd != "" {

@@ -14,11 +14,11 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/size"
 )
 
-// parseIndex reads the place of a disk, or of what else there are several of.
-func parseIndex(what, s string) (int32, error) {
+// parseIndex reads the number of what word names.
+func parseIndex(word, s string) (int32, error) {
 	n, err := strconv.ParseUint(s, 10, 31)
 	if err != nil {
-		return 0, fault.With(fault.Usage, fmt.Errorf("%s %q: write its number, from 0 on, as `ashlarctl vm get` shows it", what, s))
+		return 0, fault.With(fault.Usage, fmt.Errorf("%s %q: write its number, from 0 on, as `ashlarctl vm get` shows it", word, s))
 	}
 	return int32(n), nil
 }
@@ -39,15 +39,33 @@ bytes that it reads and writes, and its requests, flushes included. A burst is w
 it can do at once after a rest; without one it is a tenth of a second's worth. What
 is not given is not limited: with no flag at all the disk has no limits any more.`
 
+// limitFlags adds the flags of limits to cmd, and returns what reads them.
+func limitFlags(cmd *cobra.Command) func() (*ashlarv1.DiskLimits, error) {
+	values := map[string]*string{}
+	for name, usage := range map[string]string{
+		"bps": "bytes a second, such as 100MiB", "bps-burst": "bytes at once after a rest",
+		"iops": "requests a second", "iops-burst": "requests at once after a rest",
+	} {
+		values[name] = cmd.Flags().String(name, "", usage)
+	}
+	return func() (*ashlarv1.DiskLimits, error) {
+		limits, err := parseLimits(given(cmd, values))
+		if err != nil {
+			return nil, fault.With(fault.Usage, fmt.Errorf("--%w", err))
+		}
+		return limits, nil
+	}
+}
+
 func (a *app) vmLimitDisk() *cobra.Command {
 	var noWait bool
-	values := map[string]*string{}
 	cmd := &cobra.Command{
 		Use: "limit-disk NAME DISK", Short: "Limit what a disk does in a second",
 		Long:    limitLong,
 		Example: "  ashlarctl vm limit-disk demo 0 --bps 100MiB --iops 1000\n  ashlarctl vm limit-disk demo 0 --iops 500 --iops-burst 2000\n  ashlarctl vm limit-disk demo 0",
 		Args:    cobra.ExactArgs(2),
 	}
+	read := limitFlags(cmd)
 	cmd.RunE = a.withHost(func(ctx context.Context, h *client.Host, args []string) error {
 		a.field = fieldTable{"disk": "DISK", "limits.bytesPerSecond": "--bps", "limits.burstBytes": "--bps-burst",
 			"limits.operationsPerSecond": "--iops", "limits.burstOperations": "--iops-burst"}.name
@@ -55,9 +73,9 @@ func (a *app) vmLimitDisk() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		limits, err := parseLimits(given(cmd, values))
+		limits, err := read()
 		if err != nil {
-			return fault.With(fault.Usage, fmt.Errorf("--%w", err))
+			return err
 		}
 		done := "has limits for disk " + args[1]
 		if limits == nil {
@@ -69,12 +87,6 @@ func (a *app) vmLimitDisk() *cobra.Command {
 			}))
 		})
 	})
-	for name, usage := range map[string]string{
-		"bps": "bytes a second, such as 100MiB", "bps-burst": "bytes at once after a rest",
-		"iops": "requests a second", "iops-burst": "requests at once after a rest",
-	} {
-		values[name] = cmd.Flags().String(name, "", usage)
-	}
 	a.operationFlags(cmd, &noWait)
 	cmd.ValidArgsFunction = a.firstArg(a.completeMachines())
 	return cmd

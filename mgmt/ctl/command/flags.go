@@ -126,29 +126,38 @@ var memoryPages = map[string]ashlarv1.MemoryBacking_Pages{
 }
 
 // ParseMemory reads the value of --memory:
-// SIZE[,pages=default|transparent|2MiB|1GiB][,populate=on|off]. The backing is nil
-// where nothing is said of it.
-func ParseMemory(s string) (int64, *ashlarv1.MemoryBacking, error) {
-	first, values, err := options(s, "size", "pages", "populate")
+// SIZE[,max=SIZE][,hotplug=SIZE][,pages=default|transparent|2MiB|1GiB][,populate=on|off]. It
+// returns a virtual machine that has these fields alone: no backing where nothing is said of
+// it.
+func ParseMemory(s string) (*ashlarv1.VirtualMachine, error) {
+	first, values, err := options(s, "size", "max", "hotplug", "pages", "populate")
 	if err != nil {
-		return 0, nil, fmt.Errorf("memory %q: %w", s, err)
+		return nil, fmt.Errorf("memory %q: %w", s, err)
 	}
-	n, err := size.Parse(first)
-	if err != nil {
-		return 0, nil, err
+	values["size"] = first
+	vm := &ashlarv1.VirtualMachine{}
+	for key, to := range map[string]*int64{"size": &vm.MemoryBytes, "max": &vm.MaxMemoryBytes, "hotplug": &vm.HotplugMemoryBytes} {
+		v, ok := values[key]
+		if !ok {
+			continue
+		}
+		if *to, err = size.Parse(v); err != nil {
+			return nil, err
+		}
 	}
-	if len(values) == 1 {
-		return n, nil, nil
+	v, pagesSaid := values["pages"]
+	if _, said := values["populate"]; !said && !pagesSaid {
+		return vm, nil
 	}
-	pages, ok := memoryPages[values["pages"]]
+	pages, ok := memoryPages[v]
 	if !ok {
-		return 0, nil, fmt.Errorf("memory %q: pages %q: want %s", s, values["pages"], strings.Join(protocol.AllPages(), ", "))
+		return nil, fmt.Errorf("memory %q: pages %q: want %s", s, v, strings.Join(protocol.AllPages(), ", "))
 	}
-	b := &ashlarv1.MemoryBacking{Pages: pages}
-	if b.Populate, err = onOff(values, "populate"); err != nil {
-		return 0, nil, fmt.Errorf("memory %q: %w", s, err)
+	vm.MemoryBacking = &ashlarv1.MemoryBacking{Pages: pages}
+	if vm.MemoryBacking.Populate, err = onOff(values, "populate"); err != nil {
+		return nil, fmt.Errorf("memory %q: %w", s, err)
 	}
-	return n, b, nil
+	return vm, nil
 }
 
 // onOff reads an option that is on or off; off where it is missing.

@@ -76,13 +76,18 @@ func TestParseNetwork(t *testing.T) {
 
 func TestParseMemory(t *testing.T) {
 	for in, want := range map[string]*ashlarv1.VirtualMachine{
-		"64MiB":                          {MemoryBytes: 64 << 20},
-		"size=1GiB":                      {MemoryBytes: 1 << 30},
-		"1GiB,pages=default":             {MemoryBytes: 1 << 30, MemoryBacking: &ashlarv1.MemoryBacking{}},
-		"1GiB,pages=transparent":         {MemoryBytes: 1 << 30, MemoryBacking: &ashlarv1.MemoryBacking{Pages: ashlarv1.MemoryBacking_PAGES_TRANSPARENT}},
-		"1GiB,pages=2MiB,populate=on":    {MemoryBytes: 1 << 30, MemoryBacking: &ashlarv1.MemoryBacking{Pages: ashlarv1.MemoryBacking_PAGES_2MIB, Populate: true}},
-		"2GiB,populate=off,pages=1GiB":   {MemoryBytes: 2 << 30, MemoryBacking: &ashlarv1.MemoryBacking{Pages: ashlarv1.MemoryBacking_PAGES_1GIB}},
-		"1GiB,populate=on":               {MemoryBytes: 1 << 30, MemoryBacking: &ashlarv1.MemoryBacking{Populate: true}},
+		"64MiB":                        {MemoryBytes: 64 << 20},
+		"size=1GiB":                    {MemoryBytes: 1 << 30},
+		"1GiB,pages=default":           {MemoryBytes: 1 << 30, MemoryBacking: &ashlarv1.MemoryBacking{}},
+		"1GiB,pages=transparent":       {MemoryBytes: 1 << 30, MemoryBacking: &ashlarv1.MemoryBacking{Pages: ashlarv1.MemoryBacking_PAGES_TRANSPARENT}},
+		"1GiB,pages=2MiB,populate=on":  {MemoryBytes: 1 << 30, MemoryBacking: &ashlarv1.MemoryBacking{Pages: ashlarv1.MemoryBacking_PAGES_2MIB, Populate: true}},
+		"2GiB,populate=off,pages=1GiB": {MemoryBytes: 2 << 30, MemoryBacking: &ashlarv1.MemoryBacking{Pages: ashlarv1.MemoryBacking_PAGES_1GIB}},
+		"1GiB,populate=on":             {MemoryBytes: 1 << 30, MemoryBacking: &ashlarv1.MemoryBacking{Populate: true}},
+		"512MiB,max=4GiB":              {MemoryBytes: 512 << 20, MaxMemoryBytes: 4 << 30},
+		"1GiB,max=2GiB,hotplug=256MiB,pages=transparent": {MemoryBytes: 1 << 30, MaxMemoryBytes: 2 << 30, HotplugMemoryBytes: 256 << 20,
+			MemoryBacking: &ashlarv1.MemoryBacking{Pages: ashlarv1.MemoryBacking_PAGES_TRANSPARENT}},
+		"1GiB,max=":                      nil,
+		"1GiB,max=more":                  nil,
 		"1GiB,populate=yes":              nil,
 		"1GiB,populate":                  nil,
 		"1GiB,pages=4KiB":                nil,
@@ -94,26 +99,20 @@ func TestParseMemory(t *testing.T) {
 		"a lot,pages=2MiB":               nil,
 		"1GiB,size=2GiB,populate=on,x=y": nil,
 	} {
-		n, b, err := ParseMemory(in)
-		if want == nil {
-			if err == nil || n != 0 || b != nil {
-				t.Errorf("ParseMemory(%q) = %d, %v, %v, want an error", in, n, b, err)
-			}
-			continue
-		}
-		if d := cmp.Diff(want, &ashlarv1.VirtualMachine{MemoryBytes: n, MemoryBacking: b}, protocmp.Transform()); d != "" || err != nil {
+		got, err := ParseMemory(in)
+		if d := cmp.Diff(want, got, protocmp.Transform()); d != "" || (err == nil) != (want != nil) {
 			t.Errorf("ParseMemory(%q): %v (-want +got):\n%s", in, err, d)
 		}
 	}
 }
 
 func FuzzParseMemory(f *testing.F) {
-	for _, s := range []string{"1GiB", "1GiB,pages=2MiB,populate=on", ",", "pages=2MiB", "0,populate=off"} {
+	for _, s := range []string{"1GiB", "1GiB,pages=2MiB,populate=on", ",", "pages=2MiB", "0,populate=off", "1GiB,max=2GiB,hotplug=0"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if n, b, err := ParseMemory(s); n < 0 || err != nil && (n != 0 || b != nil) {
-			t.Errorf("ParseMemory(%q) = %d, %v, %v", s, n, b, err)
+		if vm, err := ParseMemory(s); vm.GetMemoryBytes() < 0 || vm.GetMaxMemoryBytes() < 0 || err != nil && vm != nil {
+			t.Errorf("ParseMemory(%q) = %v, %v", s, vm, err)
 		}
 	})
 }

@@ -77,7 +77,7 @@ func TestExamplesAreRight(t *testing.T) {
 
 func TestReadingCommandsHaveFormats(t *testing.T) {
 	for _, path := range []string{
-		"host get", "image list", "image get", "vm list", "vm get", "vm stats", "vm balloon", "operation list", "operation get", "watch",
+		"host get", "image list", "image get", "vm list", "vm get", "vm stats", "vm balloon", "vm set-memory", "operation list", "operation get", "watch",
 		"device list", "device get", "hugepages list", "hugepages set",
 		"context list", "context show", "version",
 	} {
@@ -93,7 +93,7 @@ func TestCompletion(t *testing.T) {
 	for _, id := range []string{"kernel", "debian"} {
 		r.host.AddImage(id, 1)
 	}
-	if code, _, errs := r.do(t.Context(), "vm", "create", "demo", "--kernel", "kernel", "--start"); code != 0 {
+	if code, _, errs := r.do(t.Context(), "vm", "create", "demo", "--kernel", "kernel", "--disk", "debian", "--network", "default", "--start"); code != 0 {
 		t.Fatal(errs)
 	}
 	for _, c := range []struct {
@@ -114,12 +114,21 @@ func TestCompletion(t *testing.T) {
 		{"vm nmi ", []string{"demo\trunning"}},
 		{"vm balloon ", []string{"demo\trunning"}},
 		{"vm balloon demo ", nil},
+		{"vm set-memory ", []string{"demo\trunning"}},
+		{"vm set-memory demo ", nil},
 		{"vm limit-disk ", []string{"demo\trunning"}},
 		{"vm limit-disk demo ", nil},
 		{"vm limit-nic ", []string{"demo\trunning"}},
 		{"vm set-link demo ", nil},
 		{"vm set-link demo 0 ", []string{"up", "down"}},
 		{"vm resize-disk ", []string{"demo\trunning"}},
+		{"vm attach-disk ", []string{"demo\trunning"}},
+		{"vm attach-disk demo --image ", []string{"debian", "kernel"}},
+		{"vm attach-nic demo --network ", []string{"default"}},
+		{"vm detach-disk ", []string{"demo\trunning"}},
+		{"vm detach-disk demo ", []string{"0"}},
+		{"vm detach-disk demo 0 ", nil},
+		{"vm detach-nic demo ", []string{"0"}},
 		{"vm stats ", []string{"demo\trunning"}},
 		{"vm stats demo ", nil},
 		{"vm connect ", []string{"demo\trunning"}},

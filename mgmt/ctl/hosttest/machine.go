@@ -30,6 +30,7 @@ func (h *Host) CreateVirtualMachine(_ context.Context, req *connect.Request[ashl
 	if h.vms[vm.Name] != nil {
 		return nil, connect.NewError(connect.CodeAlreadyExists, fmt.Errorf("%s exists already", vm.Name))
 	}
+	number(vm)
 	vm.Uid, vm.CreateTime, vm.Etag = fmt.Sprintf("%032x", len(h.vms)+1), timestamppb.New(Time), "1"
 	vm.State, vm.StopReason = ashlarv1.VirtualMachine_STATE_STOPPED, ashlarv1.VirtualMachine_STOP_REASON_NOT_STARTED
 	if req.Msg.GetValidateOnly() {
@@ -178,10 +179,11 @@ func (h *Host) changeDisk(name string, disk int32, change func(*ashlarv1.Disk)) 
 	if err != nil {
 		return err
 	}
-	if n := len(g.vm.GetDisks()); int(disk) >= n {
-		return violation("disk", fmt.Sprintf("is %d: %s has %d disks, counted from 0 on", disk, name, n))
+	i := slices.IndexFunc(g.vm.GetDisks(), func(d *ashlarv1.Disk) bool { return d.GetNumber() == disk })
+	if i < 0 {
+		return noDisk(g.vm, disk)
 	}
-	change(g.vm.GetDisks()[disk])
+	change(g.vm.GetDisks()[i])
 	return nil
 }
 
@@ -283,6 +285,35 @@ func (h *Host) GetVirtualMachineBalloon(_ context.Context, req *connect.Request[
 		Name: req.Msg.GetName(), TargetBytes: n, ActualBytes: n,
 		Statistics: map[string]int64{"free_bytes": 48 << 20, "major_faults": 3}, StatisticsTime: timestamppb.New(Time),
 	}), nil
+}
+
+// SetVirtualMachineMemory notes the size, which a guest that runs has at once.
+func (h *Host) SetVirtualMachineMemory(_ context.Context, req *connect.Request[ashlarv1.SetVirtualMachineMemoryRequest]) (*connect.Response[ashlarv1.VirtualMachine], error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g, err := h.guest(req.Msg.GetName())
+	if err != nil {
+		return nil, err
+	}
+	n := req.Msg.GetMemoryBytes() - g.vm.GetMemoryBytes()
+	if n < 0 || req.Msg.GetMemoryBytes() > g.vm.GetMaxMemoryBytes() {
+		return nil, violation("memory_bytes", "is too much or too little")
+	}
+	g.vm.HotplugMemoryBytes = n
+	h.touch()
+	return reply(g.vm), nil
+}
+
+// GetVirtualMachineMemory returns what was asked for as plugged in.
+func (h *Host) GetVirtualMachineMemory(_ context.Context, req *connect.Request[ashlarv1.GetVirtualMachineMemoryRequest]) (*connect.Response[ashlarv1.VirtualMachineMemory], error) {
+	if err := h.in(req.Msg.GetName(), ashlarv1.VirtualMachine_STATE_RUNNING, ashlarv1.VirtualMachine_STATE_PAUSED); err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	vm := h.vms[req.Msg.GetName()].vm
+	n := vm.GetMemoryBytes() + vm.GetHotplugMemoryBytes()
+	return connect.NewResponse(&ashlarv1.VirtualMachineMemory{Name: vm.GetName(), TargetBytes: n, ActualBytes: n, MaxBytes: vm.GetMaxMemoryBytes()}), nil
 }
 
 // in refuses where the guest is in none of these states.

@@ -73,7 +73,7 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 	}
 	r.Add("To be running:", yesNo(vm.GetDesiredRunning()))
 	r.Add("CPUs:", strings.Join(nonEmpty(cpus(vm), processor(vm.GetProcessor())), ", "))
-	r.Add("Memory:", strings.Join(nonEmpty(size.Format(vm.GetMemoryBytes()), backing(vm.GetMemoryBacking())), ", "))
+	r.Add("Memory:", strings.Join(nonEmpty(size.Format(vm.GetMemoryBytes()), backing(vm.GetMemoryBacking()), plugged(vm)), ", "))
 	if vm.GetBalloonBytes() > 0 {
 		r.Add("Balloon:", size.Format(vm.GetBalloonBytes()))
 	}
@@ -83,16 +83,17 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 		r.Add("Initramfs:", ID(vm.GetBoot().GetInitramfs()))
 	}
 	r.Add("Command line:", vm.GetBoot().GetCmdline())
-	for i, d := range vm.GetDisks() {
-		r.Add(fmt.Sprintf("Disk %d:", i), disk(d))
+	for _, d := range vm.GetDisks() {
+		r.Add(fmt.Sprintf("Disk %d:", d.GetNumber()), disk(d))
 	}
-	for i, n := range vm.GetNetworkInterfaces() {
-		r.Add(fmt.Sprintf("Network %d:", i), nic(n))
+	for _, n := range vm.GetNetworkInterfaces() {
+		r.Add(fmt.Sprintf("Network %d:", n.GetNumber()), nic(n))
 	}
 	if v := vm.GetVsock(); v != nil {
 		r.Add("Vsock:", vsock(v))
 	}
 	addBoard(r, vm)
+	r.Add("Hot-plug:", fmt.Sprintf("%d slots", vm.GetHotplugSlots()))
 	r.Add("Created:", when(vm.GetCreateTime()))
 	if vm.GetStartTime() != nil {
 		r.Add("Started:", when(vm.GetStartTime()))

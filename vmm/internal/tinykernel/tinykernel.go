@@ -75,6 +75,14 @@ func (c Code) Out16(port, v uint16) Code {
 	return append(c, 0x66, 0xba, byte(port), byte(port>>8), 0x66, 0xb8, byte(v), byte(v>>8), 0x66, 0xef)
 }
 
+// Store writes v to memory at addr.
+func (c Code) Store(addr, v uint64) Code {
+	// mov rbx, addr; mov rax, v; mov [rbx], rax
+	c = binary.LittleEndian.AppendUint64(append(c, 0x48, 0xbb), addr)
+	c = binary.LittleEndian.AppendUint64(append(c, 0x48, 0xb8), v)
+	return append(c, 0x48, 0x89, 0x03)
+}
+
 // Print writes s to the serial port.
 func (c Code) Print(s string) Code {
 	for i := range len(s) {

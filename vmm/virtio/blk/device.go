@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ashlar-hv/ashlar/vmm/iouring"
 	"github.com/ashlar-hv/ashlar/vmm/virtio"
 )
 
@@ -61,6 +62,10 @@ type Config struct {
 	Serial string
 	// Queues is 1 to MaxQueues; 0 means 1. One per vCPU is best.
 	Queues int
+	// Rings are made before (NewRing), one for each queue, where the process cannot make
+	// them any more. They stay the caller's: when the Device is closed they can have
+	// another, or are closed, where that cannot be.
+	Rings  []*iouring.Ring
 	Limits Limits
 	clock  func() int64 // of tests
 }
@@ -88,7 +93,7 @@ func New(c Config) (*Device, error) {
 	if c.Queues == 0 {
 		c.Queues = 1
 	}
-	if c.File == nil || c.Queues < 0 || c.Queues > MaxQueues || len(c.Serial) > SerialSize {
+	if c.File == nil || c.Queues < 0 || len(c.Rings) > 0 && len(c.Rings) < c.Queues || c.Queues > MaxQueues || len(c.Serial) > SerialSize {
 		return nil, fmt.Errorf("disk with %d queues (1 to %d), serial of %d bytes (at most %d): %w",
 			c.Queues, MaxQueues, len(c.Serial), SerialSize, ErrConfig)
 	}
@@ -105,8 +110,12 @@ func New(c Config) (*Device, error) {
 	d.size.Store(geo.size)
 	copy(d.serial[:], c.Serial)
 	d.writeback.Store(1)
-	for range c.Queues {
-		w, err := newWorker(d)
+	for i := range c.Queues {
+		var spare *iouring.Ring
+		if len(c.Rings) > 0 {
+			spare = c.Rings[i]
+		}
+		w, err := newWorker(d, spare)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("disk %s: %w", c.File.Name(), err), d.closeWorkers())
 		}

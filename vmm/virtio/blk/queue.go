@@ -17,17 +17,19 @@ import (
 // Files of a ring, and the user data of the read that waits for kicks; the
 // user data of a request is its place in worker.reqs.
 const (
-	diskFile = 0
-	kickFile = 1
-	kickData = 1 << 32
+	diskFile  = 0
+	kickFile  = 1
+	ringFiles = 2
+	kickData  = 1 << 32
 )
 
 // A worker serves one queue. Its fields but stop belong to its goroutine while
 // that runs.
 type worker struct {
-	d    *Device
-	kick *os.File
-	ring *iouring.Ring
+	d     *Device
+	kick  *os.File
+	ring  *iouring.Ring
+	spare bool // ring was made before, and outlives the worker
 
 	stop    atomic.Bool
 	running chan struct{} // closed at the goroutine's end; nil when there is none
@@ -47,25 +49,43 @@ type worker struct {
 	counter []byte // where it goes
 }
 
-func newWorker(d *Device) (*worker, error) {
+// ringOps is what a disk's ring may do.
+var ringOps = []iouring.Op{iouring.OpRead, iouring.OpReadv, iouring.OpWritev, iouring.OpFsync, iouring.OpFallocate}
+
+// newWorker makes a worker with the ring spare, or, where that is nil, one of its own.
+func newWorker(d *Device, spare *iouring.Ring) (*worker, error) {
 	kick, err := eventfd.New("disk-kick", true)
 	if err != nil {
 		return nil, err
 	}
-	ring, err := iouring.New(2*queueSize, []*os.File{d.file, kick}, []iouring.Op{
-		iouring.OpRead, iouring.OpReadv, iouring.OpWritev, iouring.OpFsync, iouring.OpFallocate,
-	})
+	files := []*os.File{d.file, kick}
+	ring := spare
+	if spare != nil {
+		err = spare.SetFiles(files)
+	} else {
+		ring, err = iouring.New(2*queueSize, files, ringOps)
+	}
 	if err != nil {
 		return nil, errors.Join(err, kick.Close())
 	}
-	w := &worker{d: d, kick: kick, ring: ring, counter: make([]byte, 8)}
+	w := &worker{d: d, kick: kick, ring: ring, spare: spare != nil, counter: make([]byte, 8)}
 	for i := range uint16(queueSize) {
 		w.free = append(w.free, queueSize-1-i)
 	}
 	return w, nil
 }
 
-func (w *worker) close() error { return errors.Join(w.ring.Close(), w.kick.Close()) }
+// close closes the ring, or, where that was spare, makes it let go of the files: a worker
+// that could not wait for its requests has spoilt it.
+func (w *worker) close() error {
+	var err error
+	if w.spare && w.inFlight == 0 && !w.waiting {
+		err = w.ring.SetFiles(make([]*os.File, ringFiles))
+	} else {
+		err = w.ring.Close()
+	}
+	return errors.Join(err, w.kick.Close())
+}
 
 func (w *worker) start(a virtio.Activation, vq *virtio.Queue) error {
 	q, err := queue.New(a.Memory, vq.Config)

@@ -109,7 +109,11 @@ func (t *Transport) writeStatus(v uint64) {
 }
 
 // negotiate says whether the device can work with what the driver accepted: a
-// subset of what it offers, with VERSION_1 (section 6.1).
+// subset of what it offers, with VERSION_1 (section 6.1) and what the device requires.
 func (t *Transport) negotiate() bool {
-	return t.accepted&^t.offered == 0 && t.accepted.Has(virtio.FeatureVersion1)
+	need := virtio.FeatureVersion1
+	if r, ok := t.dev.(virtio.Requirer); ok {
+		need |= r.Requires()
+	}
+	return t.accepted&^t.offered == 0 && t.accepted.Has(need)
 }

@@ -70,6 +70,19 @@ func (t *Transport) reset() {
 	}
 }
 
+// BusReset implements pci.Resetter: the driver's reset, and that of the vectors.
+func (t *Transport) BusReset() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.reset()
+	t.msix.Reset()
+}
+
+// Lingers implements pci.Lingerer. A driver that resets the device has to wait for a
+// status of 0 (section 4.1.4.3.2), and Linux's waits for ever, also for a device that was
+// pulled out, where that reads as ones. Its slot would be lost to the guest.
+func (t *Transport) Lingers() {}
+
 func (t *Transport) resetRegisters() {
 	t.status.reset(0)
 	t.isr.Store(0)

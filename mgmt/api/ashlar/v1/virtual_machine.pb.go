@@ -389,6 +389,16 @@ type VirtualMachine struct {
 	// The serial number that the guest finds in its SMBIOS: at most 64 printable ASCII
 	// characters, without a space first or last; empty for none.
 	SerialNumber string `protobuf:"bytes,24,opt,name=serial_number,json=serialNumber,proto3" json:"serial_number,omitempty"`
+	// How many slots there are for disks and network interfaces that are attached while
+	// it runs: 0 to 8; 4 where absent.
+	HotplugSlots *int32 `protobuf:"varint,27,opt,name=hotplug_slots,json=hotplugSlots,proto3,oneof" json:"hotplug_slots,omitempty"`
+	// The most memory it can have while it runs: memory_bytes and a multiple of 128 MiB, at
+	// most 1 TiB, not on pages of a pool. 0: its memory is fixed.
+	MaxMemoryBytes int64 `protobuf:"varint,20,opt,name=max_memory_bytes,json=maxMemoryBytes,proto3" json:"max_memory_bytes,omitempty"`
+	// How much it is to have besides memory_bytes, with which it starts: a multiple of
+	// 2 MiB (of as much more as makes at most 16,384 such pieces, where that may come to
+	// over 32 GiB). SetVirtualMachineMemory changes it.
+	HotplugMemoryBytes int64 `protobuf:"varint,29,opt,name=hotplug_memory_bytes,json=hotplugMemoryBytes,proto3" json:"hotplug_memory_bytes,omitempty"`
 	// The NUMA nodes that the guest is told of, at most 16 and no more than processors.
 	// Without any it is told of none.
 	NumaNodes []*NumaNode `protobuf:"bytes,18,rep,name=numa_nodes,json=numaNodes,proto3" json:"numa_nodes,omitempty"`
@@ -578,6 +588,27 @@ func (x *VirtualMachine) GetSerialNumber() string {
 		return x.SerialNumber
 	}
 	return ""
+}
+
+func (x *VirtualMachine) GetHotplugSlots() int32 {
+	if x != nil && x.HotplugSlots != nil {
+		return *x.HotplugSlots
+	}
+	return 0
+}
+
+func (x *VirtualMachine) GetMaxMemoryBytes() int64 {
+	if x != nil {
+		return x.MaxMemoryBytes
+	}
+	return 0
+}
+
+func (x *VirtualMachine) GetHotplugMemoryBytes() int64 {
+	if x != nil {
+		return x.HotplugMemoryBytes
+	}
+	return 0
 }
 
 func (x *VirtualMachine) GetNumaNodes() []*NumaNode {
@@ -1000,7 +1031,10 @@ type Disk struct {
 	// 0 means the image's size; else at least that. A multiple of 512.
 	SizeBytes int64 `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	// What it may do in a second; without it there is no limit.
-	Limits        *DiskLimits `protobuf:"bytes,3,opt,name=limits,proto3" json:"limits,omitempty"`
+	Limits *DiskLimits `protobuf:"bytes,3,opt,name=limits,proto3" json:"limits,omitempty"`
+	// What it is named by: in requests, as `diskN` in counters, as `ashlar-N` (its serial
+	// number) in the guest. It stays the same as long as the disk exists. Output only.
+	Number        int32 `protobuf:"varint,4,opt,name=number,proto3" json:"number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1054,6 +1088,13 @@ func (x *Disk) GetLimits() *DiskLimits {
 		return x.Limits
 	}
 	return nil
+}
+
+func (x *Disk) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
 }
 
 // DiskLimits bound what a disk does, so that one virtual machine leaves the others their
@@ -1146,7 +1187,10 @@ type NetworkInterface struct {
 	Limits *NetworkInterfaceLimits `protobuf:"bytes,4,opt,name=limits,proto3" json:"limits,omitempty"`
 	// Its cable is not plugged in: no packet passes, and the guest knows.
 	// SetVirtualMachineNetworkLink changes it.
-	LinkDown      bool `protobuf:"varint,5,opt,name=link_down,json=linkDown,proto3" json:"link_down,omitempty"`
+	LinkDown bool `protobuf:"varint,5,opt,name=link_down,json=linkDown,proto3" json:"link_down,omitempty"`
+	// What it is named by: in requests, and as `nicN` in counters. It stays the same as
+	// long as the interface exists. Output only.
+	Number        int32 `protobuf:"varint,6,opt,name=number,proto3" json:"number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1214,6 +1258,13 @@ func (x *NetworkInterface) GetLinkDown() bool {
 		return x.LinkDown
 	}
 	return false
+}
+
+func (x *NetworkInterface) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
 }
 
 // NetworkInterfaceLimits bound what a network interface receives and sends, so that one
@@ -1972,7 +2023,7 @@ type SetVirtualMachineDiskLimitsRequest struct {
 	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Etag      string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	RequestId string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Its place among the disks of the virtual machine, from 0 on.
+	// Its number.
 	Disk int32 `protobuf:"varint,4,opt,name=disk,proto3" json:"disk,omitempty"`
 	// All of them, in place of those it has; absent for none.
 	Limits        *DiskLimits `protobuf:"bytes,5,opt,name=limits,proto3" json:"limits,omitempty"`
@@ -2051,7 +2102,7 @@ type ResizeVirtualMachineDiskRequest struct {
 	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Etag      string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	RequestId string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Its place among the disks of the virtual machine, from 0 on.
+	// Its number.
 	Disk int32 `protobuf:"varint,4,opt,name=disk,proto3" json:"disk,omitempty"`
 	// At least what it has; a multiple of 4096, up to 16 TiB.
 	SizeBytes     int64 `protobuf:"varint,5,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
@@ -2130,7 +2181,7 @@ type SetVirtualMachineNetworkLimitsRequest struct {
 	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Etag      string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	RequestId string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Its place among the network interfaces of the virtual machine, from 0 on.
+	// The number of one of its network interfaces.
 	NetworkInterface int32 `protobuf:"varint,4,opt,name=network_interface,json=networkInterface,proto3" json:"network_interface,omitempty"`
 	// All of them, in place of those it has; absent for none.
 	Limits        *NetworkInterfaceLimits `protobuf:"bytes,5,opt,name=limits,proto3" json:"limits,omitempty"`
@@ -2209,7 +2260,7 @@ type SetVirtualMachineNetworkLinkRequest struct {
 	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Etag      string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	RequestId string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// Its place among the network interfaces of the virtual machine, from 0 on.
+	// The number of one of its network interfaces.
 	NetworkInterface int32 `protobuf:"varint,4,opt,name=network_interface,json=networkInterface,proto3" json:"network_interface,omitempty"`
 	LinkDown         bool  `protobuf:"varint,5,opt,name=link_down,json=linkDown,proto3" json:"link_down,omitempty"`
 	unknownFields    protoimpl.UnknownFields
@@ -2360,6 +2411,330 @@ func (x *SetVirtualMachineCpusRequest) GetGracePeriod() *durationpb.Duration {
 	return nil
 }
 
+// AttachVirtualMachineDiskRequest says what to attach to which.
+type AttachVirtualMachineDiskRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag          string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Disk          *Disk                  `protobuf:"bytes,4,opt,name=disk,proto3" json:"disk,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachVirtualMachineDiskRequest) Reset() {
+	*x = AttachVirtualMachineDiskRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachVirtualMachineDiskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachVirtualMachineDiskRequest) ProtoMessage() {}
+
+func (x *AttachVirtualMachineDiskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachVirtualMachineDiskRequest.ProtoReflect.Descriptor instead.
+func (*AttachVirtualMachineDiskRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *AttachVirtualMachineDiskRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AttachVirtualMachineDiskRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *AttachVirtualMachineDiskRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *AttachVirtualMachineDiskRequest) GetDisk() *Disk {
+	if x != nil {
+		return x.Disk
+	}
+	return nil
+}
+
+// DetachVirtualMachineDiskRequest names a disk.
+type DetachVirtualMachineDiskRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag      string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Its number.
+	Disk int32 `protobuf:"varint,4,opt,name=disk,proto3" json:"disk,omitempty"`
+	// Must be true: a disk belongs to its virtual machine, and what is on it is deleted
+	// with it. INVALID_ARGUMENT without.
+	DeleteContent bool `protobuf:"varint,5,opt,name=delete_content,json=deleteContent,proto3" json:"delete_content,omitempty"`
+	// How long the guest may take to give it up, 0 to 1 hour; 30 s where absent.
+	GracePeriod *durationpb.Duration `protobuf:"bytes,6,opt,name=grace_period,json=gracePeriod,proto3" json:"grace_period,omitempty"`
+	// Take it away without asking the guest.
+	Force         bool `protobuf:"varint,7,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachVirtualMachineDiskRequest) Reset() {
+	*x = DetachVirtualMachineDiskRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachVirtualMachineDiskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachVirtualMachineDiskRequest) ProtoMessage() {}
+
+func (x *DetachVirtualMachineDiskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachVirtualMachineDiskRequest.ProtoReflect.Descriptor instead.
+func (*DetachVirtualMachineDiskRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *DetachVirtualMachineDiskRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DetachVirtualMachineDiskRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *DetachVirtualMachineDiskRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DetachVirtualMachineDiskRequest) GetDisk() int32 {
+	if x != nil {
+		return x.Disk
+	}
+	return 0
+}
+
+func (x *DetachVirtualMachineDiskRequest) GetDeleteContent() bool {
+	if x != nil {
+		return x.DeleteContent
+	}
+	return false
+}
+
+func (x *DetachVirtualMachineDiskRequest) GetGracePeriod() *durationpb.Duration {
+	if x != nil {
+		return x.GracePeriod
+	}
+	return nil
+}
+
+func (x *DetachVirtualMachineDiskRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+// AttachVirtualMachineNetworkInterfaceRequest says what to attach to which.
+type AttachVirtualMachineNetworkInterfaceRequest struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Name             string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag             string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId        string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	NetworkInterface *NetworkInterface      `protobuf:"bytes,4,opt,name=network_interface,json=networkInterface,proto3" json:"network_interface,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *AttachVirtualMachineNetworkInterfaceRequest) Reset() {
+	*x = AttachVirtualMachineNetworkInterfaceRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachVirtualMachineNetworkInterfaceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachVirtualMachineNetworkInterfaceRequest) ProtoMessage() {}
+
+func (x *AttachVirtualMachineNetworkInterfaceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachVirtualMachineNetworkInterfaceRequest.ProtoReflect.Descriptor instead.
+func (*AttachVirtualMachineNetworkInterfaceRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *AttachVirtualMachineNetworkInterfaceRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AttachVirtualMachineNetworkInterfaceRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *AttachVirtualMachineNetworkInterfaceRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *AttachVirtualMachineNetworkInterfaceRequest) GetNetworkInterface() *NetworkInterface {
+	if x != nil {
+		return x.NetworkInterface
+	}
+	return nil
+}
+
+// DetachVirtualMachineNetworkInterfaceRequest names a network interface.
+type DetachVirtualMachineNetworkInterfaceRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag      string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Its number.
+	NetworkInterface int32 `protobuf:"varint,4,opt,name=network_interface,json=networkInterface,proto3" json:"network_interface,omitempty"`
+	// How long the guest may take to give it up, 0 to 1 hour; 30 s where absent.
+	GracePeriod *durationpb.Duration `protobuf:"bytes,5,opt,name=grace_period,json=gracePeriod,proto3" json:"grace_period,omitempty"`
+	// Take it away without asking the guest.
+	Force         bool `protobuf:"varint,6,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachVirtualMachineNetworkInterfaceRequest) Reset() {
+	*x = DetachVirtualMachineNetworkInterfaceRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachVirtualMachineNetworkInterfaceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachVirtualMachineNetworkInterfaceRequest) ProtoMessage() {}
+
+func (x *DetachVirtualMachineNetworkInterfaceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachVirtualMachineNetworkInterfaceRequest.ProtoReflect.Descriptor instead.
+func (*DetachVirtualMachineNetworkInterfaceRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *DetachVirtualMachineNetworkInterfaceRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DetachVirtualMachineNetworkInterfaceRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *DetachVirtualMachineNetworkInterfaceRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DetachVirtualMachineNetworkInterfaceRequest) GetNetworkInterface() int32 {
+	if x != nil {
+		return x.NetworkInterface
+	}
+	return 0
+}
+
+func (x *DetachVirtualMachineNetworkInterfaceRequest) GetGracePeriod() *durationpb.Duration {
+	if x != nil {
+		return x.GracePeriod
+	}
+	return nil
+}
+
+func (x *DetachVirtualMachineNetworkInterfaceRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 // SendVirtualMachineNmiRequest names one.
 type SendVirtualMachineNmiRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2373,7 +2748,7 @@ type SendVirtualMachineNmiRequest struct {
 
 func (x *SendVirtualMachineNmiRequest) Reset() {
 	*x = SendVirtualMachineNmiRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2385,7 +2760,7 @@ func (x *SendVirtualMachineNmiRequest) String() string {
 func (*SendVirtualMachineNmiRequest) ProtoMessage() {}
 
 func (x *SendVirtualMachineNmiRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[27]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2398,7 +2773,7 @@ func (x *SendVirtualMachineNmiRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVirtualMachineNmiRequest.ProtoReflect.Descriptor instead.
 func (*SendVirtualMachineNmiRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{27}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SendVirtualMachineNmiRequest) GetName() string {
@@ -2431,7 +2806,7 @@ type SendVirtualMachineNmiResponse struct {
 
 func (x *SendVirtualMachineNmiResponse) Reset() {
 	*x = SendVirtualMachineNmiResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2443,7 +2818,7 @@ func (x *SendVirtualMachineNmiResponse) String() string {
 func (*SendVirtualMachineNmiResponse) ProtoMessage() {}
 
 func (x *SendVirtualMachineNmiResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[28]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2456,7 +2831,7 @@ func (x *SendVirtualMachineNmiResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendVirtualMachineNmiResponse.ProtoReflect.Descriptor instead.
 func (*SendVirtualMachineNmiResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{28}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{32}
 }
 
 // GetVirtualMachineCountersRequest names one.
@@ -2469,7 +2844,7 @@ type GetVirtualMachineCountersRequest struct {
 
 func (x *GetVirtualMachineCountersRequest) Reset() {
 	*x = GetVirtualMachineCountersRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2481,7 +2856,7 @@ func (x *GetVirtualMachineCountersRequest) String() string {
 func (*GetVirtualMachineCountersRequest) ProtoMessage() {}
 
 func (x *GetVirtualMachineCountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[29]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2494,7 +2869,7 @@ func (x *GetVirtualMachineCountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVirtualMachineCountersRequest.ProtoReflect.Descriptor instead.
 func (*GetVirtualMachineCountersRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{29}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetVirtualMachineCountersRequest) GetName() string {
@@ -2515,8 +2890,8 @@ type VirtualMachineCounters struct {
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// When they were read.
 	ReadTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=read_time,json=readTime,proto3" json:"read_time,omitempty"`
-	// Counters of devices, as DEVICE.COUNTER. Devices are `diskN` and `nicN` in the
-	// order of the virtual machine's, `console`, `entropy`, `balloon` and `vsock`.
+	// Counters of devices, as DEVICE.COUNTER. Devices are `diskN` and `nicN` by
+	// their numbers, `console`, `entropy`, `balloon` and `vsock`.
 	//
 	// Of each device: `kicks`, how often the guest has woken its thread on the host,
 	// several that come together counted once; `interrupts`, how often that thread has
@@ -2554,7 +2929,7 @@ type VirtualMachineCounters struct {
 
 func (x *VirtualMachineCounters) Reset() {
 	*x = VirtualMachineCounters{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2566,7 +2941,7 @@ func (x *VirtualMachineCounters) String() string {
 func (*VirtualMachineCounters) ProtoMessage() {}
 
 func (x *VirtualMachineCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[30]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2579,7 +2954,7 @@ func (x *VirtualMachineCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualMachineCounters.ProtoReflect.Descriptor instead.
 func (*VirtualMachineCounters) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{30}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *VirtualMachineCounters) GetName() string {
@@ -2637,7 +3012,7 @@ type LatencyHistogram struct {
 
 func (x *LatencyHistogram) Reset() {
 	*x = LatencyHistogram{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2649,7 +3024,7 @@ func (x *LatencyHistogram) String() string {
 func (*LatencyHistogram) ProtoMessage() {}
 
 func (x *LatencyHistogram) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[31]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2662,7 +3037,7 @@ func (x *LatencyHistogram) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyHistogram.ProtoReflect.Descriptor instead.
 func (*LatencyHistogram) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{31}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *LatencyHistogram) GetCounts() []int64 {
@@ -2692,7 +3067,7 @@ type VirtualCpuCounters struct {
 
 func (x *VirtualCpuCounters) Reset() {
 	*x = VirtualCpuCounters{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[32]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2704,7 +3079,7 @@ func (x *VirtualCpuCounters) String() string {
 func (*VirtualCpuCounters) ProtoMessage() {}
 
 func (x *VirtualCpuCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[32]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2717,7 +3092,7 @@ func (x *VirtualCpuCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualCpuCounters.ProtoReflect.Descriptor instead.
 func (*VirtualCpuCounters) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{32}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *VirtualCpuCounters) GetCounters() map[string]int64 {
@@ -2741,7 +3116,7 @@ type SetVirtualMachineBalloonRequest struct {
 
 func (x *SetVirtualMachineBalloonRequest) Reset() {
 	*x = SetVirtualMachineBalloonRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[33]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2753,7 +3128,7 @@ func (x *SetVirtualMachineBalloonRequest) String() string {
 func (*SetVirtualMachineBalloonRequest) ProtoMessage() {}
 
 func (x *SetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[33]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2766,7 +3141,7 @@ func (x *SetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetVirtualMachineBalloonRequest.ProtoReflect.Descriptor instead.
 func (*SetVirtualMachineBalloonRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{33}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SetVirtualMachineBalloonRequest) GetName() string {
@@ -2800,7 +3175,7 @@ type GetVirtualMachineBalloonRequest struct {
 
 func (x *GetVirtualMachineBalloonRequest) Reset() {
 	*x = GetVirtualMachineBalloonRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[34]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2812,7 +3187,7 @@ func (x *GetVirtualMachineBalloonRequest) String() string {
 func (*GetVirtualMachineBalloonRequest) ProtoMessage() {}
 
 func (x *GetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[34]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2825,7 +3200,7 @@ func (x *GetVirtualMachineBalloonRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVirtualMachineBalloonRequest.ProtoReflect.Descriptor instead.
 func (*GetVirtualMachineBalloonRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{34}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetVirtualMachineBalloonRequest) GetName() string {
@@ -2862,7 +3237,7 @@ type VirtualMachineBalloon struct {
 
 func (x *VirtualMachineBalloon) Reset() {
 	*x = VirtualMachineBalloon{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[35]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2874,7 +3249,7 @@ func (x *VirtualMachineBalloon) String() string {
 func (*VirtualMachineBalloon) ProtoMessage() {}
 
 func (x *VirtualMachineBalloon) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[35]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2887,7 +3262,7 @@ func (x *VirtualMachineBalloon) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualMachineBalloon.ProtoReflect.Descriptor instead.
 func (*VirtualMachineBalloon) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{35}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *VirtualMachineBalloon) GetName() string {
@@ -2925,6 +3300,187 @@ func (x *VirtualMachineBalloon) GetStatisticsTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// SetVirtualMachineMemoryRequest names one.
+type SetVirtualMachineMemoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag  string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// How much memory it is to have in all: VirtualMachine.memory_bytes and
+	// hotplug_memory_bytes.
+	MemoryBytes   int64 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetVirtualMachineMemoryRequest) Reset() {
+	*x = SetVirtualMachineMemoryRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetVirtualMachineMemoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetVirtualMachineMemoryRequest) ProtoMessage() {}
+
+func (x *SetVirtualMachineMemoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetVirtualMachineMemoryRequest.ProtoReflect.Descriptor instead.
+func (*SetVirtualMachineMemoryRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *SetVirtualMachineMemoryRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetVirtualMachineMemoryRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *SetVirtualMachineMemoryRequest) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+// GetVirtualMachineMemoryRequest names one.
+type GetVirtualMachineMemoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetVirtualMachineMemoryRequest) Reset() {
+	*x = GetVirtualMachineMemoryRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetVirtualMachineMemoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetVirtualMachineMemoryRequest) ProtoMessage() {}
+
+func (x *GetVirtualMachineMemoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetVirtualMachineMemoryRequest.ProtoReflect.Descriptor instead.
+func (*GetVirtualMachineMemoryRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *GetVirtualMachineMemoryRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// VirtualMachineMemory is how much memory a virtual machine has.
+type VirtualMachineMemory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `virtualMachines/ID`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it is asked to have in all.
+	TargetBytes int64 `protobuf:"varint,2,opt,name=target_bytes,json=targetBytes,proto3" json:"target_bytes,omitempty"`
+	// What it has: what it was started with, and what it has plugged in.
+	ActualBytes int64 `protobuf:"varint,3,opt,name=actual_bytes,json=actualBytes,proto3" json:"actual_bytes,omitempty"`
+	// The most it can be asked to have.
+	MaxBytes      int64 `protobuf:"varint,4,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VirtualMachineMemory) Reset() {
+	*x = VirtualMachineMemory{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VirtualMachineMemory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VirtualMachineMemory) ProtoMessage() {}
+
+func (x *VirtualMachineMemory) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VirtualMachineMemory.ProtoReflect.Descriptor instead.
+func (*VirtualMachineMemory) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *VirtualMachineMemory) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *VirtualMachineMemory) GetTargetBytes() int64 {
+	if x != nil {
+		return x.TargetBytes
+	}
+	return 0
+}
+
+func (x *VirtualMachineMemory) GetActualBytes() int64 {
+	if x != nil {
+		return x.ActualBytes
+	}
+	return 0
+}
+
+func (x *VirtualMachineMemory) GetMaxBytes() int64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
 // ConsoleRequest is what a viewer sends.
 type ConsoleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2942,7 +3498,7 @@ type ConsoleRequest struct {
 
 func (x *ConsoleRequest) Reset() {
 	*x = ConsoleRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[36]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2954,7 +3510,7 @@ func (x *ConsoleRequest) String() string {
 func (*ConsoleRequest) ProtoMessage() {}
 
 func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[36]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2967,7 +3523,7 @@ func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{36}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ConsoleRequest) GetName() string {
@@ -3010,7 +3566,7 @@ type ConsoleResponse struct {
 
 func (x *ConsoleResponse) Reset() {
 	*x = ConsoleResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[37]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3022,7 +3578,7 @@ func (x *ConsoleResponse) String() string {
 func (*ConsoleResponse) ProtoMessage() {}
 
 func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[37]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3035,7 +3591,7 @@ func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{37}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ConsoleResponse) GetOutput() []byte {
@@ -3067,7 +3623,7 @@ type ConnectVirtualMachineRequest struct {
 
 func (x *ConnectVirtualMachineRequest) Reset() {
 	*x = ConnectVirtualMachineRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[38]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3079,7 +3635,7 @@ func (x *ConnectVirtualMachineRequest) String() string {
 func (*ConnectVirtualMachineRequest) ProtoMessage() {}
 
 func (x *ConnectVirtualMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[38]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3092,7 +3648,7 @@ func (x *ConnectVirtualMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectVirtualMachineRequest.ProtoReflect.Descriptor instead.
 func (*ConnectVirtualMachineRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{38}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ConnectVirtualMachineRequest) GetName() string {
@@ -3129,7 +3685,7 @@ type ConnectVirtualMachineResponse struct {
 
 func (x *ConnectVirtualMachineResponse) Reset() {
 	*x = ConnectVirtualMachineResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[39]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3141,7 +3697,7 @@ func (x *ConnectVirtualMachineResponse) String() string {
 func (*ConnectVirtualMachineResponse) ProtoMessage() {}
 
 func (x *ConnectVirtualMachineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[39]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3154,7 +3710,7 @@ func (x *ConnectVirtualMachineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectVirtualMachineResponse.ProtoReflect.Descriptor instead.
 func (*ConnectVirtualMachineResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{39}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ConnectVirtualMachineResponse) GetData() []byte {
@@ -3181,7 +3737,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[40]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3193,7 +3749,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[40]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3206,7 +3762,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{40}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ReadLogRequest) GetName() string {
@@ -3226,7 +3782,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[41]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3238,7 +3794,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[41]
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3251,7 +3807,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{41}
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ReadLogResponse) GetData() []byte {
@@ -3265,7 +3821,7 @@ var File_ashlar_v1_virtual_machine_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\v\n" +
+	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf2\f\n" +
 	"\x0eVirtualMachine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -3291,7 +3847,10 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x05vsock\x18\x15 \x01(\v2\x10.ashlar.v1.VsockR\x05vsock\x12/\n" +
 	"\bwatchdog\x18\x16 \x01(\v2\x13.ashlar.v1.WatchdogR\bwatchdog\x121\n" +
 	"\bon_panic\x18\x17 \x01(\x0e2\x16.ashlar.v1.PanicActionR\aonPanic\x12#\n" +
-	"\rserial_number\x18\x18 \x01(\tR\fserialNumber\x122\n" +
+	"\rserial_number\x18\x18 \x01(\tR\fserialNumber\x12(\n" +
+	"\rhotplug_slots\x18\x1b \x01(\x05H\x00R\fhotplugSlots\x88\x01\x01\x12(\n" +
+	"\x10max_memory_bytes\x18\x14 \x01(\x03R\x0emaxMemoryBytes\x120\n" +
+	"\x14hotplug_memory_bytes\x18\x1d \x01(\x03R\x12hotplugMemoryBytes\x122\n" +
 	"\n" +
 	"numa_nodes\x18\x12 \x03(\v2\x13.ashlar.v1.NumaNodeR\tnumaNodes\x12\x19\n" +
 	"\bmax_cpus\x18\x13 \x01(\x05R\amaxCpus\x12!\n" +
@@ -3317,7 +3876,8 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x10STOP_REASON_LOST\x10\b\x12\x18\n" +
 	"\x14STOP_REASON_PANICKED\x10\t\x12\x18\n" +
 	"\x14STOP_REASON_WATCHDOG\x10\n" +
-	"\"\x19\n" +
+	"B\x10\n" +
+	"\x0e_hotplug_slots\"\x19\n" +
 	"\x05Vsock\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\rR\x03cid\"\x99\x01\n" +
 	"\bWatchdog\x122\n" +
@@ -3353,19 +3913,20 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\x12\x1d\n" +
 	"\n" +
 	"host_nodes\x18\x03 \x03(\x05R\thostNodes\x12\x1c\n" +
-	"\tdistances\x18\x04 \x03(\x05R\tdistances\"j\n" +
+	"\tdistances\x18\x04 \x03(\x05R\tdistances\"\x82\x01\n" +
 	"\x04Disk\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12-\n" +
-	"\x06limits\x18\x03 \x01(\v2\x15.ashlar.v1.DiskLimitsR\x06limits\"\xb6\x01\n" +
+	"\x06limits\x18\x03 \x01(\v2\x15.ashlar.v1.DiskLimitsR\x06limits\x12\x16\n" +
+	"\x06number\x18\x04 \x01(\x05R\x06number\"\xb6\x01\n" +
 	"\n" +
 	"DiskLimits\x12(\n" +
 	"\x10bytes_per_second\x18\x01 \x01(\x03R\x0ebytesPerSecond\x12\x1f\n" +
 	"\vburst_bytes\x18\x02 \x01(\x03R\n" +
 	"burstBytes\x122\n" +
 	"\x15operations_per_second\x18\x03 \x01(\x03R\x13operationsPerSecond\x12)\n" +
-	"\x10burst_operations\x18\x04 \x01(\x03R\x0fburstOperations\"\xc4\x01\n" +
+	"\x10burst_operations\x18\x04 \x01(\x03R\x0fburstOperations\"\xdc\x01\n" +
 	"\x10NetworkInterface\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x1f\n" +
 	"\vmac_address\x18\x02 \x01(\tR\n" +
@@ -3373,7 +3934,8 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
 	"ip_address\x18\x03 \x01(\tR\tipAddress\x129\n" +
 	"\x06limits\x18\x04 \x01(\v2!.ashlar.v1.NetworkInterfaceLimitsR\x06limits\x12\x1b\n" +
-	"\tlink_down\x18\x05 \x01(\bR\blinkDown\"\x82\x01\n" +
+	"\tlink_down\x18\x05 \x01(\bR\blinkDown\x12\x16\n" +
+	"\x06number\x18\x06 \x01(\x05R\x06number\"\x82\x01\n" +
 	"\x16NetworkInterfaceLimits\x122\n" +
 	"\areceive\x18\x01 \x01(\v2\x18.ashlar.v1.NetworkLimitsR\areceive\x124\n" +
 	"\btransmit\x18\x02 \x01(\v2\x18.ashlar.v1.NetworkLimitsR\btransmit\"\xad\x01\n" +
@@ -3466,7 +4028,36 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04cpus\x18\x04 \x01(\x05R\x04cpus\x12<\n" +
-	"\fgrace_period\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vgracePeriod\"e\n" +
+	"\fgrace_period\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vgracePeriod\"\x8d\x01\n" +
+	"\x1fAttachVirtualMachineDiskRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12#\n" +
+	"\x04disk\x18\x04 \x01(\v2\x0f.ashlar.v1.DiskR\x04disk\"\xf7\x01\n" +
+	"\x1fDetachVirtualMachineDiskRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x12\n" +
+	"\x04disk\x18\x04 \x01(\x05R\x04disk\x12%\n" +
+	"\x0edelete_content\x18\x05 \x01(\bR\rdeleteContent\x12<\n" +
+	"\fgrace_period\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vgracePeriod\x12\x14\n" +
+	"\x05force\x18\a \x01(\bR\x05force\"\xbe\x01\n" +
+	"+AttachVirtualMachineNetworkInterfaceRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12H\n" +
+	"\x11network_interface\x18\x04 \x01(\v2\x1b.ashlar.v1.NetworkInterfaceR\x10networkInterface\"\xf5\x01\n" +
+	"+DetachVirtualMachineNetworkInterfaceRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12+\n" +
+	"\x11network_interface\x18\x04 \x01(\x05R\x10networkInterface\x12<\n" +
+	"\fgrace_period\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vgracePeriod\x12\x14\n" +
+	"\x05force\x18\x06 \x01(\bR\x05force\"e\n" +
 	"\x1cSendVirtualMachineNmiRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
@@ -3512,7 +4103,18 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x0fstatistics_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x0estatisticsTime\x1a=\n" +
 	"\x0fStatisticsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"o\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"k\n" +
+	"\x1eSetVirtualMachineMemoryRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12!\n" +
+	"\fmemory_bytes\x18\x03 \x01(\x03R\vmemoryBytes\"4\n" +
+	"\x1eGetVirtualMachineMemoryRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x8d\x01\n" +
+	"\x14VirtualMachineMemory\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
+	"\ftarget_bytes\x18\x02 \x01(\x03R\vtargetBytes\x12!\n" +
+	"\factual_bytes\x18\x03 \x01(\x03R\vactualBytes\x12\x1b\n" +
+	"\tmax_bytes\x18\x04 \x01(\x03R\bmaxBytes\"o\n" +
 	"\x0eConsoleRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05input\x18\x02 \x01(\fR\x05input\x12\x1b\n" +
@@ -3535,7 +4137,7 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\vPanicAction\x12\x1c\n" +
 	"\x18PANIC_ACTION_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12PANIC_ACTION_RESET\x10\x01\x12\x1a\n" +
-	"\x16PANIC_ACTION_POWER_OFF\x10\x022\xb1\x0f\n" +
+	"\x16PANIC_ACTION_POWER_OFF\x10\x022\xa1\x14\n" +
 	"\x15VirtualMachineService\x12Y\n" +
 	"\x14CreateVirtualMachine\x12&.ashlar.v1.CreateVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12S\n" +
 	"\x11GetVirtualMachine\x12#.ashlar.v1.GetVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12d\n" +
@@ -3550,11 +4152,17 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x18ResizeVirtualMachineDisk\x12*.ashlar.v1.ResizeVirtualMachineDiskRequest\x1a\x14.ashlar.v1.Operation\x12h\n" +
 	"\x1eSetVirtualMachineNetworkLimits\x120.ashlar.v1.SetVirtualMachineNetworkLimitsRequest\x1a\x14.ashlar.v1.Operation\x12d\n" +
 	"\x1cSetVirtualMachineNetworkLink\x12..ashlar.v1.SetVirtualMachineNetworkLinkRequest\x1a\x14.ashlar.v1.Operation\x12V\n" +
-	"\x15SetVirtualMachineCpus\x12'.ashlar.v1.SetVirtualMachineCpusRequest\x1a\x14.ashlar.v1.Operation\x12j\n" +
+	"\x15SetVirtualMachineCpus\x12'.ashlar.v1.SetVirtualMachineCpusRequest\x1a\x14.ashlar.v1.Operation\x12\\\n" +
+	"\x18AttachVirtualMachineDisk\x12*.ashlar.v1.AttachVirtualMachineDiskRequest\x1a\x14.ashlar.v1.Operation\x12\\\n" +
+	"\x18DetachVirtualMachineDisk\x12*.ashlar.v1.DetachVirtualMachineDiskRequest\x1a\x14.ashlar.v1.Operation\x12t\n" +
+	"$AttachVirtualMachineNetworkInterface\x126.ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest\x1a\x14.ashlar.v1.Operation\x12t\n" +
+	"$DetachVirtualMachineNetworkInterface\x126.ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest\x1a\x14.ashlar.v1.Operation\x12j\n" +
 	"\x15SendVirtualMachineNmi\x12'.ashlar.v1.SendVirtualMachineNmiRequest\x1a(.ashlar.v1.SendVirtualMachineNmiResponse\x12k\n" +
 	"\x19GetVirtualMachineCounters\x12+.ashlar.v1.GetVirtualMachineCountersRequest\x1a!.ashlar.v1.VirtualMachineCounters\x12a\n" +
 	"\x18SetVirtualMachineBalloon\x12*.ashlar.v1.SetVirtualMachineBalloonRequest\x1a\x19.ashlar.v1.VirtualMachine\x12h\n" +
-	"\x18GetVirtualMachineBalloon\x12*.ashlar.v1.GetVirtualMachineBalloonRequest\x1a .ashlar.v1.VirtualMachineBalloon\x12D\n" +
+	"\x18GetVirtualMachineBalloon\x12*.ashlar.v1.GetVirtualMachineBalloonRequest\x1a .ashlar.v1.VirtualMachineBalloon\x12_\n" +
+	"\x17SetVirtualMachineMemory\x12).ashlar.v1.SetVirtualMachineMemoryRequest\x1a\x19.ashlar.v1.VirtualMachine\x12e\n" +
+	"\x17GetVirtualMachineMemory\x12).ashlar.v1.GetVirtualMachineMemoryRequest\x1a\x1f.ashlar.v1.VirtualMachineMemory\x12D\n" +
 	"\aConsole\x12\x19.ashlar.v1.ConsoleRequest\x1a\x1a.ashlar.v1.ConsoleResponse(\x010\x01\x12n\n" +
 	"\x15ConnectVirtualMachine\x12'.ashlar.v1.ConnectVirtualMachineRequest\x1a(.ashlar.v1.ConnectVirtualMachineResponse(\x010\x01\x12B\n" +
 	"\aReadLog\x12\x19.ashlar.v1.ReadLogRequest\x1a\x1a.ashlar.v1.ReadLogResponse0\x01B9Z7github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1;ashlarv1b\x06proto3"
@@ -3572,62 +4180,69 @@ func file_ashlar_v1_virtual_machine_proto_rawDescGZIP() []byte {
 }
 
 var file_ashlar_v1_virtual_machine_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
-	(PanicAction)(0),                              // 0: ashlar.v1.PanicAction
-	(VirtualMachine_State)(0),                     // 1: ashlar.v1.VirtualMachine.State
-	(VirtualMachine_StopReason)(0),                // 2: ashlar.v1.VirtualMachine.StopReason
-	(Watchdog_Action)(0),                          // 3: ashlar.v1.Watchdog.Action
-	(MemoryBacking_Pages)(0),                      // 4: ashlar.v1.MemoryBacking.Pages
-	(*VirtualMachine)(nil),                        // 5: ashlar.v1.VirtualMachine
-	(*Vsock)(nil),                                 // 6: ashlar.v1.Vsock
-	(*Watchdog)(nil),                              // 7: ashlar.v1.Watchdog
-	(*Boot)(nil),                                  // 8: ashlar.v1.Boot
-	(*Processor)(nil),                             // 9: ashlar.v1.Processor
-	(*MemoryBacking)(nil),                         // 10: ashlar.v1.MemoryBacking
-	(*NumaNode)(nil),                              // 11: ashlar.v1.NumaNode
-	(*Disk)(nil),                                  // 12: ashlar.v1.Disk
-	(*DiskLimits)(nil),                            // 13: ashlar.v1.DiskLimits
-	(*NetworkInterface)(nil),                      // 14: ashlar.v1.NetworkInterface
-	(*NetworkInterfaceLimits)(nil),                // 15: ashlar.v1.NetworkInterfaceLimits
-	(*NetworkLimits)(nil),                         // 16: ashlar.v1.NetworkLimits
-	(*CreateVirtualMachineRequest)(nil),           // 17: ashlar.v1.CreateVirtualMachineRequest
-	(*GetVirtualMachineRequest)(nil),              // 18: ashlar.v1.GetVirtualMachineRequest
-	(*ListVirtualMachinesRequest)(nil),            // 19: ashlar.v1.ListVirtualMachinesRequest
-	(*ListVirtualMachinesResponse)(nil),           // 20: ashlar.v1.ListVirtualMachinesResponse
-	(*DeleteVirtualMachineRequest)(nil),           // 21: ashlar.v1.DeleteVirtualMachineRequest
-	(*StartVirtualMachineRequest)(nil),            // 22: ashlar.v1.StartVirtualMachineRequest
-	(*StopVirtualMachineRequest)(nil),             // 23: ashlar.v1.StopVirtualMachineRequest
-	(*PauseVirtualMachineRequest)(nil),            // 24: ashlar.v1.PauseVirtualMachineRequest
-	(*ResumeVirtualMachineRequest)(nil),           // 25: ashlar.v1.ResumeVirtualMachineRequest
-	(*ResetVirtualMachineRequest)(nil),            // 26: ashlar.v1.ResetVirtualMachineRequest
-	(*SetVirtualMachineDiskLimitsRequest)(nil),    // 27: ashlar.v1.SetVirtualMachineDiskLimitsRequest
-	(*ResizeVirtualMachineDiskRequest)(nil),       // 28: ashlar.v1.ResizeVirtualMachineDiskRequest
-	(*SetVirtualMachineNetworkLimitsRequest)(nil), // 29: ashlar.v1.SetVirtualMachineNetworkLimitsRequest
-	(*SetVirtualMachineNetworkLinkRequest)(nil),   // 30: ashlar.v1.SetVirtualMachineNetworkLinkRequest
-	(*SetVirtualMachineCpusRequest)(nil),          // 31: ashlar.v1.SetVirtualMachineCpusRequest
-	(*SendVirtualMachineNmiRequest)(nil),          // 32: ashlar.v1.SendVirtualMachineNmiRequest
-	(*SendVirtualMachineNmiResponse)(nil),         // 33: ashlar.v1.SendVirtualMachineNmiResponse
-	(*GetVirtualMachineCountersRequest)(nil),      // 34: ashlar.v1.GetVirtualMachineCountersRequest
-	(*VirtualMachineCounters)(nil),                // 35: ashlar.v1.VirtualMachineCounters
-	(*LatencyHistogram)(nil),                      // 36: ashlar.v1.LatencyHistogram
-	(*VirtualCpuCounters)(nil),                    // 37: ashlar.v1.VirtualCpuCounters
-	(*SetVirtualMachineBalloonRequest)(nil),       // 38: ashlar.v1.SetVirtualMachineBalloonRequest
-	(*GetVirtualMachineBalloonRequest)(nil),       // 39: ashlar.v1.GetVirtualMachineBalloonRequest
-	(*VirtualMachineBalloon)(nil),                 // 40: ashlar.v1.VirtualMachineBalloon
-	(*ConsoleRequest)(nil),                        // 41: ashlar.v1.ConsoleRequest
-	(*ConsoleResponse)(nil),                       // 42: ashlar.v1.ConsoleResponse
-	(*ConnectVirtualMachineRequest)(nil),          // 43: ashlar.v1.ConnectVirtualMachineRequest
-	(*ConnectVirtualMachineResponse)(nil),         // 44: ashlar.v1.ConnectVirtualMachineResponse
-	(*ReadLogRequest)(nil),                        // 45: ashlar.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),                       // 46: ashlar.v1.ReadLogResponse
-	nil,                                           // 47: ashlar.v1.VirtualMachineCounters.DevicesEntry
-	nil,                                           // 48: ashlar.v1.VirtualMachineCounters.LatenciesEntry
-	nil,                                           // 49: ashlar.v1.VirtualCpuCounters.CountersEntry
-	nil,                                           // 50: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	(*timestamppb.Timestamp)(nil),                 // 51: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),                   // 52: google.protobuf.Duration
-	(*Operation)(nil),                             // 53: ashlar.v1.Operation
+	(PanicAction)(0),                                    // 0: ashlar.v1.PanicAction
+	(VirtualMachine_State)(0),                           // 1: ashlar.v1.VirtualMachine.State
+	(VirtualMachine_StopReason)(0),                      // 2: ashlar.v1.VirtualMachine.StopReason
+	(Watchdog_Action)(0),                                // 3: ashlar.v1.Watchdog.Action
+	(MemoryBacking_Pages)(0),                            // 4: ashlar.v1.MemoryBacking.Pages
+	(*VirtualMachine)(nil),                              // 5: ashlar.v1.VirtualMachine
+	(*Vsock)(nil),                                       // 6: ashlar.v1.Vsock
+	(*Watchdog)(nil),                                    // 7: ashlar.v1.Watchdog
+	(*Boot)(nil),                                        // 8: ashlar.v1.Boot
+	(*Processor)(nil),                                   // 9: ashlar.v1.Processor
+	(*MemoryBacking)(nil),                               // 10: ashlar.v1.MemoryBacking
+	(*NumaNode)(nil),                                    // 11: ashlar.v1.NumaNode
+	(*Disk)(nil),                                        // 12: ashlar.v1.Disk
+	(*DiskLimits)(nil),                                  // 13: ashlar.v1.DiskLimits
+	(*NetworkInterface)(nil),                            // 14: ashlar.v1.NetworkInterface
+	(*NetworkInterfaceLimits)(nil),                      // 15: ashlar.v1.NetworkInterfaceLimits
+	(*NetworkLimits)(nil),                               // 16: ashlar.v1.NetworkLimits
+	(*CreateVirtualMachineRequest)(nil),                 // 17: ashlar.v1.CreateVirtualMachineRequest
+	(*GetVirtualMachineRequest)(nil),                    // 18: ashlar.v1.GetVirtualMachineRequest
+	(*ListVirtualMachinesRequest)(nil),                  // 19: ashlar.v1.ListVirtualMachinesRequest
+	(*ListVirtualMachinesResponse)(nil),                 // 20: ashlar.v1.ListVirtualMachinesResponse
+	(*DeleteVirtualMachineRequest)(nil),                 // 21: ashlar.v1.DeleteVirtualMachineRequest
+	(*StartVirtualMachineRequest)(nil),                  // 22: ashlar.v1.StartVirtualMachineRequest
+	(*StopVirtualMachineRequest)(nil),                   // 23: ashlar.v1.StopVirtualMachineRequest
+	(*PauseVirtualMachineRequest)(nil),                  // 24: ashlar.v1.PauseVirtualMachineRequest
+	(*ResumeVirtualMachineRequest)(nil),                 // 25: ashlar.v1.ResumeVirtualMachineRequest
+	(*ResetVirtualMachineRequest)(nil),                  // 26: ashlar.v1.ResetVirtualMachineRequest
+	(*SetVirtualMachineDiskLimitsRequest)(nil),          // 27: ashlar.v1.SetVirtualMachineDiskLimitsRequest
+	(*ResizeVirtualMachineDiskRequest)(nil),             // 28: ashlar.v1.ResizeVirtualMachineDiskRequest
+	(*SetVirtualMachineNetworkLimitsRequest)(nil),       // 29: ashlar.v1.SetVirtualMachineNetworkLimitsRequest
+	(*SetVirtualMachineNetworkLinkRequest)(nil),         // 30: ashlar.v1.SetVirtualMachineNetworkLinkRequest
+	(*SetVirtualMachineCpusRequest)(nil),                // 31: ashlar.v1.SetVirtualMachineCpusRequest
+	(*AttachVirtualMachineDiskRequest)(nil),             // 32: ashlar.v1.AttachVirtualMachineDiskRequest
+	(*DetachVirtualMachineDiskRequest)(nil),             // 33: ashlar.v1.DetachVirtualMachineDiskRequest
+	(*AttachVirtualMachineNetworkInterfaceRequest)(nil), // 34: ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest
+	(*DetachVirtualMachineNetworkInterfaceRequest)(nil), // 35: ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest
+	(*SendVirtualMachineNmiRequest)(nil),                // 36: ashlar.v1.SendVirtualMachineNmiRequest
+	(*SendVirtualMachineNmiResponse)(nil),               // 37: ashlar.v1.SendVirtualMachineNmiResponse
+	(*GetVirtualMachineCountersRequest)(nil),            // 38: ashlar.v1.GetVirtualMachineCountersRequest
+	(*VirtualMachineCounters)(nil),                      // 39: ashlar.v1.VirtualMachineCounters
+	(*LatencyHistogram)(nil),                            // 40: ashlar.v1.LatencyHistogram
+	(*VirtualCpuCounters)(nil),                          // 41: ashlar.v1.VirtualCpuCounters
+	(*SetVirtualMachineBalloonRequest)(nil),             // 42: ashlar.v1.SetVirtualMachineBalloonRequest
+	(*GetVirtualMachineBalloonRequest)(nil),             // 43: ashlar.v1.GetVirtualMachineBalloonRequest
+	(*VirtualMachineBalloon)(nil),                       // 44: ashlar.v1.VirtualMachineBalloon
+	(*SetVirtualMachineMemoryRequest)(nil),              // 45: ashlar.v1.SetVirtualMachineMemoryRequest
+	(*GetVirtualMachineMemoryRequest)(nil),              // 46: ashlar.v1.GetVirtualMachineMemoryRequest
+	(*VirtualMachineMemory)(nil),                        // 47: ashlar.v1.VirtualMachineMemory
+	(*ConsoleRequest)(nil),                              // 48: ashlar.v1.ConsoleRequest
+	(*ConsoleResponse)(nil),                             // 49: ashlar.v1.ConsoleResponse
+	(*ConnectVirtualMachineRequest)(nil),                // 50: ashlar.v1.ConnectVirtualMachineRequest
+	(*ConnectVirtualMachineResponse)(nil),               // 51: ashlar.v1.ConnectVirtualMachineResponse
+	(*ReadLogRequest)(nil),                              // 52: ashlar.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),                             // 53: ashlar.v1.ReadLogResponse
+	nil,                                                 // 54: ashlar.v1.VirtualMachineCounters.DevicesEntry
+	nil,                                                 // 55: ashlar.v1.VirtualMachineCounters.LatenciesEntry
+	nil,                                                 // 56: ashlar.v1.VirtualCpuCounters.CountersEntry
+	nil,                                                 // 57: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	(*timestamppb.Timestamp)(nil),                       // 58: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),                         // 59: google.protobuf.Duration
+	(*Operation)(nil),                                   // 60: ashlar.v1.Operation
 }
 var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	8,  // 0: ashlar.v1.VirtualMachine.boot:type_name -> ashlar.v1.Boot
@@ -3635,8 +4250,8 @@ var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	14, // 2: ashlar.v1.VirtualMachine.network_interfaces:type_name -> ashlar.v1.NetworkInterface
 	1,  // 3: ashlar.v1.VirtualMachine.state:type_name -> ashlar.v1.VirtualMachine.State
 	2,  // 4: ashlar.v1.VirtualMachine.stop_reason:type_name -> ashlar.v1.VirtualMachine.StopReason
-	51, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
-	51, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
+	58, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
+	58, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
 	9,  // 7: ashlar.v1.VirtualMachine.processor:type_name -> ashlar.v1.Processor
 	10, // 8: ashlar.v1.VirtualMachine.memory_backing:type_name -> ashlar.v1.MemoryBacking
 	6,  // 9: ashlar.v1.VirtualMachine.vsock:type_name -> ashlar.v1.Vsock
@@ -3644,7 +4259,7 @@ var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	0,  // 11: ashlar.v1.VirtualMachine.on_panic:type_name -> ashlar.v1.PanicAction
 	11, // 12: ashlar.v1.VirtualMachine.numa_nodes:type_name -> ashlar.v1.NumaNode
 	3,  // 13: ashlar.v1.Watchdog.action:type_name -> ashlar.v1.Watchdog.Action
-	52, // 14: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
+	59, // 14: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
 	4,  // 15: ashlar.v1.MemoryBacking.pages:type_name -> ashlar.v1.MemoryBacking.Pages
 	13, // 16: ashlar.v1.Disk.limits:type_name -> ashlar.v1.DiskLimits
 	15, // 17: ashlar.v1.NetworkInterface.limits:type_name -> ashlar.v1.NetworkInterfaceLimits
@@ -3652,67 +4267,83 @@ var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	16, // 19: ashlar.v1.NetworkInterfaceLimits.transmit:type_name -> ashlar.v1.NetworkLimits
 	5,  // 20: ashlar.v1.CreateVirtualMachineRequest.virtual_machine:type_name -> ashlar.v1.VirtualMachine
 	5,  // 21: ashlar.v1.ListVirtualMachinesResponse.virtual_machines:type_name -> ashlar.v1.VirtualMachine
-	52, // 22: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	59, // 22: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
 	13, // 23: ashlar.v1.SetVirtualMachineDiskLimitsRequest.limits:type_name -> ashlar.v1.DiskLimits
 	15, // 24: ashlar.v1.SetVirtualMachineNetworkLimitsRequest.limits:type_name -> ashlar.v1.NetworkInterfaceLimits
-	52, // 25: ashlar.v1.SetVirtualMachineCpusRequest.grace_period:type_name -> google.protobuf.Duration
-	51, // 26: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
-	51, // 27: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
-	47, // 28: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
-	37, // 29: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
-	48, // 30: ashlar.v1.VirtualMachineCounters.latencies:type_name -> ashlar.v1.VirtualMachineCounters.LatenciesEntry
-	49, // 31: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
-	50, // 32: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	51, // 33: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
-	5,  // 34: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
-	36, // 35: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
-	17, // 36: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
-	18, // 37: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
-	19, // 38: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
-	21, // 39: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
-	22, // 40: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
-	23, // 41: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
-	24, // 42: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
-	25, // 43: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
-	26, // 44: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
-	27, // 45: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
-	28, // 46: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
-	29, // 47: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:input_type -> ashlar.v1.SetVirtualMachineNetworkLimitsRequest
-	30, // 48: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:input_type -> ashlar.v1.SetVirtualMachineNetworkLinkRequest
-	31, // 49: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:input_type -> ashlar.v1.SetVirtualMachineCpusRequest
-	32, // 50: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
-	34, // 51: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
-	38, // 52: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
-	39, // 53: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
-	41, // 54: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
-	43, // 55: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:input_type -> ashlar.v1.ConnectVirtualMachineRequest
-	45, // 56: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
-	5,  // 57: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	5,  // 58: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	20, // 59: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
-	53, // 60: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
-	53, // 61: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
-	53, // 62: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
-	53, // 63: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
-	53, // 64: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
-	53, // 65: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
-	53, // 66: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
-	53, // 67: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
-	53, // 68: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:output_type -> ashlar.v1.Operation
-	53, // 69: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:output_type -> ashlar.v1.Operation
-	53, // 70: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:output_type -> ashlar.v1.Operation
-	33, // 71: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
-	35, // 72: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
-	5,  // 73: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
-	40, // 74: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
-	42, // 75: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
-	44, // 76: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:output_type -> ashlar.v1.ConnectVirtualMachineResponse
-	46, // 77: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
-	57, // [57:78] is the sub-list for method output_type
-	36, // [36:57] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	59, // 25: ashlar.v1.SetVirtualMachineCpusRequest.grace_period:type_name -> google.protobuf.Duration
+	12, // 26: ashlar.v1.AttachVirtualMachineDiskRequest.disk:type_name -> ashlar.v1.Disk
+	59, // 27: ashlar.v1.DetachVirtualMachineDiskRequest.grace_period:type_name -> google.protobuf.Duration
+	14, // 28: ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest.network_interface:type_name -> ashlar.v1.NetworkInterface
+	59, // 29: ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest.grace_period:type_name -> google.protobuf.Duration
+	58, // 30: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
+	58, // 31: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
+	54, // 32: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
+	41, // 33: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
+	55, // 34: ashlar.v1.VirtualMachineCounters.latencies:type_name -> ashlar.v1.VirtualMachineCounters.LatenciesEntry
+	56, // 35: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
+	57, // 36: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	58, // 37: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
+	5,  // 38: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
+	40, // 39: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
+	17, // 40: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
+	18, // 41: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
+	19, // 42: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
+	21, // 43: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
+	22, // 44: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
+	23, // 45: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
+	24, // 46: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
+	25, // 47: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
+	26, // 48: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
+	27, // 49: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
+	28, // 50: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
+	29, // 51: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:input_type -> ashlar.v1.SetVirtualMachineNetworkLimitsRequest
+	30, // 52: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:input_type -> ashlar.v1.SetVirtualMachineNetworkLinkRequest
+	31, // 53: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:input_type -> ashlar.v1.SetVirtualMachineCpusRequest
+	32, // 54: ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk:input_type -> ashlar.v1.AttachVirtualMachineDiskRequest
+	33, // 55: ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk:input_type -> ashlar.v1.DetachVirtualMachineDiskRequest
+	34, // 56: ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface:input_type -> ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest
+	35, // 57: ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface:input_type -> ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest
+	36, // 58: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
+	38, // 59: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
+	42, // 60: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
+	43, // 61: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
+	45, // 62: ashlar.v1.VirtualMachineService.SetVirtualMachineMemory:input_type -> ashlar.v1.SetVirtualMachineMemoryRequest
+	46, // 63: ashlar.v1.VirtualMachineService.GetVirtualMachineMemory:input_type -> ashlar.v1.GetVirtualMachineMemoryRequest
+	48, // 64: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
+	50, // 65: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:input_type -> ashlar.v1.ConnectVirtualMachineRequest
+	52, // 66: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
+	5,  // 67: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	5,  // 68: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	20, // 69: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
+	60, // 70: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
+	60, // 71: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
+	60, // 72: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
+	60, // 73: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
+	60, // 74: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
+	60, // 75: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
+	60, // 76: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
+	60, // 77: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	60, // 78: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:output_type -> ashlar.v1.Operation
+	60, // 79: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:output_type -> ashlar.v1.Operation
+	60, // 80: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:output_type -> ashlar.v1.Operation
+	60, // 81: ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	60, // 82: ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	60, // 83: ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface:output_type -> ashlar.v1.Operation
+	60, // 84: ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface:output_type -> ashlar.v1.Operation
+	37, // 85: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
+	39, // 86: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
+	5,  // 87: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
+	44, // 88: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
+	5,  // 89: ashlar.v1.VirtualMachineService.SetVirtualMachineMemory:output_type -> ashlar.v1.VirtualMachine
+	47, // 90: ashlar.v1.VirtualMachineService.GetVirtualMachineMemory:output_type -> ashlar.v1.VirtualMachineMemory
+	49, // 91: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
+	51, // 92: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:output_type -> ashlar.v1.ConnectVirtualMachineResponse
+	53, // 93: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
+	67, // [67:94] is the sub-list for method output_type
+	40, // [40:67] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_ashlar_v1_virtual_machine_proto_init() }
@@ -3721,13 +4352,14 @@ func file_ashlar_v1_virtual_machine_proto_init() {
 		return
 	}
 	file_ashlar_v1_operation_proto_init()
+	file_ashlar_v1_virtual_machine_proto_msgTypes[0].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ashlar_v1_virtual_machine_proto_rawDesc), len(file_ashlar_v1_virtual_machine_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   46,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

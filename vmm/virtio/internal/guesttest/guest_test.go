@@ -167,14 +167,7 @@ func TestGuest(t *testing.T) {
 // has powered off, and checks what it said.
 func (b *builder) run() {
 	t := b.t
-	b.spec.KVM = b.add(os.OpenFile("/dev/kvm", os.O_RDWR, 0))
-	b.spec.Memory = b.add(memory.Create("guest", memorySize))
-	b.spec.Entropy = b.add(os.Open("/dev/urandom"))
-	b.spec.Log = b.add(os.CreateTemp(t.TempDir(), "log"))
-	b.spec.Jail = protocol.Jail{UID: 100001, GID: 100001}
-	v := startVMM(t)
-	v.call(protocol.Request{Method: protocol.Configure, Spec: &b.spec}, b.files...)
-	seqpacket.CloseAll(b.files)
+	v := b.start()
 	said := make(chan string)
 	go b.listen(v.console(), said)
 	text := <-said // until the VMM has ended
@@ -184,6 +177,20 @@ func (b *builder) run() {
 			t.Errorf("guest has not said %q", want)
 		}
 	}
+}
+
+// start starts the guest, in a VMM process in its jail as core starts it.
+func (b *builder) start() *vmm {
+	t := b.t
+	b.spec.KVM = b.add(os.OpenFile("/dev/kvm", os.O_RDWR, 0))
+	b.spec.Memory = b.add(memory.Create("guest", memorySize))
+	b.spec.Entropy = b.add(os.Open("/dev/urandom"))
+	b.spec.Log = b.add(os.CreateTemp(t.TempDir(), "log"))
+	b.spec.Jail = protocol.Jail{UID: 100001, GID: 100001}
+	v := startVMM(t)
+	v.call(protocol.Request{Method: protocol.Configure, Spec: &b.spec}, b.files...)
+	seqpacket.CloseAll(b.files)
+	return v
 }
 
 // A vmm is a running VMM process, and core's end of its socket.

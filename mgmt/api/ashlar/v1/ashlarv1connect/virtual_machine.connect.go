@@ -75,6 +75,18 @@ const (
 	// VirtualMachineServiceSetVirtualMachineCpusProcedure is the fully-qualified name of the
 	// VirtualMachineService's SetVirtualMachineCpus RPC.
 	VirtualMachineServiceSetVirtualMachineCpusProcedure = "/ashlar.v1.VirtualMachineService/SetVirtualMachineCpus"
+	// VirtualMachineServiceAttachVirtualMachineDiskProcedure is the fully-qualified name of the
+	// VirtualMachineService's AttachVirtualMachineDisk RPC.
+	VirtualMachineServiceAttachVirtualMachineDiskProcedure = "/ashlar.v1.VirtualMachineService/AttachVirtualMachineDisk"
+	// VirtualMachineServiceDetachVirtualMachineDiskProcedure is the fully-qualified name of the
+	// VirtualMachineService's DetachVirtualMachineDisk RPC.
+	VirtualMachineServiceDetachVirtualMachineDiskProcedure = "/ashlar.v1.VirtualMachineService/DetachVirtualMachineDisk"
+	// VirtualMachineServiceAttachVirtualMachineNetworkInterfaceProcedure is the fully-qualified name of
+	// the VirtualMachineService's AttachVirtualMachineNetworkInterface RPC.
+	VirtualMachineServiceAttachVirtualMachineNetworkInterfaceProcedure = "/ashlar.v1.VirtualMachineService/AttachVirtualMachineNetworkInterface"
+	// VirtualMachineServiceDetachVirtualMachineNetworkInterfaceProcedure is the fully-qualified name of
+	// the VirtualMachineService's DetachVirtualMachineNetworkInterface RPC.
+	VirtualMachineServiceDetachVirtualMachineNetworkInterfaceProcedure = "/ashlar.v1.VirtualMachineService/DetachVirtualMachineNetworkInterface"
 	// VirtualMachineServiceSendVirtualMachineNmiProcedure is the fully-qualified name of the
 	// VirtualMachineService's SendVirtualMachineNmi RPC.
 	VirtualMachineServiceSendVirtualMachineNmiProcedure = "/ashlar.v1.VirtualMachineService/SendVirtualMachineNmi"
@@ -87,6 +99,12 @@ const (
 	// VirtualMachineServiceGetVirtualMachineBalloonProcedure is the fully-qualified name of the
 	// VirtualMachineService's GetVirtualMachineBalloon RPC.
 	VirtualMachineServiceGetVirtualMachineBalloonProcedure = "/ashlar.v1.VirtualMachineService/GetVirtualMachineBalloon"
+	// VirtualMachineServiceSetVirtualMachineMemoryProcedure is the fully-qualified name of the
+	// VirtualMachineService's SetVirtualMachineMemory RPC.
+	VirtualMachineServiceSetVirtualMachineMemoryProcedure = "/ashlar.v1.VirtualMachineService/SetVirtualMachineMemory"
+	// VirtualMachineServiceGetVirtualMachineMemoryProcedure is the fully-qualified name of the
+	// VirtualMachineService's GetVirtualMachineMemory RPC.
+	VirtualMachineServiceGetVirtualMachineMemoryProcedure = "/ashlar.v1.VirtualMachineService/GetVirtualMachineMemory"
 	// VirtualMachineServiceConsoleProcedure is the fully-qualified name of the VirtualMachineService's
 	// Console RPC.
 	VirtualMachineServiceConsoleProcedure = "/ashlar.v1.VirtualMachineService/Console"
@@ -150,6 +168,24 @@ type VirtualMachineServiceClient interface {
 	// reset or stops, and the next start has the new number at any rate. A paused one is
 	// refused.
 	SetVirtualMachineCpus(context.Context, *connect.Request[v1.SetVirtualMachineCpusRequest]) (*connect.Response[v1.Operation], error)
+	// AttachVirtualMachineDisk makes a disk and gives it to a virtual machine: to one that
+	// runs or is paused by way of a hot-plug slot, else for its next start. Its number is
+	// the smallest that no other disk of the virtual machine has. Done when it is in its
+	// slot: the guest may take a moment to see it. FAILED_PRECONDITION where all slots
+	// are taken: detach something, or stop the virtual machine first.
+	AttachVirtualMachineDisk(context.Context, *connect.Request[v1.AttachVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error)
+	// DetachVirtualMachineDisk takes a disk away from a virtual machine, and deletes it. A
+	// guest that runs is asked, and has grace_period to give it up; then the
+	// operation fails, and the disk stays attached until the guest gives it up after
+	// all, or the disk is detached with force. What was there when the virtual machine was started is
+	// in no slot: FAILED_PRECONDITION says to stop it first. Done when the disk is gone.
+	DetachVirtualMachineDisk(context.Context, *connect.Request[v1.DetachVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error)
+	// AttachVirtualMachineNetworkInterface does for a network interface what
+	// AttachVirtualMachineDisk does for a disk.
+	AttachVirtualMachineNetworkInterface(context.Context, *connect.Request[v1.AttachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error)
+	// DetachVirtualMachineNetworkInterface does for a network interface what
+	// DetachVirtualMachineDisk does for a disk. Its addresses are free for others then.
+	DetachVirtualMachineNetworkInterface(context.Context, *connect.Request[v1.DetachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error)
 	// SendVirtualMachineNmi presses the NMI button of a running virtual machine: every
 	// processor that takes a non-maskable interrupt at its LINT1 pin gets one. What the
 	// guest does then is its own business; Linux logs it, or panics where it is told
@@ -169,6 +205,17 @@ type VirtualMachineServiceClient interface {
 	// GetVirtualMachineBalloon returns what a virtual machine that is running or paused has
 	// given back, and what it says of its memory.
 	GetVirtualMachineBalloon(context.Context, *connect.Request[v1.GetVirtualMachineBalloonRequest]) (*connect.Response[v1.VirtualMachineBalloon], error)
+	// SetVirtualMachineMemory sets how much memory a virtual machine has, between
+	// memory_bytes and max_memory_bytes. Where it runs, the difference is plugged in or
+	// unplugged (virtio-mem): the guest does so when and as far as it can, and needs a driver
+	// for it; GetVirtualMachineMemory tells how far it is. It never has more than it is
+	// asked to have, or has not given back yet. The size holds until it is set again, also over
+	// resets and starts. The same request again changes nothing. Fails with RESOURCE_EXHAUSTED
+	// where the host has not enough.
+	SetVirtualMachineMemory(context.Context, *connect.Request[v1.SetVirtualMachineMemoryRequest]) (*connect.Response[v1.VirtualMachine], error)
+	// GetVirtualMachineMemory returns how much memory a virtual machine that is running or
+	// paused has.
+	GetVirtualMachineMemory(context.Context, *connect.Request[v1.GetVirtualMachineMemoryRequest]) (*connect.Response[v1.VirtualMachineMemory], error)
 	// Console is the serial console. The first request names the virtual machine.
 	// The stream ends when the guest stops. A client that closes its side goes on
 	// seeing output; it leaves by cancelling the call.
@@ -285,6 +332,30 @@ func NewVirtualMachineServiceClient(httpClient connect.HTTPClient, baseURL strin
 			connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineCpus")),
 			connect.WithClientOptions(opts...),
 		),
+		attachVirtualMachineDisk: connect.NewClient[v1.AttachVirtualMachineDiskRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServiceAttachVirtualMachineDiskProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("AttachVirtualMachineDisk")),
+			connect.WithClientOptions(opts...),
+		),
+		detachVirtualMachineDisk: connect.NewClient[v1.DetachVirtualMachineDiskRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServiceDetachVirtualMachineDiskProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("DetachVirtualMachineDisk")),
+			connect.WithClientOptions(opts...),
+		),
+		attachVirtualMachineNetworkInterface: connect.NewClient[v1.AttachVirtualMachineNetworkInterfaceRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServiceAttachVirtualMachineNetworkInterfaceProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("AttachVirtualMachineNetworkInterface")),
+			connect.WithClientOptions(opts...),
+		),
+		detachVirtualMachineNetworkInterface: connect.NewClient[v1.DetachVirtualMachineNetworkInterfaceRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServiceDetachVirtualMachineNetworkInterfaceProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("DetachVirtualMachineNetworkInterface")),
+			connect.WithClientOptions(opts...),
+		),
 		sendVirtualMachineNmi: connect.NewClient[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse](
 			httpClient,
 			baseURL+VirtualMachineServiceSendVirtualMachineNmiProcedure,
@@ -307,6 +378,18 @@ func NewVirtualMachineServiceClient(httpClient connect.HTTPClient, baseURL strin
 			httpClient,
 			baseURL+VirtualMachineServiceGetVirtualMachineBalloonProcedure,
 			connect.WithSchema(virtualMachineServiceMethods.ByName("GetVirtualMachineBalloon")),
+			connect.WithClientOptions(opts...),
+		),
+		setVirtualMachineMemory: connect.NewClient[v1.SetVirtualMachineMemoryRequest, v1.VirtualMachine](
+			httpClient,
+			baseURL+VirtualMachineServiceSetVirtualMachineMemoryProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineMemory")),
+			connect.WithClientOptions(opts...),
+		),
+		getVirtualMachineMemory: connect.NewClient[v1.GetVirtualMachineMemoryRequest, v1.VirtualMachineMemory](
+			httpClient,
+			baseURL+VirtualMachineServiceGetVirtualMachineMemoryProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("GetVirtualMachineMemory")),
 			connect.WithClientOptions(opts...),
 		),
 		console: connect.NewClient[v1.ConsoleRequest, v1.ConsoleResponse](
@@ -332,27 +415,33 @@ func NewVirtualMachineServiceClient(httpClient connect.HTTPClient, baseURL strin
 
 // virtualMachineServiceClient implements VirtualMachineServiceClient.
 type virtualMachineServiceClient struct {
-	createVirtualMachine           *connect.Client[v1.CreateVirtualMachineRequest, v1.VirtualMachine]
-	getVirtualMachine              *connect.Client[v1.GetVirtualMachineRequest, v1.VirtualMachine]
-	listVirtualMachines            *connect.Client[v1.ListVirtualMachinesRequest, v1.ListVirtualMachinesResponse]
-	deleteVirtualMachine           *connect.Client[v1.DeleteVirtualMachineRequest, v1.Operation]
-	startVirtualMachine            *connect.Client[v1.StartVirtualMachineRequest, v1.Operation]
-	stopVirtualMachine             *connect.Client[v1.StopVirtualMachineRequest, v1.Operation]
-	pauseVirtualMachine            *connect.Client[v1.PauseVirtualMachineRequest, v1.Operation]
-	resumeVirtualMachine           *connect.Client[v1.ResumeVirtualMachineRequest, v1.Operation]
-	resetVirtualMachine            *connect.Client[v1.ResetVirtualMachineRequest, v1.Operation]
-	setVirtualMachineDiskLimits    *connect.Client[v1.SetVirtualMachineDiskLimitsRequest, v1.Operation]
-	resizeVirtualMachineDisk       *connect.Client[v1.ResizeVirtualMachineDiskRequest, v1.Operation]
-	setVirtualMachineNetworkLimits *connect.Client[v1.SetVirtualMachineNetworkLimitsRequest, v1.Operation]
-	setVirtualMachineNetworkLink   *connect.Client[v1.SetVirtualMachineNetworkLinkRequest, v1.Operation]
-	setVirtualMachineCpus          *connect.Client[v1.SetVirtualMachineCpusRequest, v1.Operation]
-	sendVirtualMachineNmi          *connect.Client[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse]
-	getVirtualMachineCounters      *connect.Client[v1.GetVirtualMachineCountersRequest, v1.VirtualMachineCounters]
-	setVirtualMachineBalloon       *connect.Client[v1.SetVirtualMachineBalloonRequest, v1.VirtualMachine]
-	getVirtualMachineBalloon       *connect.Client[v1.GetVirtualMachineBalloonRequest, v1.VirtualMachineBalloon]
-	console                        *connect.Client[v1.ConsoleRequest, v1.ConsoleResponse]
-	connectVirtualMachine          *connect.Client[v1.ConnectVirtualMachineRequest, v1.ConnectVirtualMachineResponse]
-	readLog                        *connect.Client[v1.ReadLogRequest, v1.ReadLogResponse]
+	createVirtualMachine                 *connect.Client[v1.CreateVirtualMachineRequest, v1.VirtualMachine]
+	getVirtualMachine                    *connect.Client[v1.GetVirtualMachineRequest, v1.VirtualMachine]
+	listVirtualMachines                  *connect.Client[v1.ListVirtualMachinesRequest, v1.ListVirtualMachinesResponse]
+	deleteVirtualMachine                 *connect.Client[v1.DeleteVirtualMachineRequest, v1.Operation]
+	startVirtualMachine                  *connect.Client[v1.StartVirtualMachineRequest, v1.Operation]
+	stopVirtualMachine                   *connect.Client[v1.StopVirtualMachineRequest, v1.Operation]
+	pauseVirtualMachine                  *connect.Client[v1.PauseVirtualMachineRequest, v1.Operation]
+	resumeVirtualMachine                 *connect.Client[v1.ResumeVirtualMachineRequest, v1.Operation]
+	resetVirtualMachine                  *connect.Client[v1.ResetVirtualMachineRequest, v1.Operation]
+	setVirtualMachineDiskLimits          *connect.Client[v1.SetVirtualMachineDiskLimitsRequest, v1.Operation]
+	resizeVirtualMachineDisk             *connect.Client[v1.ResizeVirtualMachineDiskRequest, v1.Operation]
+	setVirtualMachineNetworkLimits       *connect.Client[v1.SetVirtualMachineNetworkLimitsRequest, v1.Operation]
+	setVirtualMachineNetworkLink         *connect.Client[v1.SetVirtualMachineNetworkLinkRequest, v1.Operation]
+	setVirtualMachineCpus                *connect.Client[v1.SetVirtualMachineCpusRequest, v1.Operation]
+	attachVirtualMachineDisk             *connect.Client[v1.AttachVirtualMachineDiskRequest, v1.Operation]
+	detachVirtualMachineDisk             *connect.Client[v1.DetachVirtualMachineDiskRequest, v1.Operation]
+	attachVirtualMachineNetworkInterface *connect.Client[v1.AttachVirtualMachineNetworkInterfaceRequest, v1.Operation]
+	detachVirtualMachineNetworkInterface *connect.Client[v1.DetachVirtualMachineNetworkInterfaceRequest, v1.Operation]
+	sendVirtualMachineNmi                *connect.Client[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse]
+	getVirtualMachineCounters            *connect.Client[v1.GetVirtualMachineCountersRequest, v1.VirtualMachineCounters]
+	setVirtualMachineBalloon             *connect.Client[v1.SetVirtualMachineBalloonRequest, v1.VirtualMachine]
+	getVirtualMachineBalloon             *connect.Client[v1.GetVirtualMachineBalloonRequest, v1.VirtualMachineBalloon]
+	setVirtualMachineMemory              *connect.Client[v1.SetVirtualMachineMemoryRequest, v1.VirtualMachine]
+	getVirtualMachineMemory              *connect.Client[v1.GetVirtualMachineMemoryRequest, v1.VirtualMachineMemory]
+	console                              *connect.Client[v1.ConsoleRequest, v1.ConsoleResponse]
+	connectVirtualMachine                *connect.Client[v1.ConnectVirtualMachineRequest, v1.ConnectVirtualMachineResponse]
+	readLog                              *connect.Client[v1.ReadLogRequest, v1.ReadLogResponse]
 }
 
 // CreateVirtualMachine calls ashlar.v1.VirtualMachineService.CreateVirtualMachine.
@@ -426,6 +515,28 @@ func (c *virtualMachineServiceClient) SetVirtualMachineCpus(ctx context.Context,
 	return c.setVirtualMachineCpus.CallUnary(ctx, req)
 }
 
+// AttachVirtualMachineDisk calls ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk.
+func (c *virtualMachineServiceClient) AttachVirtualMachineDisk(ctx context.Context, req *connect.Request[v1.AttachVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error) {
+	return c.attachVirtualMachineDisk.CallUnary(ctx, req)
+}
+
+// DetachVirtualMachineDisk calls ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk.
+func (c *virtualMachineServiceClient) DetachVirtualMachineDisk(ctx context.Context, req *connect.Request[v1.DetachVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error) {
+	return c.detachVirtualMachineDisk.CallUnary(ctx, req)
+}
+
+// AttachVirtualMachineNetworkInterface calls
+// ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface.
+func (c *virtualMachineServiceClient) AttachVirtualMachineNetworkInterface(ctx context.Context, req *connect.Request[v1.AttachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error) {
+	return c.attachVirtualMachineNetworkInterface.CallUnary(ctx, req)
+}
+
+// DetachVirtualMachineNetworkInterface calls
+// ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface.
+func (c *virtualMachineServiceClient) DetachVirtualMachineNetworkInterface(ctx context.Context, req *connect.Request[v1.DetachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error) {
+	return c.detachVirtualMachineNetworkInterface.CallUnary(ctx, req)
+}
+
 // SendVirtualMachineNmi calls ashlar.v1.VirtualMachineService.SendVirtualMachineNmi.
 func (c *virtualMachineServiceClient) SendVirtualMachineNmi(ctx context.Context, req *connect.Request[v1.SendVirtualMachineNmiRequest]) (*connect.Response[v1.SendVirtualMachineNmiResponse], error) {
 	return c.sendVirtualMachineNmi.CallUnary(ctx, req)
@@ -444,6 +555,16 @@ func (c *virtualMachineServiceClient) SetVirtualMachineBalloon(ctx context.Conte
 // GetVirtualMachineBalloon calls ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon.
 func (c *virtualMachineServiceClient) GetVirtualMachineBalloon(ctx context.Context, req *connect.Request[v1.GetVirtualMachineBalloonRequest]) (*connect.Response[v1.VirtualMachineBalloon], error) {
 	return c.getVirtualMachineBalloon.CallUnary(ctx, req)
+}
+
+// SetVirtualMachineMemory calls ashlar.v1.VirtualMachineService.SetVirtualMachineMemory.
+func (c *virtualMachineServiceClient) SetVirtualMachineMemory(ctx context.Context, req *connect.Request[v1.SetVirtualMachineMemoryRequest]) (*connect.Response[v1.VirtualMachine], error) {
+	return c.setVirtualMachineMemory.CallUnary(ctx, req)
+}
+
+// GetVirtualMachineMemory calls ashlar.v1.VirtualMachineService.GetVirtualMachineMemory.
+func (c *virtualMachineServiceClient) GetVirtualMachineMemory(ctx context.Context, req *connect.Request[v1.GetVirtualMachineMemoryRequest]) (*connect.Response[v1.VirtualMachineMemory], error) {
+	return c.getVirtualMachineMemory.CallUnary(ctx, req)
 }
 
 // Console calls ashlar.v1.VirtualMachineService.Console.
@@ -513,6 +634,24 @@ type VirtualMachineServiceHandler interface {
 	// reset or stops, and the next start has the new number at any rate. A paused one is
 	// refused.
 	SetVirtualMachineCpus(context.Context, *connect.Request[v1.SetVirtualMachineCpusRequest]) (*connect.Response[v1.Operation], error)
+	// AttachVirtualMachineDisk makes a disk and gives it to a virtual machine: to one that
+	// runs or is paused by way of a hot-plug slot, else for its next start. Its number is
+	// the smallest that no other disk of the virtual machine has. Done when it is in its
+	// slot: the guest may take a moment to see it. FAILED_PRECONDITION where all slots
+	// are taken: detach something, or stop the virtual machine first.
+	AttachVirtualMachineDisk(context.Context, *connect.Request[v1.AttachVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error)
+	// DetachVirtualMachineDisk takes a disk away from a virtual machine, and deletes it. A
+	// guest that runs is asked, and has grace_period to give it up; then the
+	// operation fails, and the disk stays attached until the guest gives it up after
+	// all, or the disk is detached with force. What was there when the virtual machine was started is
+	// in no slot: FAILED_PRECONDITION says to stop it first. Done when the disk is gone.
+	DetachVirtualMachineDisk(context.Context, *connect.Request[v1.DetachVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error)
+	// AttachVirtualMachineNetworkInterface does for a network interface what
+	// AttachVirtualMachineDisk does for a disk.
+	AttachVirtualMachineNetworkInterface(context.Context, *connect.Request[v1.AttachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error)
+	// DetachVirtualMachineNetworkInterface does for a network interface what
+	// DetachVirtualMachineDisk does for a disk. Its addresses are free for others then.
+	DetachVirtualMachineNetworkInterface(context.Context, *connect.Request[v1.DetachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error)
 	// SendVirtualMachineNmi presses the NMI button of a running virtual machine: every
 	// processor that takes a non-maskable interrupt at its LINT1 pin gets one. What the
 	// guest does then is its own business; Linux logs it, or panics where it is told
@@ -532,6 +671,17 @@ type VirtualMachineServiceHandler interface {
 	// GetVirtualMachineBalloon returns what a virtual machine that is running or paused has
 	// given back, and what it says of its memory.
 	GetVirtualMachineBalloon(context.Context, *connect.Request[v1.GetVirtualMachineBalloonRequest]) (*connect.Response[v1.VirtualMachineBalloon], error)
+	// SetVirtualMachineMemory sets how much memory a virtual machine has, between
+	// memory_bytes and max_memory_bytes. Where it runs, the difference is plugged in or
+	// unplugged (virtio-mem): the guest does so when and as far as it can, and needs a driver
+	// for it; GetVirtualMachineMemory tells how far it is. It never has more than it is
+	// asked to have, or has not given back yet. The size holds until it is set again, also over
+	// resets and starts. The same request again changes nothing. Fails with RESOURCE_EXHAUSTED
+	// where the host has not enough.
+	SetVirtualMachineMemory(context.Context, *connect.Request[v1.SetVirtualMachineMemoryRequest]) (*connect.Response[v1.VirtualMachine], error)
+	// GetVirtualMachineMemory returns how much memory a virtual machine that is running or
+	// paused has.
+	GetVirtualMachineMemory(context.Context, *connect.Request[v1.GetVirtualMachineMemoryRequest]) (*connect.Response[v1.VirtualMachineMemory], error)
 	// Console is the serial console. The first request names the virtual machine.
 	// The stream ends when the guest stops. A client that closes its side goes on
 	// seeing output; it leaves by cancelling the call.
@@ -644,6 +794,30 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 		connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineCpus")),
 		connect.WithHandlerOptions(opts...),
 	)
+	virtualMachineServiceAttachVirtualMachineDiskHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceAttachVirtualMachineDiskProcedure,
+		svc.AttachVirtualMachineDisk,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("AttachVirtualMachineDisk")),
+		connect.WithHandlerOptions(opts...),
+	)
+	virtualMachineServiceDetachVirtualMachineDiskHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceDetachVirtualMachineDiskProcedure,
+		svc.DetachVirtualMachineDisk,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("DetachVirtualMachineDisk")),
+		connect.WithHandlerOptions(opts...),
+	)
+	virtualMachineServiceAttachVirtualMachineNetworkInterfaceHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceAttachVirtualMachineNetworkInterfaceProcedure,
+		svc.AttachVirtualMachineNetworkInterface,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("AttachVirtualMachineNetworkInterface")),
+		connect.WithHandlerOptions(opts...),
+	)
+	virtualMachineServiceDetachVirtualMachineNetworkInterfaceHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceDetachVirtualMachineNetworkInterfaceProcedure,
+		svc.DetachVirtualMachineNetworkInterface,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("DetachVirtualMachineNetworkInterface")),
+		connect.WithHandlerOptions(opts...),
+	)
 	virtualMachineServiceSendVirtualMachineNmiHandler := connect.NewUnaryHandler(
 		VirtualMachineServiceSendVirtualMachineNmiProcedure,
 		svc.SendVirtualMachineNmi,
@@ -666,6 +840,18 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 		VirtualMachineServiceGetVirtualMachineBalloonProcedure,
 		svc.GetVirtualMachineBalloon,
 		connect.WithSchema(virtualMachineServiceMethods.ByName("GetVirtualMachineBalloon")),
+		connect.WithHandlerOptions(opts...),
+	)
+	virtualMachineServiceSetVirtualMachineMemoryHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceSetVirtualMachineMemoryProcedure,
+		svc.SetVirtualMachineMemory,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("SetVirtualMachineMemory")),
+		connect.WithHandlerOptions(opts...),
+	)
+	virtualMachineServiceGetVirtualMachineMemoryHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceGetVirtualMachineMemoryProcedure,
+		svc.GetVirtualMachineMemory,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("GetVirtualMachineMemory")),
 		connect.WithHandlerOptions(opts...),
 	)
 	virtualMachineServiceConsoleHandler := connect.NewBidiStreamHandler(
@@ -716,6 +902,14 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 			virtualMachineServiceSetVirtualMachineNetworkLinkHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceSetVirtualMachineCpusProcedure:
 			virtualMachineServiceSetVirtualMachineCpusHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceAttachVirtualMachineDiskProcedure:
+			virtualMachineServiceAttachVirtualMachineDiskHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceDetachVirtualMachineDiskProcedure:
+			virtualMachineServiceDetachVirtualMachineDiskHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceAttachVirtualMachineNetworkInterfaceProcedure:
+			virtualMachineServiceAttachVirtualMachineNetworkInterfaceHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceDetachVirtualMachineNetworkInterfaceProcedure:
+			virtualMachineServiceDetachVirtualMachineNetworkInterfaceHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceSendVirtualMachineNmiProcedure:
 			virtualMachineServiceSendVirtualMachineNmiHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceGetVirtualMachineCountersProcedure:
@@ -724,6 +918,10 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 			virtualMachineServiceSetVirtualMachineBalloonHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceGetVirtualMachineBalloonProcedure:
 			virtualMachineServiceGetVirtualMachineBalloonHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceSetVirtualMachineMemoryProcedure:
+			virtualMachineServiceSetVirtualMachineMemoryHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceGetVirtualMachineMemoryProcedure:
+			virtualMachineServiceGetVirtualMachineMemoryHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceConsoleProcedure:
 			virtualMachineServiceConsoleHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceConnectVirtualMachineProcedure:
@@ -795,6 +993,22 @@ func (UnimplementedVirtualMachineServiceHandler) SetVirtualMachineCpus(context.C
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.SetVirtualMachineCpus is not implemented"))
 }
 
+func (UnimplementedVirtualMachineServiceHandler) AttachVirtualMachineDisk(context.Context, *connect.Request[v1.AttachVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) DetachVirtualMachineDisk(context.Context, *connect.Request[v1.DetachVirtualMachineDiskRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) AttachVirtualMachineNetworkInterface(context.Context, *connect.Request[v1.AttachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) DetachVirtualMachineNetworkInterface(context.Context, *connect.Request[v1.DetachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface is not implemented"))
+}
+
 func (UnimplementedVirtualMachineServiceHandler) SendVirtualMachineNmi(context.Context, *connect.Request[v1.SendVirtualMachineNmiRequest]) (*connect.Response[v1.SendVirtualMachineNmiResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.SendVirtualMachineNmi is not implemented"))
 }
@@ -809,6 +1023,14 @@ func (UnimplementedVirtualMachineServiceHandler) SetVirtualMachineBalloon(contex
 
 func (UnimplementedVirtualMachineServiceHandler) GetVirtualMachineBalloon(context.Context, *connect.Request[v1.GetVirtualMachineBalloonRequest]) (*connect.Response[v1.VirtualMachineBalloon], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) SetVirtualMachineMemory(context.Context, *connect.Request[v1.SetVirtualMachineMemoryRequest]) (*connect.Response[v1.VirtualMachine], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.SetVirtualMachineMemory is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) GetVirtualMachineMemory(context.Context, *connect.Request[v1.GetVirtualMachineMemoryRequest]) (*connect.Response[v1.VirtualMachineMemory], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.GetVirtualMachineMemory is not implemented"))
 }
 
 func (UnimplementedVirtualMachineServiceHandler) Console(context.Context, *connect.BidiStream[v1.ConsoleRequest, v1.ConsoleResponse]) error {
