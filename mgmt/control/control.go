@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/ashlar-hv/ashlar/mgmt/control/console"
+	"github.com/ashlar-hv/ashlar/mgmt/control/device"
 	"github.com/ashlar-hv/ashlar/mgmt/control/feed"
+	"github.com/ashlar-hv/ashlar/mgmt/control/hugepage"
 	"github.com/ashlar-hv/ashlar/mgmt/control/image"
 	"github.com/ashlar-hv/ashlar/mgmt/control/link"
 	"github.com/ashlar-hv/ashlar/mgmt/control/machine"
@@ -38,6 +40,8 @@ type Control struct {
 	images   *image.Manager
 	machines *machine.Manager
 	ops      *operation.Registry
+	devices  *device.Manager
+	pools    *hugepage.Manager
 	api      *service.API
 
 	// onDisk has the newest list of images for reconcile, which is slow.
@@ -71,10 +75,14 @@ func (c *Control) load() (err error) {
 	if c.machines, err = machine.Load(c.store, c.link, f, c.images, ops, open, c.log); err != nil {
 		return err
 	}
-	c.ops = ops
+	if c.pools, err = hugepage.Load(c.store, c.link, c.log); err != nil {
+		return err
+	}
+	c.ops, c.devices = ops, device.New(c.link, f, c.log)
 	c.api = &service.API{
 		Link: c.link, Feed: f, Images: c.images, Machines: c.machines, Operations: ops,
 		Consoles: console.New(c.link, c.machines), Tunnels: tunnel.New(c.link, c.machines), Log: c.log,
+		Devices: c.devices, Hugepages: c.pools,
 	}
 	return nil
 }
@@ -92,21 +100,29 @@ func (c *Control) Run(ctx context.Context) {
 	wg.Go(func() { c.machines.Run(ctx) })
 	wg.Go(func() { c.link.Run(ctx, c) })
 	wg.Go(func() { c.reconcileImages(ctx) })
+	wg.Go(func() { c.devices.Run(ctx) })
+	wg.Go(func() { c.pools.Run(ctx) })
 	wg.Go(func() { c.sweep(ctx) })
 }
 
-// WaitReady waits until core has told what runs, or has been given the time to.
+// WaitReady waits until core has told what runs and has made the pools of huge pages that
+// guests may want, or has been given the time to.
 func (c *Control) WaitReady(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	if err := c.link.WaitUp(ctx); err != nil {
 		c.log.Warn("core has not answered yet: the API opens without it")
 	}
+	select {
+	case <-c.pools.Applied():
+	case <-ctx.Done():
+	}
 }
 
 // Synced implements link.Handler.
 func (c *Control) Synced(guests []hostcall.GuestStatus, images []hostcall.ImageStatus) {
 	c.machines.Synced(guests)
+	c.pools.Connected()
 	select { // the newest list alone matters
 	case <-c.onDisk:
 	default:
@@ -116,6 +132,9 @@ func (c *Control) Synced(guests []hostcall.GuestStatus, images []hostcall.ImageS
 
 // Changed implements link.Handler.
 func (c *Control) Changed(guest hostcall.GuestStatus) { c.machines.Changed(guest) }
+
+// PCIChanged implements link.Handler.
+func (c *Control) PCIChanged() { c.devices.Changed() }
 
 func (c *Control) reconcileImages(ctx context.Context) {
 	for {

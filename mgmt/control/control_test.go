@@ -46,6 +46,8 @@ type lab struct {
 	machines   ashlarv1connect.VirtualMachineServiceClient
 	operations ashlarv1connect.OperationServiceClient
 	watches    ashlarv1connect.WatchServiceClient
+	devices    ashlarv1connect.DeviceServiceClient
+	hugepages  ashlarv1connect.HugepageServiceClient
 }
 
 // A logBuffer keeps the log for tests to look into.
@@ -95,6 +97,8 @@ func (l *lab) dial() {
 	l.machines = ashlarv1connect.NewVirtualMachineServiceClient(l.client, url, connect.WithGRPC())
 	l.operations = ashlarv1connect.NewOperationServiceClient(l.client, url, connect.WithGRPCWeb())
 	l.watches = ashlarv1connect.NewWatchServiceClient(l.client, url)
+	l.devices = ashlarv1connect.NewDeviceServiceClient(l.client, url, connect.WithGRPC())
+	l.hugepages = ashlarv1connect.NewHugepageServiceClient(l.client, url)
 }
 
 // startControl starts control with the store of the one before.

@@ -38,6 +38,8 @@ type Core struct {
 	viewing  sync.WaitGroup // of consoles and ports
 	ports    map[uint32]func(*net.UnixConn)
 	serials  map[string]func(*net.UnixConn)
+	pci      []hostcall.PCIDevice
+	pools    []hostcall.HugepagePool
 }
 
 // A conn is one connection of control.
@@ -296,6 +298,14 @@ func (c *Core) do(k *conn, call hostcall.Call) (hostcall.Message, *os.File, erro
 		msg.Host = &host
 	case hostcall.HostTopology:
 		msg.Topology = Topology()
+	case hostcall.PCIList:
+		msg.PCI = c.pciPage(call.After)
+	case hostcall.HugepagesList:
+		msg.Hugepages = c.pools
+	case hostcall.HugepagesSet:
+		pools, err := c.hugepages(call.HugepageSize)
+		msg.Hugepages = pools
+		return msg, nil, err
 	case hostcall.Subscribe:
 		k.subscribed = true
 	case hostcall.ImageList:

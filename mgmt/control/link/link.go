@@ -43,6 +43,7 @@ var slow = []struct {
 	{6, []hostcall.Method{hostcall.GuestStart, hostcall.GuestPause, hostcall.GuestResume}},
 	{4, []hostcall.Method{hostcall.GuestKill, hostcall.GuestReset}},
 	{4, []hostcall.Method{hostcall.GuestConnect}},
+	{1, []hostcall.Method{hostcall.HugepagesSet}},
 }
 
 // A Handler is told what core has to say. Its methods are called one at a time,
@@ -52,6 +53,9 @@ type Handler interface {
 	Synced(guests []hostcall.GuestStatus, images []hostcall.ImageStatus)
 	// Changed brings one guest.
 	Changed(guest hostcall.GuestStatus)
+	// PCIChanged says that PCI devices may have come, gone or changed: after each
+	// connect, and when core says so. It may be called beside the others.
+	PCIChanged()
 }
 
 // A Link is the connection to core. Run runs it; Call and Do may be called by many
@@ -184,6 +188,9 @@ func (l *Link) receive(conn *seqpacket.Conn) error {
 			if msg.Event != nil && msg.Event.Guest != nil {
 				l.event(*msg.Event.Guest)
 			}
+			if msg.Event != nil && msg.Event.PCI {
+				l.handler.PCIChanged()
+			}
 			continue
 		}
 		l.mu.Lock()
@@ -223,6 +230,7 @@ func (l *Link) keepSynced(ctx context.Context) error {
 	}
 	l.mu.Unlock()
 	l.log.Info("connected to core")
+	l.handler.PCIChanged()
 	tick := time.NewTicker(relist)
 	defer tick.Stop()
 	for {

@@ -44,6 +44,8 @@ func (n *notes) Changed(g hostcall.GuestStatus) {
 	}
 }
 
+func (n *notes) PCIChanged() {}
+
 func (n *notes) state(id string) hostcall.GuestState {
 	n.mu.Lock()
 	defer n.mu.Unlock()

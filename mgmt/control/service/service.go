@@ -20,7 +20,9 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1/ashlarv1connect"
 	"github.com/ashlar-hv/ashlar/mgmt/control/audit"
 	"github.com/ashlar-hv/ashlar/mgmt/control/console"
+	"github.com/ashlar-hv/ashlar/mgmt/control/device"
 	"github.com/ashlar-hv/ashlar/mgmt/control/feed"
+	"github.com/ashlar-hv/ashlar/mgmt/control/hugepage"
 	"github.com/ashlar-hv/ashlar/mgmt/control/image"
 	"github.com/ashlar-hv/ashlar/mgmt/control/link"
 	"github.com/ashlar-hv/ashlar/mgmt/control/machine"
@@ -43,12 +45,15 @@ type API struct {
 	Consoles   *console.Server
 	Tunnels    *tunnel.Server
 	Log        *slog.Logger
+	Devices    *device.Manager
+	Hugepages  *hugepage.Manager
 }
 
 // names of the services, for health and reflection.
 var names = []string{
 	ashlarv1connect.HostServiceName, ashlarv1connect.ImageServiceName, ashlarv1connect.VirtualMachineServiceName,
 	ashlarv1connect.OperationServiceName, ashlarv1connect.WatchServiceName,
+	ashlarv1connect.DeviceServiceName, ashlarv1connect.HugepageServiceName,
 }
 
 // Handler serves all services, health and reflection.
@@ -64,6 +69,8 @@ func (a *API) Handler() http.Handler {
 	mux.Handle(ashlarv1connect.NewVirtualMachineServiceHandler(machineService{a}, options...))
 	mux.Handle(ashlarv1connect.NewOperationServiceHandler(operationService{a}, options...))
 	mux.Handle(ashlarv1connect.NewWatchServiceHandler(watchService{a}, options...))
+	mux.Handle(ashlarv1connect.NewDeviceServiceHandler(deviceService{a}, options...))
+	mux.Handle(ashlarv1connect.NewHugepageServiceHandler(hugepageService{a}, options...))
 	mux.Handle(grpchealth.NewHandler(health{a.Link}, options...))
 	reflector := grpcreflect.NewStaticReflector(append(names[:len(names):len(names)], grpchealth.HealthV1ServiceName)...)
 	mux.Handle(grpcreflect.NewHandlerV1(reflector, options...))
@@ -85,7 +92,8 @@ func (h health) Check(_ context.Context, req *grpchealth.CheckRequest) (*grpchea
 	switch req.Service {
 	case "", ashlarv1connect.OperationServiceName, ashlarv1connect.WatchServiceName, grpchealth.HealthV1ServiceName:
 		return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
-	case ashlarv1connect.HostServiceName, ashlarv1connect.ImageServiceName, ashlarv1connect.VirtualMachineServiceName:
+	case ashlarv1connect.HostServiceName, ashlarv1connect.ImageServiceName, ashlarv1connect.VirtualMachineServiceName,
+		ashlarv1connect.DeviceServiceName, ashlarv1connect.HugepageServiceName:
 		if h.link.Up() {
 			return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
 		}

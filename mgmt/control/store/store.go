@@ -164,6 +164,7 @@ func (tx *Tx) readAll() error {
 		Images.Each(tx, func(Image) error { return nil }),
 		Operations.Each(tx, func(Operation) error { return nil }),
 		Requests.Each(tx, func(Request) error { return nil }),
+		Hugepages.Each(tx, func(Hugepage) error { return nil }),
 	)
 }
 

@@ -183,8 +183,10 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 		h.Networks = nets.Names()
 		return h
 	}
+	s.Facts = func() layout.HostInfo { return *latest.Load() }
 	changed := func(i layout.HostInfo) {
 		latest.Store(&i)
+		s.NotifyPCI() // another interface may be that of the management
 		if err := nets.Update(i); err != nil {
 			log.Error("guest networks do not follow the host's", "error", err)
 		}
@@ -220,6 +222,7 @@ func serveUntil(ctx context.Context, s *server.Server, nets *network.Set, guests
 	defer all.Wait()
 	defer end()
 	all.Go(func() { nets.Serve(serving, layout.NetBinary) })
+	all.Go(func() { followDevices(serving, log, s.NotifyPCI) })
 	all.Go(func() { followHost(serving, layout.HostFile, factsPoll, log, changed) })
 	failed := make(chan error, 1)
 	all.Go(func() { failed <- s.Serve(serving, l) })

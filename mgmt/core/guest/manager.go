@@ -86,6 +86,8 @@ type Manager struct {
 	running map[string]*run                 // has a VMM, or is getting one
 	ended   map[string]hostcall.GuestStatus // the last end of those that ran
 	closed  bool                            // no new guests: the host goes down
+
+	pools pools
 }
 
 // New returns a Manager that has adopted the guests that run already.

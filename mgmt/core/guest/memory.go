@@ -80,7 +80,7 @@ func (m *Manager) left() (int64, error) {
 		}
 		available -= max(promised, 0)
 	}
-	return available - memoryReserve, nil
+	return available - memoryReserve - m.pools.pledged, nil
 }
 
 // admit checks that the memory for one more guest can be had. Its pages of a pool are

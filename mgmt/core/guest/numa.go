@@ -102,6 +102,11 @@ func (m *Manager) admitToNodes(rec *record) error {
 	if size := int64(rec.Pages.PoolSize()); size > 0 {
 		return admitToPools(rec, host, size)
 	}
+	return admitTo(rec.NUMA, host, m.taken())
+}
+
+// taken is what guests that run were promised of certain nodes. The caller holds m.mu.
+func (m *Manager) taken() []use {
 	var taken []use
 	for _, r := range m.running {
 		if r.rec.Pages.PoolSize() > 0 || !protocol.Bound(r.rec.NUMA) {
@@ -111,7 +116,7 @@ func (m *Manager) admitToNodes(rec *record) error {
 		used, _ := r.group.MemoryOnNodes()
 		taken = append(taken, use{r.rec.NUMA, used})
 	}
-	return admitTo(rec.NUMA, host, taken)
+	return taken
 }
 
 // A use is what a running guest was promised of the host's nodes, and has already.

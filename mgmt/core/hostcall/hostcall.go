@@ -148,6 +148,9 @@ type Call struct {
 	// Device is the name of one (DeviceName); Force takes it away from a guest that is not asked.
 	Device string `json:"device,omitempty"`
 	Force  bool   `json:"force,omitempty"`
+	// After is of PCIList, HugepageSize of HugepagesSet.
+	After        string        `json:"after,omitempty"`
+	HugepageSize *HugepageSize `json:"hugepageSize,omitempty"`
 }
 
 // A Message is what core sends: a Reply to the Call with the same Seq, or
@@ -174,6 +177,9 @@ type Message struct {
 	Memory *protocol.Memory `json:"memory,omitempty"`
 	// Devices answers GuestDevices.
 	Devices []protocol.PluggedDevice `json:"devices,omitempty"`
+	// PCI answers PCIList, Hugepages HugepagesList and HugepagesSet.
+	PCI       *PCIPage       `json:"pci,omitempty"`
+	Hugepages []HugepagePool `json:"hugepages,omitempty"`
 }
 
 // A Code says what kind of Error it is; the names are gRPC's.
@@ -340,9 +346,10 @@ type Counters struct {
 // Lost is the Reason of a guest whose VMM died without a Result.
 const Lost = "lost"
 
-// An Event tells that a guest's status has changed.
+// An Event tells that a guest's status has changed, or that PCI devices have.
 type Event struct {
 	Guest *GuestStatus `json:"guest,omitempty"`
+	PCI   bool         `json:"pci,omitempty"`
 }
 
 // ValidID reports whether s is an identifier: 32 lower-case hexadecimal digits.

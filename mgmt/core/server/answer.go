@@ -18,6 +18,9 @@ type method struct {
 var methods = map[hostcall.Method]method{
 	hostcall.Host:               {do: hostStatus},
 	hostcall.HostTopology:       {do: hostTopology},
+	hostcall.PCIList:            {do: pciList},
+	hostcall.HugepagesList:      {do: hugepagesList},
+	hostcall.HugepagesSet:       {do: hugepagesSet},
 	hostcall.ImageCreate:        {id: true, do: imageCreate},
 	hostcall.ImageOpen:          {id: true, do: imageOpen},
 	hostcall.ImageSeal:          {id: true, do: imageSeal},

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ashlar-hv/ashlar/initramfs/layout"
 	"github.com/ashlar-hv/ashlar/mgmt/core/guest"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/mgmt/core/image"
@@ -37,6 +38,8 @@ type Server struct {
 	Images *image.Store
 	// Host fills the answer to hostcall.Host.
 	Host func() hostcall.HostStatus
+	// Facts are the newest that init has found out.
+	Facts func() layout.HostInfo
 	// UID may connect, besides root.
 	UID uint32
 	Log *slog.Logger
@@ -140,12 +143,14 @@ func (s *Server) forget(c *conn) {
 }
 
 // Notify sends a guest's status to all who have subscribed. It does not wait.
-func (s *Server) Notify(g hostcall.GuestStatus) {
+func (s *Server) Notify(g hostcall.GuestStatus) { s.notify(hostcall.Event{Guest: &g}) }
+
+func (s *Server) notify(e hostcall.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
 		if c.subscribed.Load() {
-			c.send(hostcall.Message{Event: &hostcall.Event{Guest: &g}})
+			c.send(hostcall.Message{Event: &e})
 		}
 	}
 }

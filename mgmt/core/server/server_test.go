@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ashlar-hv/ashlar/initramfs/layout"
 	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/guest"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
@@ -58,7 +59,8 @@ func start(t *testing.T) *fixture {
 	fx := &fixture{path: filepath.Join(dir, "core", "core.sock")}
 	log := slog.New(slog.NewTextHandler(&fx.log, nil))
 	fx.s = &Server{Images: images, UID: uint32(os.Getuid()), Log: log,
-		Host: func() hostcall.HostStatus { return hostcall.HostStatus{Hostname: "h"} }}
+		Host:  func() hostcall.HostStatus { return hostcall.HostStatus{Hostname: "h"} },
+		Facts: func() layout.HostInfo { return layout.HostInfo{} }}
 	fx.s.Guests, err = guest.New(guest.Config{RunDir: filepath.Join(dir, "run"), EndDir: filepath.Join(dir, "ended"),
 		Cgroup: filepath.Join(dir, "cgroup"), VMM: "/none", Folders: folders, Images: images, Networks: noNetworks{},
 		Memory: func() (int64, error) { return 256 << 20, nil }, Notify: fx.s.Notify, Log: log})
@@ -195,6 +197,8 @@ func TestHostile(t *testing.T) {
 		{"start before create", hostcall.Call{Method: hostcall.GuestStart, ID: id(4), Guest: guest(func(*hostcall.Guest) {})}, hostcall.NotFound, "id"},
 		{"no name", hostcall.Call{Method: hostcall.GuestStart, ID: id(1), Guest: guest(func(g *hostcall.Guest) { g.Name = "" })}, hostcall.InvalidArgument, "guest.name"},
 		{"name with escapes", hostcall.Call{Method: hostcall.GuestStart, ID: id(1), Guest: guest(func(g *hostcall.Guest) { g.Name = "a\x1b[2J" })}, hostcall.InvalidArgument, "guest.name"},
+		{"pool of no size", hostcall.Call{Method: hostcall.HugepagesSet}, hostcall.InvalidArgument, "hugepageSize"},
+		{"pool of pages that there are not", hostcall.Call{Method: hostcall.HugepagesSet, HugepageSize: &hostcall.HugepageSize{Page: 4 << 20, Pages: 1}}, hostcall.NotFound, "hugepageSize.page"},
 		{"no processor", hostcall.Call{Method: hostcall.GuestStart, ID: id(1), Guest: guest(func(g *hostcall.Guest) { g.VCPUs = 0 })}, hostcall.InvalidArgument, "guest.vcpus"},
 		{"too many processors", hostcall.Call{Method: hostcall.GuestStart, ID: id(1), Guest: guest(func(g *hostcall.Guest) { g.VCPUs = 1 << 30 })}, hostcall.InvalidArgument, "guest.vcpus"},
 		{"most processors below those at the start", hostcall.Call{Method: hostcall.GuestStart, ID: id(1), Guest: guest(func(g *hostcall.Guest) { g.VCPUs, g.MaxVCPUs = 2, 1 })}, hostcall.InvalidArgument, "guest.maxVcpus"},
@@ -475,7 +479,8 @@ func FuzzCall(f *testing.F) {
 		f.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	s := &Server{Images: images, Log: log, Host: func() hostcall.HostStatus { return hostcall.HostStatus{} }}
+	s := &Server{Images: images, Log: log, Host: func() hostcall.HostStatus { return hostcall.HostStatus{} },
+		Facts: func() layout.HostInfo { return layout.HostInfo{} }}
 	s.Guests, err = guest.New(guest.Config{RunDir: filepath.Join(dir, "run"), EndDir: filepath.Join(dir, "ended"), Cgroup: filepath.Join(dir, "cgroup"),
 		VMM: "/none", Folders: folders, Images: images, Networks: noNetworks{}, Notify: s.Notify, Log: log,
 		Memory: func() (int64, error) { return 0, nil }})

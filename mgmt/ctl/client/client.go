@@ -47,6 +47,8 @@ type Host struct {
 	VirtualMachines ashlarv1connect.VirtualMachineServiceClient
 	Operations      ashlarv1connect.OperationServiceClient
 	Watch           ashlarv1connect.WatchServiceClient
+	Devices         ashlarv1connect.DeviceServiceClient
+	Hugepages       ashlarv1connect.HugepageServiceClient
 
 	transport *http.Transport
 }
@@ -80,6 +82,8 @@ func New(o Options) (*Host, error) {
 		VirtualMachines: ashlarv1connect.NewVirtualMachineServiceClient(hc, url, opts...),
 		Operations:      ashlarv1connect.NewOperationServiceClient(hc, url, opts...),
 		Watch:           ashlarv1connect.NewWatchServiceClient(hc, url, opts...),
+		Devices:         ashlarv1connect.NewDeviceServiceClient(hc, url, opts...),
+		Hugepages:       ashlarv1connect.NewHugepageServiceClient(hc, url, opts...),
 		transport:       t,
 	}, nil
 }

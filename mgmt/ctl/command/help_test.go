@@ -78,6 +78,7 @@ func TestExamplesAreRight(t *testing.T) {
 func TestReadingCommandsHaveFormats(t *testing.T) {
 	for _, path := range []string{
 		"host get", "image list", "image get", "vm list", "vm get", "vm stats", "vm balloon", "vm set-memory", "operation list", "operation get", "watch",
+		"device list", "device get", "hugepages list", "hugepages set",
 		"context list", "context show", "version",
 	} {
 		cmd, _, err := tree(t).Find(strings.Fields(path))
@@ -138,7 +139,10 @@ func TestCompletion(t *testing.T) {
 		{"vm list --context ", []string{"test\t" + r.host.Addr}},
 		{"context use ", []string{"test\t" + r.host.Addr}},
 		{"vm list -o ", []string{"table", "json", "yaml"}},
-		{"watch ", []string{"virtualMachines", "images", "operations"}},
+		{"watch ", []string{"virtualMachines", "images", "operations", "pciDevices"}},
+		{"device get ", []string{"0000:00:1c.0\tPCI bridge, Intel", "0000:01:00.0\tEthernet controller, Intel", "0000:01:10.0\tEthernet controller, Intel", "0000:02:00.0\tNVMe controller, Samsung"}},
+		{"hugepages set ", []string{"2MiB\t0, 0 free"}},
+		{"hugepages set 2MiB 1 --node ", []string{"0", "1"}},
 		{"--context nosuch vm start ", nil},
 	} {
 		args := append([]string{cobra.ShellCompRequestCmd}, strings.Split(c.args, " ")...)

@@ -55,6 +55,8 @@ type Host struct {
 	breakUpload int64
 	// received counts what uploads have brought.
 	data, zeroes int64
+	// hugepages are the pages of 2 MiB on each node.
+	hugepages [2]int64
 }
 
 // A Guest is a virtual machine and what it does.
@@ -117,6 +119,8 @@ func (h *Host) serve(l net.Listener) {
 	mux.Handle(ashlarv1connect.NewVirtualMachineServiceHandler(h))
 	mux.Handle(ashlarv1connect.NewOperationServiceHandler(h))
 	mux.Handle(ashlarv1connect.NewWatchServiceHandler(h))
+	mux.Handle(ashlarv1connect.NewDeviceServiceHandler(h))
+	mux.Handle(ashlarv1connect.NewHugepageServiceHandler(h))
 	h.srv = &http.Server{Handler: mux, TLSConfig: h.conf, ErrorLog: log.New(io.Discard, "", 0)}
 	h.done = make(chan struct{})
 	go func(srv *http.Server, done chan struct{}) {

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/ashlar-hv/ashlar/initramfs/uevent"
+)
+
+const (
+	// pciPath is where in sysfs PCI devices are, and all that is on them.
+	pciPath = "/devices/pci"
+	// settle is how long core waits after an event for those that follow: a driver
+	// that comes makes many.
+	settle = 200 * time.Millisecond
+)
+
+// followDevices calls changed after PCI devices, or what is on them, have come, gone or got
+// another driver, until ctx ends.
+func followDevices(ctx context.Context, log *slog.Logger, changed func()) {
+	c, err := uevent.Listen()
+	if err != nil {
+		log.Error("changes of PCI devices are not noticed until core is started again", "error", err)
+		return
+	}
+	wake := make(chan struct{}, 1)
+	// It ends with the process: nothing wakes it from its reading.
+	go func() {
+		for {
+			e, err := c.Read()
+			if err != nil {
+				log.Error("changes of PCI devices are not noticed until core is started again", "error", err)
+				return
+			}
+			if e.Path == "" || strings.HasPrefix(e.Path, pciPath) {
+				select {
+				case wake <- struct{}{}:
+				default: // it will look anyway
+				}
+			}
+		}
+	}()
+	for {
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(settle):
+		case <-ctx.Done():
+			return
+		}
+		select { // what came meanwhile is looked at now
+		case <-wake:
+		default:
+		}
+		changed()
+	}
+}
