@@ -168,3 +168,59 @@ func (c *console) pausedFio(h *host, mib int64) bool {
 	}
 	return ok
 }
+
+// TestNetworkUnderLoad has iperf3 send and receive on four pairs of queues.
+func TestNetworkUnderLoad(t *testing.T) {
+	h := sharedHost(t)
+	server, client := h.loaded(t, "iperf-server", 1), h.loaded(t, "iperf-client", 4)
+	address, _ := server.network()
+	server.ask("start /dev/vda /usr/bin/iperf3 -4 -s --rcv-timeout 600000")
+	client.network()
+	const listening = ":1451 00000000:0000 0A" // port 5201
+	for deadline := time.Now().Add(patience); !strings.Contains(server.ask("read /proc/net/tcp"), listening); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("iperf3 does not listen")
+		}
+	}
+	if got := client.ask("list /sys/class/net/eth0/queues"); got != "rx-0 rx-1 rx-2 rx-3 tx-0 tx-1 tx-2 tx-3" {
+		t.Errorf("queues of the NIC: %s, want 4 pairs", got)
+	}
+	for _, way := range []struct{ counter, option string }{{"nic0.tx_bytes", ""}, {"nic0.rx_bytes", " -R --rcv-timeout 600000"}} {
+		client.iperf3(h, address, way.counter, way.option)
+	}
+	busy := 0
+	queues := client.ask("interrupts -input.")
+	for _, queue := range strings.Fields(queues) {
+		if !strings.HasSuffix(queue, "=0") {
+			busy++
+		}
+	}
+	if busy < 2 {
+		t.Errorf("interrupts of receive queues: %s; want 4 streams on more than one", queues)
+	}
+	t.Log(queues)
+}
+
+// iperf3 moves some MiB by 4 streams, more where it was over too soon to be seen.
+func (c *console) iperf3(h *host, address, counter, option string) {
+	c.t.Helper()
+	for n := int64(2 << 20); ; n *= 4 {
+		l := h.load(c, "vda", counter, fmt.Sprintf("/usr/bin/iperf3 -c %s -P 4 -n %d -i 0 -f k%s", address, n, option))
+		seen := l.reach(n / 8)
+		first := l.last
+		seen = seen && l.reach(n/2)
+		second := l.last
+		l.finish()
+		c.t.Logf("%s %d: %s", counter, n, l.out)
+		if second.Devices[counter]-l.start > n*3/4 || !seen {
+			continue
+		}
+		c.noUserExits(first, second)
+		for _, name := range []string{"nic0.kicks", "nic0.trapped_kicks", "nic0.interrupts", "nic0.errors"} {
+			if a, b := first.Devices[name], second.Devices[name]; a != b {
+				c.t.Errorf("%s: %d, then %d under load; want nothing of it in the guest's process", name, a, b)
+			}
+		}
+		return
+	}
+}
