@@ -28,6 +28,7 @@ import (
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/initramfs"
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/peer"
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/xfsimage"
+	"github.com/ashlar-hv/ashlar/qemu-tests/debian"
 )
 
 // payloadSize is the size of the disk with the guest's files; it has holes.
@@ -41,7 +42,7 @@ type Disks struct {
 // Prepare makes the disks: the payload in dir, QEMU's in the cache. top is the top
 // of the tree, where out/ has the guest's kernel. say is told what takes long.
 func Prepare(top, dir string, say func(string)) (Disks, error) {
-	cache, err := cacheDir()
+	cache, err := debian.CacheDir()
 	if err != nil {
 		return Disks{}, err
 	}
@@ -75,17 +76,6 @@ func Prepare(top, dir string, say func(string)) (Disks, error) {
 		tree[name] = xfsimage.Node{File: name, Mode: mode}
 	}
 	return d, xfsimage.Make(d.payload, payloadSize, work, tree)
-}
-
-func cacheDir() (string, error) {
-	if d := os.Getenv("ASHLAR_CACHE"); d != "" {
-		return d, nil
-	}
-	d, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("find a cache folder: %w: set ASHLAR_CACHE", err)
-	}
-	return filepath.Join(d, "ashlar"), nil
 }
 
 // Serial number of the disk with the payload.

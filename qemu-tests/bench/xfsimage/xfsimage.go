@@ -27,7 +27,7 @@ type Node struct {
 // Make writes a file system of size bytes (at least 300 MiB; the image has holes)
 // with tree's nodes to image. All belong to root. Files are read from below dir.
 func Make(image string, size int64, dir string, tree Tree) error {
-	mkfs, err := find("mkfs.xfs")
+	mkfs, err := Find("mkfs.xfs")
 	if err != nil {
 		return err
 	}
@@ -52,14 +52,14 @@ func Make(image string, size int64, dir string, tree Tree) error {
 	return nil
 }
 
-// find looks for a program also where users do not look.
-func find(name string) (string, error) {
+// Find looks for a program also where users do not look.
+func Find(name string) (string, error) {
 	for _, p := range []string{name, "/sbin/" + name, "/usr/sbin/" + name} {
 		if found, err := exec.LookPath(p); err == nil {
 			return found, nil
 		}
 	}
-	return "", fmt.Errorf("missing %s: make setup installs it (package xfsprogs)", name)
+	return "", fmt.Errorf("missing %s: make setup installs it", name)
 }
 
 // A folder is the names in it: nil for a file or a link.

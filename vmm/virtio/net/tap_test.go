@@ -39,13 +39,18 @@ func newTap(t testing.TB) *wire {
 
 func TestTap(t *testing.T) { testPackets(t, newTap) }
 
-func TestVhost(t *testing.T) {
-	testPackets(t, func(t testing.TB) *wire {
-		w := newTap(t)
-		var err error
-		if w.vhost, err = os.OpenFile("/dev/vhost-net", os.O_RDWR, 0); err != nil {
-			t.Fatalf("%v: this test needs CONFIG_VHOST_NET: run it by qemu-tests/roottest", err)
-		}
-		return w
-	})
+func TestVhost(t *testing.T) { testPackets(t, newVhost) }
+
+// newVhost is newTap with vhost-net.
+func newVhost(t testing.TB) *wire {
+	w := newTap(t)
+	var err error
+	if w.vhost, err = os.OpenFile("/dev/vhost-net", os.O_RDWR, 0); err != nil {
+		t.Fatalf("%v: this test needs CONFIG_VHOST_NET: run it by qemu-tests/roottest", err)
+	}
+	return w
 }
+
+func TestTapConforms(t *testing.T) { testConform(t, newTap) }
+
+func TestVhostConforms(t *testing.T) { testConform(t, newVhost) }

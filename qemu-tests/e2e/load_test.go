@@ -1,0 +1,226 @@
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
+	"github.com/ashlar-hv/ashlar/qemu-tests/debian"
+	"github.com/ashlar-hv/ashlar/qemu-tests/programs"
+)
+
+// loaded boots a guest whose last disk has Debian's programs.
+func (h *host) loaded(t testing.TB, id string, cpus int32, disks ...*v1.Disk) *console {
+	t.Helper()
+	cache, err := debian.CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := programs.Image(cache, func(s string) { t.Log(s) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.upload(t, "programs", image)
+	vm := testVM("", append(disks, &v1.Disk{Image: "images/programs"})...)
+	vm.Cpus = cpus
+	h.create(t, id, vm)
+	t.Cleanup(func() { h.remove(t, id) })
+	h.boot(t, id)
+	return h.console(t, id)
+}
+
+// A load is a program that runs in a guest.
+type load struct {
+	h       *host
+	c       *console
+	counter string // of its guest, that shows how far it is
+	start   int64  // what that was before
+	last    *v1.VirtualMachineCounters
+	done    bool
+	out     string // what it printed, at its end
+}
+
+// load starts a program of the disk that has them.
+func (h *host) load(c *console, disk, counter, command string) *load {
+	c.t.Helper()
+	l := &load{h: h, c: c, counter: counter, last: h.counters(c.t, c.id)}
+	l.start = l.last.Devices[counter]
+	c.say("run /dev/" + disk + " " + command)
+	return l
+}
+
+// ended looks whether the program has come to its end, and fails with it.
+func (l *load) ended() bool {
+	l.c.t.Helper()
+	if out, ok := l.c.look("OK run", true, time.Millisecond); ok {
+		l.done, l.out = true, strings.TrimPrefix(out, "OK run ")
+	}
+	if line, ok := l.c.look("ERR run", true, time.Millisecond); ok {
+		l.c.t.Fatalf("guest %s: %s", l.c.id, line)
+	}
+	return l.done
+}
+
+// reach waits until the counter has grown by n since the start, and is false at the
+// program's end before that.
+func (l *load) reach(n int64) bool {
+	l.c.t.Helper()
+	for deadline := time.Now().Add(patience); !l.ended(); time.Sleep(20 * time.Millisecond) {
+		if l.last = l.h.counters(l.c.t, l.c.id); l.last.Devices[l.counter]-l.start >= n {
+			return true
+		}
+		if time.Now().After(deadline) {
+			l.c.t.Fatalf("%s of %s is %d after %d, want %d more", l.counter, l.c.id, l.last.Devices[l.counter], l.start, n)
+		}
+	}
+	return false
+}
+
+// finish waits for the program's end.
+func (l *load) finish() {
+	l.c.t.Helper()
+	for deadline := time.Now().Add(patience); !l.ended(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			l.c.t.Fatalf("a program on %s does not come to its end", l.c.id)
+		}
+	}
+	l.last = l.h.counters(l.c.t, l.c.id)
+}
+
+// userExits are the exits of all of a guest's processors to its process on the host, for
+// what the guest did.
+func userExits(n *v1.VirtualMachineCounters) map[string]int64 {
+	out := map[string]int64{}
+	for _, cpu := range n.Cpus {
+		for _, name := range []string{"user_io_exits", "user_mmio_exits", "user_other_exits"} {
+			out[name] += cpu.Counters[name]
+		}
+	}
+	return out
+}
+
+// noUserExits sees that no exit reached the guest's process between two moments of a load.
+func (c *console) noUserExits(before, after *v1.VirtualMachineCounters) {
+	c.t.Helper()
+	if a, b := userExits(before), userExits(after); !maps.Equal(a, b) {
+		c.t.Errorf("exits of %s to user space under load: %v, then %v; want none", c.id, a, b)
+	}
+}
+
+// fio has 4 jobs on 2 processors write so many MiB each at random, behind the first 4 of the
+// disk, verify them in between and sync them at the end.
+func fio(mib int64) string {
+	return fmt.Sprintf("/usr/bin/fio --name=load --filename=/dev/vda --ioengine=libaio --direct=1 --rw=randwrite"+
+		" --bs=4k --iodepth=8 --size=%dM --numjobs=4 --offset=4M --offset_increment=%[1]dM --cpus_allowed=0-1 --cpus_allowed_policy=split"+
+		" --verify=crc32c --verify_backlog=32 --verify_fatal=1 --verify_state_save=0 --end_fsync=1 --group_reporting --eta=never", mib)
+}
+
+// TestDiskUnderLoad has fio write and verify on both queues of a disk while the guest is
+// paused and resumed, and resets the guest in the midst of more.
+func TestDiskUnderLoad(t *testing.T) {
+	h := sharedHost(t)
+	c := h.loaded(t, "fio", 2, &v1.Disk{SizeBytes: 512 << 20})
+	c.expect("TESTGUEST ready", patience)
+	c.ask("write /dev/vda 7 2")
+
+	mib := int64(1)
+	for !c.pausedFio(h, mib) {
+		mib *= 4
+	}
+	for _, queue := range strings.Fields(c.ask("interrupts -req.")) {
+		if strings.HasSuffix(queue, "=0") {
+			t.Errorf("no interrupt from a queue: %s", queue)
+		}
+	}
+
+	if l := h.load(c, "vdb", "disk0.writes", fio(4*mib)); !l.reach(100) {
+		t.Fatalf("fio ended before the reset: %s", l.out)
+	}
+	h.mustCtl(t, "vm", "reset", "fio")
+	c = h.console(t, "fio")
+	c.expect("TESTGUEST ready", patience)
+	c.ask("check /dev/vda 7 2")
+}
+
+// pausedFio pauses and resumes the guest while fio is at work, and is false where that was
+// over too soon.
+func (c *console) pausedFio(h *host, mib int64) bool {
+	c.t.Helper()
+	writes := 4 * mib << 20 / 4096
+	l := h.load(c, "vdb", "disk0.writes", fio(mib))
+	ok := l.reach(writes / 10)
+	first := l.last
+	for i := int64(1); i <= 4 && ok; i++ {
+		ok = l.reach(writes / 8 * i)
+		h.mustCtl(c.t, "vm", "pause", c.id)
+		h.mustCtl(c.t, "vm", "resume", c.id)
+	}
+	ok = ok && l.last.Devices[l.counter]-l.start < writes
+	if ok {
+		c.noUserExits(first, l.last)
+	}
+	l.finish()
+	if n := l.last.Devices; n[l.counter]-l.start != writes || n["disk0.reads"] < writes || n["disk0.errors"] != 0 || n["disk0.trapped_kicks"] != 0 {
+		c.t.Errorf("fio has made of %d writes these, after %d: %v; it says: %s", writes, l.start, n, l.out)
+	}
+	return ok
+}
+
+// TestNetworkUnderLoad has iperf3 send and receive on four pairs of queues.
+func TestNetworkUnderLoad(t *testing.T) {
+	h := sharedHost(t)
+	server, client := h.loaded(t, "iperf-server", 1), h.loaded(t, "iperf-client", 4)
+	address, _ := server.network()
+	server.ask("start /dev/vda /usr/bin/iperf3 -4 -s --rcv-timeout 600000")
+	client.network()
+	const listening = ":1451 00000000:0000 0A" // port 5201
+	for deadline := time.Now().Add(patience); !strings.Contains(server.ask("read /proc/net/tcp"), listening); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("iperf3 does not listen")
+		}
+	}
+	if got := client.ask("list /sys/class/net/eth0/queues"); got != "rx-0 rx-1 rx-2 rx-3 tx-0 tx-1 tx-2 tx-3" {
+		t.Errorf("queues of the NIC: %s, want 4 pairs", got)
+	}
+	for _, way := range []struct{ counter, option string }{{"nic0.tx_bytes", ""}, {"nic0.rx_bytes", " -R --rcv-timeout 600000"}} {
+		client.iperf3(h, address, way.counter, way.option)
+	}
+	busy := 0
+	queues := client.ask("interrupts -input.")
+	for _, queue := range strings.Fields(queues) {
+		if !strings.HasSuffix(queue, "=0") {
+			busy++
+		}
+	}
+	if busy < 2 {
+		t.Errorf("interrupts of receive queues: %s; want 4 streams on more than one", queues)
+	}
+	t.Log(queues)
+}
+
+// iperf3 moves some MiB by 4 streams, more where it was over too soon to be seen.
+func (c *console) iperf3(h *host, address, counter, option string) {
+	c.t.Helper()
+	for n := int64(2 << 20); ; n *= 4 {
+		l := h.load(c, "vda", counter, fmt.Sprintf("/usr/bin/iperf3 -c %s -P 4 -n %d -i 0 -f k%s", address, n, option))
+		seen := l.reach(n / 8)
+		first := l.last
+		seen = seen && l.reach(n/2)
+		second := l.last
+		l.finish()
+		c.t.Logf("%s %d: %s", counter, n, l.out)
+		if second.Devices[counter]-l.start > n*3/4 || !seen {
+			continue
+		}
+		c.noUserExits(first, second)
+		for _, name := range []string{"nic0.kicks", "nic0.trapped_kicks", "nic0.interrupts", "nic0.errors"} {
+			if a, b := first.Devices[name], second.Devices[name]; a != b {
+				c.t.Errorf("%s: %d, then %d under load; want nothing of it in the guest's process", name, a, b)
+			}
+		}
+		return
+	}
+}
