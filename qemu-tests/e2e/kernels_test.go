@@ -1,6 +1,10 @@
 package e2e
 
 import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -37,7 +41,7 @@ func TestDebianGenericKernel(t *testing.T) {
 	h.waitStopped(t, "generic", v1.VirtualMachine_STOP_REASON_POWERED_OFF)
 }
 
-// TestDebianInstaller goes to the second question of Debian's installer.
+// TestDebianInstaller goes to the first question of Debian's installer.
 func TestDebianInstaller(t *testing.T) {
 	h := sharedHost(t)
 	h.upload(t, "installer-initrd", filepath.Join(top, "out/kernels/installer-initrd.gz"))
@@ -50,7 +54,30 @@ func TestDebianInstaller(t *testing.T) {
 	c := h.console(t, "installer")
 	c.prompt("Select a language", patience)
 	c.prompt("Prompt:", patience)
-	c.say("")
-	c.prompt("Select your location", patience)
 	h.stop(t, "installer", true)
+}
+
+// TestIPXE starts iPXE in real mode. It gets an address by DHCP, fetches a script by
+// HTTP and runs it.
+func TestIPXE(t *testing.T) {
+	h := sharedHost(t)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "#!ipxe\necho script=${net0/ip},${net0/gateway}\n")
+	}))
+	t.Cleanup(s.Close)
+	vm := h.kernelVM(t, "ipxe.lkrn")
+	vm.MemoryBytes = 256 << 20
+	// 10.0.2.2 is this machine, as QEMU's user network shows it to the host.
+	vm.Boot.Cmdline = fmt.Sprintf("dhcp && chain http://10.0.2.2:%d/script", s.Listener.Addr().(*net.TCPAddr).Port)
+	h.create(t, "ipxe", vm)
+	t.Cleanup(func() { h.remove(t, "ipxe") })
+	h.boot(t, "ipxe")
+	c := h.console(t, "ipxe")
+	c.expect("Open Source Network Boot Firmware", patience)
+	c.expect("ok", patience) // of "Configuring (net0 …)"
+	address, gateway, ok := strings.Cut(strings.TrimPrefix(c.expect("script=", patience), "script="), ",")
+	if want := h.vm(t, "ipxe").NetworkInterfaces[0].IpAddress; !ok || address != want || gateway == "" {
+		t.Errorf("iPXE has address %q and gateway %q, the API says %q", address, gateway, want)
+	}
+	h.stop(t, "ipxe", true)
 }

@@ -1,6 +1,6 @@
 // Kernels fetches kernels of other makers that the end-to-end tests boot, from
-// Debian's packages: its generic kernel, and the kernel and initrd of its
-// installer. mmdebstrap(1) downloads and unpacks them, and has apt check
+// Debian's packages: its generic kernel, the kernel and initrd of its
+// installer, and iPXE. mmdebstrap(1) downloads and unpacks them, and has apt check
 // Debian's signatures; nothing of them is run here, and it needs no root.
 //
 // The result is cached by a hash of the recipe (this file), as that of
@@ -32,13 +32,14 @@ const (
 	installer = "usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64/"
 )
 
-var packages = []string{"linux-image-amd64", "debian-installer-12-netboot-amd64"}
+var packages = []string{"linux-image-amd64", "debian-installer-12-netboot-amd64", "ipxe"}
 
 // files are what is taken out of the packages, and its names in the result.
 var files = map[string]string{
 	"boot/vmlinuz-*":        "generic",
 	installer + "linux":     "installer",
 	installer + "initrd.gz": "installer-initrd.gz",
+	"boot/ipxe.lkrn":        "ipxe.lkrn",
 }
 
 func main() {
