@@ -68,8 +68,8 @@ status: $(LAB) ## Say whether the lab host runs
 	@$(LAB) status
 
 ##@ Parts
-.PHONY: build setup kernel guest-kernel initramfs image demo ctl
-build: image $(OUT)/ashlar-rescue.img guest-kernel demo ctl $(LAB) ## Build everything
+.PHONY: build setup kernel guest-kernel initramfs image demo kernels ctl
+build: image $(OUT)/ashlar-rescue.img guest-kernel demo kernels ctl $(LAB) ## Build everything
 
 setup: ## Install what the build and the tests need (asks apt, says so first)
 	@$(GO) run ./qemu-tests/setup
@@ -96,6 +96,10 @@ $(OUT)/ashlar-rescue.img: $(OUT)/bzImage $(OUT)/initramfs.cpio.zst $(IMAGE_FILES
 demo: $(OUT)/demo/disk.img ## A Debian guest: out/demo/
 $(OUT)/demo/disk.img: qemu-tests/demo/main.go
 	$(call step,Debian guest,$(GO) run ./qemu-tests/demo -o $(OUT)/demo && touch -h $@ && touch $@)
+
+kernels: $(OUT)/kernels/generic ## Kernels of other makers, for the tests: out/kernels/
+$(OUT)/kernels/generic: qemu-tests/kernels/main.go
+	$(call step,Kernels from Debian,$(GO) run ./qemu-tests/kernels -o $(OUT)/kernels && touch -h $@ && touch $@)
 
 ctl: $(OUT)/bin/ashlarctl ## The command line client: out/bin/ashlarctl
 $(OUT)/bin/ashlarctl: $(CTL_FILES)

@@ -10,21 +10,16 @@
 package main
 
 import (
-	"archive/tar"
-	"bytes"
-	"crypto/sha256"
 	_ "embed"
-	"encoding/hex"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/ashlar-hv/ashlar/qemu-tests/cache"
 )
 
 //go:embed main.go
@@ -69,72 +64,18 @@ var results = []string{"disk.img", "vmlinuz", "initrd.img"}
 
 func run(out string) error {
 	start := time.Now()
-	sum := sha256.Sum256(recipe)
-	cache, err := cacheDir()
+	dir, err := cache.Get("demo", recipe, build)
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(cache, "demo", hex.EncodeToString(sum[:8]))
-	unlock, err := lock(dir)
-	if err != nil {
+	if err := cache.Link(dir, out, results); err != nil {
 		return err
-	}
-	defer unlock()
-	if _, err := os.Stat(filepath.Join(dir, "complete")); err != nil {
-		if err := build(dir); err != nil {
-			return err
-		}
-	}
-	if err := os.MkdirAll(out, 0o755); err != nil {
-		return err
-	}
-	for _, name := range results {
-		if err := link(filepath.Join(dir, name), filepath.Join(out, name)); err != nil {
-			return err
-		}
 	}
 	fmt.Printf("demo: Debian guest in %s (%.1f s)\n", out, time.Since(start).Seconds())
 	return nil
 }
 
-func cacheDir() (string, error) {
-	if d := os.Getenv("ASHLAR_CACHE"); d != "" {
-		return d, nil
-	}
-	d, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("find a cache folder: %w: set ASHLAR_CACHE", err)
-	}
-	return filepath.Join(d, "ashlar"), nil
-}
-
-// lock makes dir and keeps others from building in it.
-func lock(dir string) (func(), error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
-	}
-	return func() { f.Close() }, nil
-}
-
-// link makes to a symbolic link to from, in one step.
-func link(from, to string) error {
-	tmp := to + ".new"
-	os.Remove(tmp)
-	if err := os.Symlink(from, tmp); err != nil {
-		return err
-	}
-	return os.Rename(tmp, to)
-}
-
-// build makes the results in dir, and a file named complete last.
+// build makes the results in dir.
 func build(dir string) error {
 	tmp, err := os.MkdirTemp(dir, "build-")
 	if err != nil {
@@ -150,7 +91,7 @@ func build(dir string) error {
 		return err
 	}
 	fmt.Println("demo: taking out the kernel and the initrd")
-	if err := extract(root, dir); err != nil {
+	if err := cache.Extract(root, dir, map[string]string{"boot/vmlinuz-*": "vmlinuz", "boot/initrd.img-*": "initrd.img"}); err != nil {
 		return err
 	}
 	fmt.Println("demo: making the file system")
@@ -158,10 +99,7 @@ func build(dir string) error {
 	if err := fill(root, filepath.Join(tmp, "root"), disk); err != nil {
 		return err
 	}
-	if err := os.Rename(disk, filepath.Join(dir, "disk.img")); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, "complete"), nil, 0o644)
+	return os.Rename(disk, filepath.Join(dir, "disk.img"))
 }
 
 // debstrap makes a tar archive of the guest's root.
@@ -181,84 +119,12 @@ func debstrap(to string) error {
 		args = append(args, fmt.Sprintf(`--customize-hook=chroot "$1" %s`, c))
 	}
 	args = append(args, `--customize-hook=rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*`, suite, to)
-	c := exec.Command("mmdebstrap", args...)
-	var log bytes.Buffer
-	c.Stdout, c.Stderr = &log, &log
-	stop := ticker("demo: mmdebstrap is at work")
-	defer stop()
-	if err := c.Run(); err != nil {
-		return fmt.Errorf("mmdebstrap: %w\n%s", err, tail(log.String(), 30))
-	}
-	return nil
-}
-
-// ticker prints what and the time it has taken every ten seconds.
-func ticker(what string) func() {
-	start, done := time.Now(), make(chan struct{})
-	go func() {
-		for t := time.NewTicker(10 * time.Second); ; {
-			select {
-			case <-done:
-				t.Stop()
-				return
-			case <-t.C:
-				fmt.Printf("%s (%.0f s)\n", what, time.Since(start).Seconds())
-			}
-		}
-	}()
-	return func() { close(done) }
-}
-
-// extract takes kernel and initrd out of the archive root.
-func extract(root, dir string) error {
-	f, err := os.Open(root)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	found := 0
-	for r := tar.NewReader(f); ; {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("read %s: %w", root, err)
-		}
-		name := strings.TrimPrefix(h.Name, "./")
-		for prefix, to := range map[string]string{"boot/vmlinuz-": "vmlinuz", "boot/initrd.img-": "initrd.img"} {
-			if h.Typeflag != tar.TypeReg || !strings.HasPrefix(name, prefix) {
-				continue
-			}
-			b, err := io.ReadAll(r)
-			if err != nil {
-				return fmt.Errorf("read %s: %w", name, err)
-			}
-			if err := os.WriteFile(filepath.Join(dir, to), b, 0o644); err != nil {
-				return err
-			}
-			found++
-		}
-	}
-	if found != 2 {
-		return fmt.Errorf("found %d of kernel and initrd in the guest's /boot, want 2", found)
-	}
-	return nil
+	return cache.Run("demo", exec.Command("mmdebstrap", args...))
 }
 
 // fill makes an ext4 file system with what is in the archive root.
 func fill(root, dir, disk string) error {
 	script := fmt.Sprintf("PATH=$PATH:/sbin:/usr/sbin && mkdir %[2]q && tar -xpf %[1]q --numeric-owner -C %[2]q --exclude './dev/*' --exclude './boot/*' && "+
 		"mke2fs -q -t ext4 -L demo -d %[2]q %[3]q "+diskSize, root, dir, disk)
-	out, err := exec.Command("fakeroot", "--", "sh", "-e", "-c", script).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("make the file system: %w\n%s", err, tail(string(out), 30))
-	}
-	return nil
-}
-
-// tail is the last n lines of s.
-func tail(s string, n int) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+	return cache.Run("demo", exec.Command("fakeroot", "--", "sh", "-e", "-c", script))
 }

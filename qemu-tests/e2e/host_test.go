@@ -33,7 +33,7 @@ import (
 const top = "../.."
 
 // built is what make build leaves in out/.
-var built = []string{"ashlar.img", "ashlar-rescue.img", "guest-bzImage", "bin/ashlarctl", "demo/disk.img", "demo/vmlinuz", "demo/initrd.img"}
+var built = []string{"ashlar.img", "ashlar-rescue.img", "guest-bzImage", "bin/ashlarctl", "demo/disk.img", "demo/vmlinuz", "demo/initrd.img", "kernels/generic", "kernels/installer", "kernels/installer-initrd.gz", "kernels/ipxe.lkrn"}
 
 var keep = flag.Bool("keep", false, "leave the machines' files and the shared host behind")
 

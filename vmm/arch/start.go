@@ -138,6 +138,19 @@ func ProtectedMode(s *kvm.Sregs) {
 	s.EFER = 0
 }
 
+// RealMode changes s, which is as a reset leaves it, to the state of a PC's BIOS
+// that is about to start what it has loaded: code in segment code, all else in
+// segment data, the interrupt vectors at 0.
+func RealMode(s *kvm.Sregs, code, data uint16) {
+	const limit = 0xffff
+	s.CS = kvm.Segment{Base: uint64(code) << 4, Limit: limit, Selector: code, Type: typeCode, Present: 1, S: 1}
+	d := kvm.Segment{Base: uint64(data) << 4, Limit: limit, Selector: data, Type: typeData, Present: 1, S: 1}
+	s.DS, s.ES, s.FS, s.GS, s.SS = d, d, d, d, d
+	s.GDT, s.IDT = kvm.DTable{}, kvm.DTable{Limit: 4*256 - 1}
+	s.CR0 = cr0ET
+	s.CR3, s.CR4, s.EFER = 0, 0, 0
+}
+
 // Registers are the general registers at an entry rip: interrupts off, all else
 // zero.
 func Registers(rip uint64) kvm.Regs {

@@ -76,8 +76,11 @@ func parseBzImage(s *source) (image, error) {
 	if len(s.head) < offHeaderEnd {
 		return nil, badKernel("%d bytes are too few for a bzImage", s.size)
 	}
+	if le16(s.head, offVersion) < minVersion || le16(s.head, offXLoadFlags)&xlfKernel64 == 0 {
+		return parseReal(s)
+	}
 	b := s.head[:min(len(s.head), maxHeaderEnd)]
-	end, err := checkVersion(b)
+	end, err := headerEnd(b)
 	if err != nil {
 		return nil, err
 	}
@@ -100,17 +103,10 @@ func parseBzImage(s *source) (image, error) {
 	return im, nil
 }
 
-// checkVersion checks what says that this bzImage has a 64-bit entry, and
-// returns where its header ends.
-func checkVersion(b []byte) (int, error) {
-	if v := le16(b, offVersion); v < minVersion {
-		return 0, badKernel("boot protocol %d.%02d, need 2.12 (Linux 3.8) or newer", v>>8, v&0xff)
-	}
+// headerEnd is where the header of a bzImage with a 64-bit entry ends.
+func headerEnd(b []byte) (int, error) {
 	if b[offLoadFlags]&loadedHigh == 0 {
 		return 0, badKernel("a zImage, not a bzImage")
-	}
-	if le16(b, offXLoadFlags)&xlfKernel64 == 0 {
-		return 0, badKernel("no 64-bit entry: a 32-bit kernel?")
 	}
 	end := offMagic + int(b[offJump+1])
 	if end < offHeaderEnd || end > len(b) {

@@ -3,6 +3,8 @@
 //
 //   - bzImage: Linux, by the 64-bit boot protocol (Documentation/arch/x86/boot.rst
 //     of Linux 6.12, "64-bit BOOT PROTOCOL"), from protocol 2.12 (Linux 3.8) on;
+//   - bzImages of older protocols, and without a 64-bit entry (iPXE's .lkrn), by the
+//     16-bit one, which wants a BIOS (vmm/bios);
 //   - PVH: an ELF executable with a note that tells its entry, by the x86/HVM
 //     direct boot ABI (docs/misc/pvh.pandoc and
 //     xen/include/public/arch-x86/hvm/start_info.h of Xen 4.19): vmlinux and others;
@@ -83,6 +85,8 @@ const (
 	LongMode Mode = iota
 	// ProtectedMode is that of PVH and multiboot: 32 bits, flat segments, no paging.
 	ProtectedMode
+	// RealMode is that of the 16-bit boot protocol of Linux, with a BIOS.
+	RealMode
 )
 
 // An Entry is how the first vCPU starts.
@@ -90,6 +94,8 @@ type Entry struct {
 	Mode          Mode
 	RIP           uint64
 	RSI, RAX, RBX uint64 // all other general registers are zero
+	Segment       uint16 // of data and stack in RealMode; the code's is 0x20 above
+	RSP           uint64 // in RealMode
 }
 
 // An image is a kernel whose file has been checked by itself.
@@ -110,6 +116,7 @@ type placement struct {
 	end      uint64 // of the memory that the kernel takes; the initramfs lies above
 	ceiling  uint64 // of the initramfs
 	rip      uint64
+	params   uint64 // of the boot data, where it is not Load.Params
 }
 
 // An extent is a piece of guest memory; nothing where size is 0.
@@ -176,7 +183,10 @@ func (l *Load) Into(mem *memory.Memory) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	if err := l.copy(mem, p.segments, initramfs, im.data(l, initramfs)); err != nil {
+	if p.params == 0 {
+		p.params = l.Params
+	}
+	if err := l.copy(mem, p, initramfs, im.data(l, initramfs)); err != nil {
 		return Entry{}, err
 	}
 	return im.entry(p.rip, l.Params), nil
@@ -224,8 +234,8 @@ func (l *Load) placeInitramfs(floor, top uint64) (extent, error) {
 }
 
 // copy brings everything to its place.
-func (l *Load) copy(mem *memory.Memory, segments []segment, initramfs extent, data []byte) error {
-	for _, s := range segments {
+func (l *Load) copy(mem *memory.Memory, p placement, initramfs extent, data []byte) error {
+	for _, s := range p.segments {
 		if err := s.copy(mem, l.Kernel); err != nil {
 			return badKernel("cannot be read: %v", shorter(err))
 		}
@@ -238,7 +248,7 @@ func (l *Load) copy(mem *memory.Memory, segments []segment, initramfs extent, da
 	if err := mem.WriteAt(l.CmdlineAt, append([]byte(l.Cmdline), 0)); err != nil {
 		return fmt.Errorf("write command line: %w", err)
 	}
-	if err := mem.WriteAt(l.Params, data); err != nil {
+	if err := mem.WriteAt(p.params, data); err != nil {
 		return fmt.Errorf("write boot data: %w", err)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"os"
 	"testing"
 
 	"github.com/ashlar-hv/ashlar/vmm/arch"
@@ -76,23 +77,43 @@ func checkState(t *testing.T, b []byte, eax, ebx uint32) {
 	}
 }
 
-// reported boots an image with a command line and an initramfs, and returns
-// what it reports before it powers off.
-func reported(t *testing.T, image []byte) []byte {
+// imageSpec is newSpec for an image of any kind.
+func imageSpec(t *testing.T, image []byte) *spec {
 	t.Helper()
 	s := newSpec(t, nil)
 	s.files[s.Boot.Kernel].Close()
 	s.files[s.Boot.Kernel] = tinykernel.Open(t, image)
-	initramfs := s.add(tinykernel.Open(t, []byte("an initramfs")), nil)
-	s.Boot.Initramfs, s.Boot.Cmdline = &initramfs, "a command line"
-	g := s.loaded(t)
+	return s
+}
+
+// viewer is a viewer of the guest's console.
+func viewer(t *testing.T, g *Guest) *os.File {
+	t.Helper()
 	v, err := g.Hub.Attach()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer v.Close()
+	t.Cleanup(func() { v.Close() })
+	return v
+}
+
+// reported boots an image with a command line and an initramfs, and returns
+// what it reports before it powers off.
+func reported(t *testing.T, image []byte) []byte {
+	t.Helper()
+	s := imageSpec(t, image)
+	initramfs := s.add(tinykernel.Open(t, []byte("an initramfs")), nil)
+	s.Boot.Initramfs, s.Boot.Cmdline = &initramfs, "a command line"
+	g := s.loaded(t)
+	v := viewer(t, g)
 	checkSregs(t, g)
 	start(t, g)
+	return lastWords(t, g, v)
+}
+
+// lastWords is all that comes out of v until g powers off.
+func lastWords(t *testing.T, g *Guest, v *os.File) []byte {
+	t.Helper()
 	if got := ended(t, g); got.Reason != protocol.PoweredOff {
 		t.Fatalf("result = %+v, want powered-off", got)
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/ashlar-hv/ashlar/vmm/acpi"
 	"github.com/ashlar-hv/ashlar/vmm/arch"
+	"github.com/ashlar-hv/ashlar/vmm/bios"
 	"github.com/ashlar-hv/ashlar/vmm/boot"
 	"github.com/ashlar-hv/ashlar/vmm/console"
 	"github.com/ashlar-hv/ashlar/vmm/device"
@@ -68,7 +69,8 @@ type Machine struct {
 	uart   *serial.UART
 	pm1    *power.PM1
 	mmio64 pci.Window
-	serial *os.File // eventfd of the UART's interrupt
+	serial *os.File   // eventfd of the UART's interrupt
+	bios   *bios.BIOS // where the kernel was entered in real mode, else nil
 
 	devices []*plugged          // changed with both lifeMu and mu held, or before Start
 	disks   map[int]*blk.Device // those of devices, by number; guarded by lifeMu
@@ -319,6 +321,9 @@ func (m *Machine) Load(l boot.Load) error {
 	}
 	if err := arch.WriteBIOSData(m.mem); err != nil {
 		return err
+	}
+	if entry.Mode == boot.RealMode {
+		return m.enterReal(entry, l.Map)
 	}
 	return m.enter(entry)
 }

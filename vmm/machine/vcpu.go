@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ashlar-hv/ashlar/vmm/arch"
+	"github.com/ashlar-hv/ashlar/vmm/bios"
 	"github.com/ashlar-hv/ashlar/vmm/kvm"
 	"github.com/ashlar-hv/ashlar/vmm/pci"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
@@ -129,6 +130,9 @@ func (r *runner) portIO() error {
 	io, err := r.cpu.IO()
 	if err != nil {
 		return err
+	}
+	if r.m.bios != nil && io.Out && io.Port == bios.Port {
+		return r.callBIOS()
 	}
 	for b := io.Data; len(b) >= io.Size; b = b[io.Size:] {
 		if io.Out {

@@ -77,6 +77,19 @@ func (u *UART) Accept(b []byte) int {
 	return n
 }
 
+// Take takes the oldest byte that was received and not yet read.
+func (u *UART) Take() (byte, bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.rx) == 0 {
+		return 0, false
+	}
+	v := u.rx[0]
+	u.rx = u.rx[1:]
+	u.update()
+	return v, true
+}
+
 // In implements device.Ports.
 func (u *UART) In(port uint16, b []byte) {
 	u.mu.Lock()

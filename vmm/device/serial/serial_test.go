@@ -100,6 +100,21 @@ func TestInput(t *testing.T) {
 	}
 }
 
+// What is taken is not read by the driver as well.
+func TestTake(t *testing.T) {
+	p := newPort()
+	p.Accept([]byte("ab"))
+	if v, ok := p.Take(); v != 'a' || !ok {
+		t.Errorf("Take = %q, %v, want a", v, ok)
+	}
+	if v := p.in(regData); v != 'b' {
+		t.Errorf("the driver reads %q, want b", v)
+	}
+	if v, ok := p.Take(); v != 0 || ok || p.in(regLSR)&lsrData != 0 {
+		t.Errorf("Take = %q, %v, want none", v, ok)
+	}
+}
+
 func TestInputIsBounded(t *testing.T) {
 	p := newPort()
 	b := make([]byte, inputBuffer+100)
