@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// EnsureBridge makes the bridge name with address on it, up. One that exists
+// EnsureBridge makes the bridge name with address on it and this MTU, up. One that exists
 // is brought into that state; other IPv4 addresses of it are taken away.
-func EnsureBridge(name string, address netip.Prefix) error {
+func EnsureBridge(name string, address netip.Prefix, mtu int) error {
 	link, err := netlink.LinkByName(name)
 	var missing netlink.LinkNotFoundError
 	switch {
@@ -39,6 +39,9 @@ func EnsureBridge(name string, address netip.Prefix) error {
 	err = os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", name, "disable_ipv6"), []byte("1"), 0)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("bridge %s: disable IPv6: %w", name, err)
+	}
+	if err := netlink.LinkSetMTU(link, mtu); err != nil {
+		return fmt.Errorf("bridge %s: MTU %d: %w", name, mtu, err)
 	}
 	if err := setAddress(link, address); err != nil {
 		return fmt.Errorf("bridge %s: %w", name, err)

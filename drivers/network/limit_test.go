@@ -26,7 +26,7 @@ type port struct {
 func newPort(t *testing.T) *port {
 	t.Helper()
 	ownNamespace(t)
-	if err := EnsureBridge("br0", netip.MustParsePrefix("10.80.0.1/24")); err != nil {
+	if err := EnsureBridge("br0", netip.MustParsePrefix("10.80.0.1/24"), 1500); err != nil {
 		t.Fatal(err)
 	}
 	files, err := OpenTap("tap0", "br0", 1)

@@ -23,8 +23,9 @@ func ownNamespace(t *testing.T) {
 
 func TestEnsureBridge(t *testing.T) {
 	ownNamespace(t)
-	for _, address := range []string{"10.80.0.1/24", "10.80.0.1/24", "10.90.0.1/16"} {
-		if err := EnsureBridge("br0", netip.MustParsePrefix(address)); err != nil {
+	for i, address := range []string{"10.80.0.1/24", "10.80.0.1/24", "10.90.0.1/16"} {
+		mtu := []int{1500, 9000, 1280}[i]
+		if err := EnsureBridge("br0", netip.MustParsePrefix(address), mtu); err != nil {
 			t.Fatalf("EnsureBridge %s: %v", address, err)
 		}
 		link, err := netlink.LinkByName("br0")
@@ -34,13 +35,16 @@ func TestEnsureBridge(t *testing.T) {
 		if link.Attrs().Flags&unix.IFF_UP == 0 {
 			t.Errorf("%s: bridge is not up", address)
 		}
+		if link.Attrs().MTU != mtu {
+			t.Errorf("MTU = %d, want %d", link.Attrs().MTU, mtu)
+		}
 		got, err := netlink.AddrList(link, netlink.FAMILY_V4)
 		if err != nil || len(got) != 1 || got[0].IPNet.String() != address {
 			t.Errorf("addresses = %v, %v; want %s", got, err, address)
 		}
 	}
 	if err := netlink.LinkAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "other"}}); err == nil {
-		if err := EnsureBridge("other", netip.MustParsePrefix("10.1.0.1/24")); err == nil {
+		if err := EnsureBridge("other", netip.MustParsePrefix("10.1.0.1/24"), 1500); err == nil {
 			t.Error("EnsureBridge over another kind of link: no error")
 		}
 	}
@@ -53,7 +57,7 @@ func TestEnsureBridge(t *testing.T) {
 
 func TestOpenTap(t *testing.T) {
 	ownNamespace(t)
-	if err := EnsureBridge("br0", netip.MustParsePrefix("10.80.0.1/24")); err != nil {
+	if err := EnsureBridge("br0", netip.MustParsePrefix("10.80.0.1/24"), 9000); err != nil {
 		t.Fatal(err)
 	}
 	files, err := OpenTap("tap0", "br0", 3)
@@ -62,6 +66,11 @@ func TestOpenTap(t *testing.T) {
 	}
 	if len(files) != 3 {
 		t.Fatalf("OpenTap made %d queues, want 3", len(files))
+	}
+	for _, name := range []string{"br0", "tap0"} {
+		if l, err := netlink.LinkByName(name); err != nil || l.Attrs().MTU != 9000 {
+			t.Errorf("MTU of %s = %v, %v; want 9000", name, l, err)
+		}
 	}
 	if _, err := OpenTap("tap0", "br0", 1); err == nil {
 		t.Error("OpenTap of a name in use: no error")
@@ -103,7 +112,7 @@ func TestOpenTap(t *testing.T) {
 
 func TestListenUDP(t *testing.T) {
 	ownNamespace(t)
-	if err := EnsureBridge("br0", netip.MustParsePrefix("10.80.0.1/24")); err != nil {
+	if err := EnsureBridge("br0", netip.MustParsePrefix("10.80.0.1/24"), 9000); err != nil {
 		t.Fatal(err)
 	}
 	f, err := ListenUDP("br0", 67)

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenTap makes the tap name, with virtio-net headers, as a port of bridge, up. It
+// OpenTap makes the tap name, with virtio-net headers, as a port of bridge and with its MTU, up. It
 // returns a descriptor for each of its queues, at least 1. The tap lives as long
 // as one of them is open somewhere.
 func OpenTap(name, bridge string, queues int) ([]*os.File, error) {
@@ -68,6 +68,10 @@ func setUpTap(name string, master netlink.Link) error {
 	}
 	// No IPv6 address of the host's on the guest's wire.
 	_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0)
+	// First: else the bridge, or what it forwards, is cut to the tap's.
+	if err := netlink.LinkSetMTU(link, master.Attrs().MTU); err != nil {
+		return fmt.Errorf("MTU %d: %w", master.Attrs().MTU, err)
+	}
 	if err := netlink.LinkSetMaster(link, master); err != nil {
 		return fmt.Errorf("attach to bridge: %w", err)
 	}

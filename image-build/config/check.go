@@ -174,7 +174,7 @@ func (r *reader) guestNetworks(n *yaml.Node, static *Static) []GuestNetwork {
 	}
 	for i, entry := range r.list(n, "guestNetworks", MaxGuestNetworks) {
 		path := index("guestNetworks", i)
-		o := r.object(entry, path, "name", "subnet")
+		o := r.object(entry, path, "name", "subnet", "mtu")
 		g := GuestNetwork{Name: r.text(o.require("name", "guests name the network by it"), path+".name", func(s string) error {
 			if !networkName.MatchString(s) {
 				return fmt.Errorf("%q is no name: want 1 to 11 lower-case letters, digits and \"-\", a letter first", clip(s))
@@ -198,6 +198,9 @@ func (r *reader) guestNetworks(n *yaml.Node, static *Static) []GuestNetwork {
 			taken[p] = path
 			return nil
 		})
+		if m := o.fields["mtu"]; m != nil {
+			g.MTU = r.integer(m, path+".mtu", MinMTU, MaxMTU)
+		}
 		out = append(out, g)
 	}
 	return out

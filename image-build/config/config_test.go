@@ -41,7 +41,7 @@ func TestParseExample(t *testing.T) {
 		}},
 		API:           API{Port: 8443},
 		Disks:         []Disk{{Serial: "S4EVNX0R123456", Erase: true}, {Model: "Samsung SSD 970 EVO Plus 1TB"}, {Path: "/dev/sda"}, {Any: true}},
-		GuestNetworks: []GuestNetwork{{"default", "10.88.0.0/24"}, {"lab", "10.89.0.0/22"}},
+		GuestNetworks: []GuestNetwork{{Name: "default", Subnet: "10.88.0.0/24"}, {Name: "lab", Subnet: "10.89.0.0/22", MTU: 9000}},
 		NTP:           NTP{Servers: []string{"ntp.example.com", "192.0.2.123"}},
 	}
 	if diff := cmp.Diff(want, d); diff != "" {
@@ -126,6 +126,9 @@ func TestParseErrors(t *testing.T) {
 		{"guest subnet", "10.89.0.0/22", "10.89.1.0/22", []string{"guestNetworks[1].subnet: \"10.89.1.0/22\" has bits behind its prefix: write 10.89.0.0/22"}},
 		{"guest subnet overlap", "10.89.0.0/22", "10.88.0.128/25", []string{"overlaps with 10.88.0.0/24 of guestNetworks[0]"}},
 		{"guest subnet is the host's", "10.89.0.0/22", "192.0.2.0/25", []string{"overlaps with 192.0.2.0/24 of network.static.address"}},
+		{"guest MTU too small", "mtu: 9000", "mtu: 1279", []string{"guestNetworks[1].mtu: is 1279, want 1280 to 9000"}},
+		{"guest MTU too large", "mtu: 9000", "mtu: 9001", []string{"guestNetworks[1].mtu: is 9001, want 1280 to 9000"}},
+		{"guest MTU as text", "mtu: 9000", "mtu: jumbo", []string{"guestNetworks[1].mtu:"}},
 		{"guest name", "name: lab", "name: Lab", []string{"guestNetworks[1].name:"}},
 		{"guest name twice", "name: lab", "name: default", []string{"guestNetworks[1].name: \"default\" is the name of another"}},
 		{"ntp", "ntp.example.com", "1.2.3", []string{"ntp.servers[0]:"}},

@@ -30,6 +30,10 @@ const (
 	MaxNTP           = 8
 	MaxDisks         = 16
 	MaxGuestNetworks = 64
+	// MinMTU is what every link that carries IPv6 must have (RFC 8200 section 5),
+	// MaxMTU what jumbo frames have by custom.
+	MinMTU = 1280
+	MaxMTU = 9000
 )
 
 // Document is a host's configuration.
@@ -119,6 +123,10 @@ type GuestNetwork struct {
 	// Subnet is an IPv4 prefix of 8 to 29 bits, "10.88.0.0/24"; the host has
 	// its first address. Subnets must not overlap. Required.
 	Subnet string `yaml:"subnet"`
+	// MTU is the size of the largest IP packet on the network in bytes, 1280 to
+	// 9000; guests are told. Default 1500. It need not be that of the uplink: the
+	// host fragments, or answers that fragmentation is needed (RFC 1191).
+	MTU int `yaml:"mtu,omitempty"`
 }
 
 // NTP is where the time comes from.

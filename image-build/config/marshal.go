@@ -14,7 +14,7 @@ var comments = map[string]string{
 	"network.interface": "auto, an interface's name or its MAC address.",
 	"api":               "The management port and the host's TLS identity, issued by the operator's CA.",
 	"disks":             "Where data goes: the first entry that matches a disk is used. Each has one of\nserial, path, model, any: true; with erase: true a disk that holds something\nelse is formatted.",
-	"guestNetworks":     "Networks of guests behind the host's address (IPv4, 8 to 29 bits).",
+	"guestNetworks":     "Networks of guests behind the host's address (IPv4, 8 to 29 bits); with mtu: 1280\nto 9000, packets of another size than 1500.",
 	"ntp":               "Where the time comes from.",
 }
 

@@ -87,7 +87,7 @@ func (m *machine) adopt(doc *config.Document) {
 		i.Hostname, i.APIPort = doc.Hostname, doc.API.Port
 		i.Networks = []layout.Network{}
 		for _, n := range doc.GuestNetworks {
-			i.Networks = append(i.Networks, layout.Network{Name: n.Name, Subnet: n.Subnet})
+			i.Networks = append(i.Networks, layout.Network{Name: n.Name, Subnet: n.Subnet, MTU: n.MTU})
 		}
 	})
 }

@@ -99,4 +99,6 @@ type HostInfo struct {
 type Network struct {
 	Name   string `json:"name"`
 	Subnet string `json:"subnet"` // CIDR; the host has its first address
+	// MTU in bytes; 0 for 1500.
+	MTU int `json:"mtu,omitempty"`
 }

@@ -151,7 +151,7 @@ func (m *Manager) gatherNICs(r *run, g *hostcall.Guest, spec *protocol.Spec, l *
 // openNIC opens what a NIC of r with so many pairs of queues is made of, and has its tap be
 // as want says.
 func (m *Manager) openNIC(r *run, n folder.Interface, want hostcall.NIC, pairs int, l *fileList) (protocol.NIC, error) {
-	nic := protocol.NIC{Number: n.Number, MAC: n.MAC, LinkDown: want.LinkDown}
+	nic := protocol.NIC{Number: n.Number, MAC: n.MAC, MTU: m.c.Networks.MTU(n.Network), LinkDown: want.LinkDown}
 	vhosts := m.openVhost(r, pairs)
 	taps, err := m.c.Networks.OpenTap(r.rec.tap(n.Number), n.Network, max(1, len(vhosts)))
 	if err != nil {

@@ -47,6 +47,8 @@ type Networks interface {
 	Release(id string)
 	// Keep leaves the guest id these addresses alone.
 	Keep(id string, nics []folder.Interface)
+	// MTU is that of a network.
+	MTU(network string) uint16
 	OpenTap(name, network string, queues int) ([]*os.File, error)
 	RemoveTap(name string) error
 	// SetLimits returns what the limits that a tap had have counted.

@@ -1,6 +1,7 @@
 package netd
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -82,6 +83,9 @@ func (t *table) reply(req *dhcpv4.DHCPv4, kind dhcpv4.MessageType, address netip
 			dhcpv4.WithRouter(t.network.gateway.AsSlice()))
 		if len(t.network.dns) > 0 {
 			mods = append(mods, dhcpv4.WithDNS(t.network.dns...))
+		}
+		if m := t.network.mtu; m != 0 { // for a driver that does not ask its device
+			mods = append(mods, dhcpv4.WithGeneric(dhcpv4.OptionInterfaceMTU, binary.BigEndian.AppendUint16(nil, m)))
 		}
 	}
 	if address.IsValid() {

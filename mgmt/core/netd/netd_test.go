@@ -20,7 +20,7 @@ const mac = "02:00:00:00:00:07"
 
 func newTestTable(tb testing.TB) *table {
 	tb.Helper()
-	n, err := parseNetwork(Network{Subnet: "10.80.0.0/24", Gateway: "10.80.0.1", DNS: []string{"10.0.2.3"}})
+	n, err := parseNetwork(Network{Subnet: "10.80.0.0/24", Gateway: "10.80.0.1", DNS: []string{"10.0.2.3"}, MTU: 9000})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -104,6 +104,9 @@ func TestRespond(t *testing.T) {
 				if got.IPAddressLeaseTime(0) != LeaseSeconds*time.Second || got.Router()[0].String() != "10.80.0.1" ||
 					got.DNS()[0].String() != "10.0.2.3" || net.IP(got.SubnetMask()).String() != "255.255.255.0" {
 					t.Errorf("options: %s", got.Summary())
+				}
+				if d := cmp.Diff([]byte{0x23, 0x28}, got.Options.Get(dhcpv4.OptionInterfaceMTU)); d != "" {
+					t.Errorf("MTU (-want +got):\n%s", d)
 				}
 				if d := cmp.Diff(&Lease{MAC: mac, Address: "10.80.0.7"}, a.lease); d != "" {
 					t.Errorf("lease (-want +got):\n%s", d)

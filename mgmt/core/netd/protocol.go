@@ -26,6 +26,7 @@ type Network struct {
 	Subnet  string   `json:"subnet"`  // CIDR
 	Gateway string   `json:"gateway"` // the host's own address
 	DNS     []string `json:"dns,omitempty"`
+	MTU     uint16   `json:"mtu,omitempty"` // 0 says nothing
 }
 
 // A Host is a NIC and its address on the network of this place in Networks.

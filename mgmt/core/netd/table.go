@@ -21,11 +21,15 @@ func parseMAC(s string) (macAddress, error) {
 
 func (m macAddress) String() string { return net.HardwareAddr(m[:]).String() }
 
+// minMTU is the least that the option can tell (RFC 2132 section 5.1).
+const minMTU = 68
+
 // A network is a checked Network.
 type network struct {
 	subnet  netip.Prefix
 	gateway netip.Addr
 	dns     []net.IP
+	mtu     uint16
 }
 
 func parseNetwork(n Network) (network, error) {
@@ -37,7 +41,10 @@ func parseNetwork(n Network) (network, error) {
 	if err != nil || !subnet.Contains(gateway) {
 		return network{}, fmt.Errorf("%q is not an address of %s", n.Gateway, subnet)
 	}
-	out := network{subnet: subnet.Masked(), gateway: gateway}
+	if n.MTU != 0 && n.MTU < minMTU {
+		return network{}, fmt.Errorf("MTU %d, want at least %d", n.MTU, minMTU)
+	}
+	out := network{subnet: subnet.Masked(), gateway: gateway, mtu: n.MTU}
 	for _, d := range n.DNS {
 		a, err := netip.ParseAddr(d)
 		if err != nil || !a.Is4() {

@@ -3,6 +3,7 @@
 package network
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"net"
@@ -21,6 +22,9 @@ import (
 const (
 	maxNetworks = 16
 	maxNICs     = 8
+
+	// The range and the default are those of the configuration (package config).
+	minMTU, defaultMTU, maxMTU = 1280, 1500, 9000
 )
 
 // A Network is one guest network.
@@ -29,6 +33,7 @@ type Network struct {
 	Bridge  string
 	Subnet  netip.Prefix // masked
 	Gateway netip.Addr   // the host's address: the first of Subnet
+	MTU     uint16
 }
 
 // A Set is all guest networks.
@@ -54,7 +59,7 @@ func New(info layout.HostInfo, leased func(mac, address string), log *slog.Logge
 		kept: make(map[string][]folder.Interface), active: make(map[string]folder.Interface)}
 	networks, problems := parse(info.Networks, info.Addresses)
 	for _, n := range networks {
-		if err := driver.EnsureBridge(n.Bridge, netip.PrefixFrom(n.Gateway, n.Subnet.Bits())); err != nil {
+		if err := driver.EnsureBridge(n.Bridge, netip.PrefixFrom(n.Gateway, n.Subnet.Bits()), int(n.MTU)); err != nil {
 			problems = append(problems, fmt.Sprintf("Network %s is not available: %v.", n.Name, err))
 			continue
 		}
@@ -154,7 +159,11 @@ func parseOne(c layout.Network, index int, before []Network) (Network, error) {
 			return Network{}, fmt.Errorf("its subnet %s overlaps that of network %s", subnet, b.Name)
 		}
 	}
-	return Network{Name: c.Name, Bridge: fmt.Sprintf("ashlar%d", index), Subnet: subnet, Gateway: subnet.Addr().Next()}, nil
+	mtu := cmp.Or(c.MTU, defaultMTU)
+	if mtu < minMTU || mtu > maxMTU {
+		return Network{}, fmt.Errorf("its MTU is %d, want %d to %d", mtu, minMTU, maxMTU)
+	}
+	return Network{Name: c.Name, MTU: uint16(mtu), Bridge: fmt.Sprintf("ashlar%d", index), Subnet: subnet, Gateway: subnet.Addr().Next()}, nil
 }
 
 // apart refuses a network that would take the host's own away from it: its
@@ -184,6 +193,15 @@ func (s *Set) byName(name string) (int, bool) {
 		}
 	}
 	return 0, false
+}
+
+// MTU returns that of a network, 0 where there is none of this name.
+func (s *Set) MTU(network string) uint16 {
+	i, ok := s.byName(network)
+	if !ok {
+		return 0
+	}
+	return s.networks[i].MTU
 }
 
 // OpenTap makes the tap name on a network, with so many queues.

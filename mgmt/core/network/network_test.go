@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -40,16 +41,20 @@ func TestParse(t *testing.T) {
 		{Name: "none", Subnet: ""},
 		{Name: "other", Subnet: "192.168.7.0/29"},
 		{Name: "uplink", Subnet: "172.16.0.0/24"},
+		{Name: "low", Subnet: "10.84.0.0/24", MTU: 1279},
+		{Name: "high", Subnet: "10.84.0.0/24", MTU: 9001},
+		{Name: "jumbo", Subnet: "10.84.0.0/24", MTU: 9000},
 	}, []string{"fd00::5/64", "172.16.0.20/16", "not an address"})
 	var got []string
 	for _, n := range networks {
-		got = append(got, n.Name+" "+n.Bridge+" "+n.Subnet.String()+" "+n.Gateway.String())
+		got = append(got, n.Name+" "+n.Bridge+" "+n.Subnet.String()+" "+n.Gateway.String()+" "+strconv.Itoa(int(n.MTU)))
 	}
-	want := []string{"good ashlar0 10.80.0.0/24 10.80.0.1", "other ashlar7 192.168.7.0/29 192.168.7.1"}
+	want := []string{"good ashlar0 10.80.0.0/24 10.80.0.1 1500", "other ashlar7 192.168.7.0/29 192.168.7.1 1500",
+		"jumbo ashlar11 10.84.0.0/24 10.84.0.1 9000"}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("networks (-want +got):\n%s", d)
 	}
-	if len(problems) != 7 {
+	if len(problems) != 9 {
 		t.Errorf("problems: %q", problems)
 	}
 	for _, p := range problems {

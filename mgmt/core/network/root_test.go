@@ -261,7 +261,7 @@ func TestServe(t *testing.T) {
 	var set *Set
 	host.do(t, func() error {
 		var problems []string
-		set, problems = New(layout.HostInfo{DNS: []string{"9.9.9.9", "::1"}, Networks: []layout.Network{{Name: "one", Subnet: "10.80.0.0/24"}}},
+		set, problems = New(layout.HostInfo{DNS: []string{"9.9.9.9", "::1"}, Networks: []layout.Network{{Name: "one", Subnet: "10.80.0.0/24", MTU: 1400}}},
 			func(mac, address string) { leases <- mac + " " + address }, slog.Default())
 		if len(problems) > 0 {
 			return fmt.Errorf("problems: %v", problems)
@@ -365,6 +365,9 @@ func lease(want, dns string) error {
 	ack, err := exchange(c, ask, dhcpv4.MessageTypeAck)
 	if err != nil {
 		return err
+	}
+	if mtu := ack.Options.Get(dhcpv4.OptionInterfaceMTU); string(mtu) != "\x05\x78" {
+		return fmt.Errorf("told the MTU %v, want 1400", mtu)
 	}
 	if ack.YourIPAddr.String() != want || len(ack.DNS()) != 1 || ack.DNS()[0].String() != dns {
 		return fmt.Errorf("got %s, want %s", ack.Summary(), want)

@@ -136,7 +136,7 @@ func (s *Set) introduce(v *server) error {
 			return fmt.Errorf("start DHCP server: %w", err)
 		}
 		sockets = append(sockets, f)
-		first.Networks = append(first.Networks, netd.Network{Subnet: n.Subnet.String(), Gateway: n.Gateway.String(), DNS: dns})
+		first.Networks = append(first.Networks, netd.Network{Subnet: n.Subnet.String(), Gateway: n.Gateway.String(), DNS: dns, MTU: n.MTU})
 	}
 	if err := v.conn.Send(first, sockets...); err != nil {
 		return fmt.Errorf("start DHCP server: %w", err)
