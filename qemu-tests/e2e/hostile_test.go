@@ -25,7 +25,7 @@ const (
 	// hostileSeedFixed is the seed of every run.
 	hostileSeedFixed = 1
 	// hostileSteps are those of a run in make test, out of a round of x.steps.
-	hostileSteps = 60
+	hostileSteps = 40
 	// hostileStepTime is how long one step may take: its waits are bounded in the guest.
 	hostileStepTime = 6 * time.Minute
 	// maxHostileMessages bounds what a VMM has to say of all attacks, in bytes, and
@@ -126,20 +126,27 @@ func (x *hostile) sane() error {
 	if now := x.processes(); now != x.vmm {
 		errs = append(errs, fmt.Errorf("the VMM was process %q and is %q", x.vmm, now))
 	}
-	group := "/sys/fs/cgroup/guests/" + x.uid
-	if out := x.h.shell(x.t, "grep -E '^(oom|oom_kill) ' "+group+"/memory.events"); strings.Join(strings.Fields(out), " ") != "oom 0 oom_kill 0" {
-		errs = append(errs, fmt.Errorf("memory.events: %q", out))
-	}
-	for name, limit := range map[string]int{
-		"grep '^anon ' " + group + "/memory.stat | cut -d' ' -f2": maxHostileHeap,
-		"wc -c < /run/ashlar/guests/" + x.uid + "/messages":       maxHostileMessages,
-	} {
-		out := strings.TrimSpace(x.h.shell(x.t, name))
-		if n, err := strconv.Atoi(out); err != nil || n > limit {
-			errs = append(errs, fmt.Errorf("%s says %q, want a number of at most %d", name, out, limit))
+	group := "/sys/fs/cgroup/guests/" + x.uid + "/"
+	used := x.h.shell(x.t, "cat "+group+"memory.events "+group+"memory.stat")
+	for name, limit := range map[string]int{"oom": 0, "oom_kill": 0, "anon": maxHostileHeap} {
+		if n, err := strconv.Atoi(field(used, name)); err != nil || n > limit {
+			errs = append(errs, fmt.Errorf("%s of the VMM's memory is %q, want %d at most", name, field(used, name), limit))
 		}
 	}
+	if n := len(x.messages()); n > maxHostileMessages {
+		errs = append(errs, fmt.Errorf("the VMM has said %d bytes, want %d at most", n, maxHostileMessages))
+	}
 	return errors.Join(errs...)
+}
+
+// field is the value behind a name that begins a line.
+func field(text, name string) string {
+	for line := range strings.Lines(text) {
+		if v, ok := strings.CutPrefix(line, name+" "); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
 }
 
 // TestHostileGuest has a guest attack all of its devices, with a seed that is always the same and
