@@ -77,6 +77,7 @@ var attacks = []attack{
 		t.kick()
 	}},
 	{"noise in rings", false, nil, 0, ringNoise},
+	{"changed midway", false, nil, 0, changedMidway},
 	{"packed noise", false, nil, ringPacked, packedNoise},
 	{"rings anywhere", false, nil, 0, ringsAnywhere},
 	{"ring outside", true, nil, 0, func(d *device, r *rand.Rand) {
@@ -127,12 +128,15 @@ func (d *device) outside(r *rand.Rand) uint64 {
 	return places[r.IntN(len(places))] + 16*uint64(r.IntN(2))
 }
 
-// anywhere is an address in the arena, or outside memory.
+// lengthMost is more than any length of a buffer in the arena, lest it ends behind it.
+const lengthMost = 0x3000
+
+// anywhere is an address of a buffer in the arena, or one outside memory.
 func (d *device) anywhere(r *rand.Rand) uint64 {
 	if r.IntN(3) == 0 {
 		return d.outside(r)
 	}
-	return d.gpa(bufferAt + r.IntN(arenaSize-bufferAt)) // no ring: a device that writes there would make up addresses
+	return d.gpa(bufferAt + r.IntN(arenaSize-bufferAt-lengthMost)) // no ring: a device that writes there would make up addresses
 }
 
 // chain makes an attack of what it does to the descriptors of an honest request.
@@ -187,15 +191,27 @@ func ringNoise(d *device, r *rand.Rand) {
 	d.blank()
 	for range 20 {
 		for i := range t.size {
-			t.descriptor(i, descriptor{d.anywhere(r), uint32(r.IntN(0x3000)), uint16(r.IntN(8)), uint16(r.IntN(t.size + 1))})
+			t.descriptor(i, descriptor{d.anywhere(r), uint32(r.IntN(lengthMost)), uint16(r.IntN(8)), uint16(r.IntN(t.size + 1))})
 			t.entry(uint16(i), uint16(r.IntN(t.size+1)))
-		}
-		// Whatever a device writes stays in the arena: behind it a chain may go on outside.
-		for i := range t.size {
-			t.clamp(i)
 		}
 		t.publish(t.avail + uint16(r.IntN(t.size)))
 		t.kick()
+	}
+}
+
+// changedMidway changes descriptors under a device that may just have read them.
+func changedMidway(d *device, r *rand.Rand) {
+	d.blank()
+	d.fill(r)
+	t := d.target()
+	for range 300 {
+		i := r.IntN(t.size)
+		// A list of pages stays one: addresses are multiples of 4.
+		t.descriptor(i, descriptor{d.anywhere(r) &^ 3, uint32(r.IntN(lengthMost)), uint16(r.IntN(8)), uint16(r.IntN(t.size + 1))})
+		if r.IntN(8) == 0 {
+			t.publish(t.avail + uint16(r.IntN(t.size)))
+			t.kick()
+		}
 	}
 }
 
@@ -206,14 +222,6 @@ func (d *device) blank() {
 	}
 }
 
-// clamp makes the buffer of a descriptor in the arena end there.
-func (r *ring) clamp(i int) {
-	at := peek(r.bytes(), 16*i, 8) - r.d.a.gpa
-	if n := peek(r.bytes(), 16*i+8, 4); at < arenaSize && at+n > arenaSize {
-		poke(r.bytes(), 16*i+8, 4, arenaSize-at)
-	}
-}
-
 // packedNoise is noise in a packed ring (section 2.8).
 func packedNoise(d *device, r *rand.Rand) {
 	t := d.target()
@@ -221,8 +229,7 @@ func packedNoise(d *device, r *rand.Rand) {
 	for range 10 {
 		for i := range t.size {
 			poke(t.bytes(), 16*i, 8, d.anywhere(r))
-			poke(t.bytes(), 16*i+8, 4, uint64(r.IntN(0x3000)))
-			t.clamp(i)
+			poke(t.bytes(), 16*i+8, 4, uint64(r.IntN(lengthMost)))
 			poke(t.bytes(), 16*i+12, 2, uint64(r.IntN(1<<16)))
 			flags := uint64(r.IntN(4)) | uint64(r.IntN(4))<<7&(1<<7) | uint64(r.IntN(2))<<15
 			if r.IntN(4) == 0 {
