@@ -116,6 +116,7 @@ var attacks = []attack{
 	{"storm", false, nil, 0, storm},
 	{"nonsense requests", false, nil, 0, nonsense},
 	{"pages twice and outside", false, []string{"balloon"}, 0, pages},
+	{"free pages and statistics", false, []string{"balloon"}, balloonStats | balloonReporting, reports},
 	{"serial flood", false, []string{"console"}, 0, serialFlood},
 }
 
@@ -468,7 +469,7 @@ func storm(d *device, r *rand.Rand) {
 
 // fillPages names pages of the arena, many times over, and such as are none.
 func (d *device) fillPages(r *rand.Rand) {
-	for _, t := range d.rings {
+	for _, t := range d.rings[:2] {
 		for i := range t.size / 4 {
 			var b []byte
 			for range 1 + r.IntN(256) {
@@ -481,6 +482,27 @@ func (d *device) fillPages(r *rand.Rand) {
 			t.post(i, buffer{out: b[:len(b)-r.IntN(2)*r.IntN(4)]})
 		}
 		t.kick()
+	}
+}
+
+// reports says of pages of the arena and of others that they are free, and tells nonsense of the
+// rest (VIRTIO 1.2 sections 5.5.6.5 and 5.5.6.7).
+func reports(d *device, r *rand.Rand) {
+	statistics, free := d.rings[2], d.rings[3]
+	for range 5 {
+		statistics.post(0, buffer{out: noise(r, 1+r.IntN(200))})
+		statistics.kick()
+		for i := range free.size {
+			v := descriptor{d.gpa(pagesAt + r.IntN(arenaSize-pagesAt-lengthMost)), uint32(r.IntN(lengthMost)), flagWrite, 0}
+			if r.IntN(16) == 0 {
+				v.gpa = d.outside(r)
+			}
+			free.descriptor(i, v)
+			free.entry(free.avail, uint16(i))
+			free.avail++
+		}
+		free.publish(free.avail)
+		free.kick()
 	}
 }
 

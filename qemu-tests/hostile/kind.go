@@ -25,7 +25,7 @@ var kinds = []*kind{
 	{2, "disk", 1, 0, false, honestDisk, nonsenseDisk},
 	{3, "console", 2, 1, false, honestConsole, nonsenseConsole},
 	{4, "entropy", 1, 0, true, honestEntropy, nonsenseEntropy},
-	{5, "balloon", 2, 0, false, honestBalloon, nil},
+	{5, "balloon", 4, 0, false, honestBalloon, nil},
 	{19, "vsock", 3, 1, false, honestVsock, nonsenseVsock},
 }
 
@@ -117,10 +117,16 @@ func nonsenseNet(r *rand.Rand) []buffer {
 	return []buffer{{out: netFrame(noise(r, netHeaderSize), r.IntN(8000))}}
 }
 
+// Features of the balloon (section 5.5.3), which add a queue each.
+const (
+	balloonStats     = 1 << 1
+	balloonReporting = 1 << 5
+)
+
 // honestBalloon gives a page and takes it back.
 func honestBalloon(d *device) error {
 	page := binary.LittleEndian.AppendUint32(nil, uint32(d.gpa(arenaSize-4096)/4096))
-	for _, r := range d.rings {
+	for _, r := range d.rings[:2] {
 		if _, _, err := r.request(buffer{out: page}); err != nil {
 			return err
 		}
