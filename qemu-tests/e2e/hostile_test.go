@@ -30,7 +30,7 @@ const (
 	hostileStepTime = 6 * time.Minute
 	// maxHostileMessages bounds what a VMM has to say of all attacks, in bytes, and
 	// maxHostileHeap what it uses besides the guest's memory.
-	maxHostileMessages = 16 << 10
+	maxHostileMessages = 32 << 10
 	maxHostileHeap     = 32 << 20
 )
 
