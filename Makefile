@@ -114,6 +114,10 @@ bench: setup build ## Ashlar against QEMU, sizes, memory, times: a table and out
 	@$(GO) test ./qemu-tests/e2e -run '^$$' -bench BenchmarkHost -benchtime 1x -timeout 3h -args \
 		-rounds $(or $(BENCH_ROUNDS),5) -repeatable=$(if $(filter 1,$(BENCH_REPEATABLE)),true,false) -parts '$(BENCH_PARTS)'
 
+.PHONY: fuzz-guest
+fuzz-guest: setup build ## A guest that attacks its devices in the lab: TIME=10m, SEED=n; what fails is shrunk and kept in out/
+	@$(GO) test -count=1 -v -timeout 24h ./qemu-tests/e2e -run 'TestHostileGuest$$' -args -hostile-time $(or $(TIME),10m) -hostile-seed $(or $(SEED),0)
+
 TOOL = $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 .PHONY: check generate clean help
 check: ## Format, vet, lint with the import rules, generated files fresh

@@ -79,18 +79,21 @@ func TestMain(m *testing.M) {
 func testInitramfs() string { return filepath.Join(base, "testguest.cpio") }
 
 // buildTestGuest packs the program testguest as an initramfs.
-func buildTestGuest() error {
-	bin := filepath.Join(base, "testguest")
-	c := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, "../testguest")
+func buildTestGuest() error { return packGuest("testguest", testInitramfs()) }
+
+// packGuest packs a program of a folder beside this one as an initramfs.
+func packGuest(program, archive string) error {
+	bin := filepath.Join(base, program)
+	c := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, "../"+program)
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {
-		return fmt.Errorf("build testguest: %w\n%s", err, out)
+		return fmt.Errorf("build %s: %w\n%s", program, err, out)
 	}
 	b, err := os.ReadFile(bin)
 	if err != nil {
 		return err
 	}
-	f, err := os.Create(testInitramfs())
+	f, err := os.Create(archive)
 	if err != nil {
 		return err
 	}
