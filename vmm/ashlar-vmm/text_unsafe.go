@@ -20,8 +20,12 @@ const (
 
 // A programHeader is Elf64_Phdr.
 type programHeader struct {
-	typ, flags                                 uint32
-	offset, vaddr, paddr, filesz, memsz, align uint64
+	typ, flags uint32
+	_          uint64 // offset
+	vaddr      uint64
+	_, _       uint64 // physical address, size in the file
+	memsz      uint64
+	_          uint64 // alignment
 }
 
 // dropText gives back the pages of the program's code and constants: most of them were
