@@ -203,36 +203,36 @@ func (x *hostile) fuzz() {
 			continue
 		}
 		x.t.Errorf("seed %d: %v\nthe VMM says:\n%s", seed, err, x.messages())
-		x.shrink(seed)
+		x.shrink(seed, err)
 		return
 	}
 }
 
 // shrink looks for the fewest steps of a seed that fail, up to the one that just did, each time in
-// a fresh guest, and writes them down.
-func (x *hostile) shrink(seed uint64) {
+// a fresh guest. What failed last is kept in out/.
+func (x *hostile) shrink(seed uint64, failure error) {
 	steps := make([]int, x.c.step()+1)
 	for i := range steps {
 		steps[i] = i
 	}
-	var report string
+	name := filepath.Join(top, "out", fmt.Sprintf("hostile-%d.txt", seed))
+	keep := func(command string, err error) {
+		report := fmt.Sprintf("%s\n%v\nThe VMM says:\n%s", command, err, x.messages())
+		if err := os.WriteFile(name, []byte(report), 0o644); err != nil {
+			x.t.Error(err)
+		}
+	}
+	keep(fmt.Sprintf("attack %d %d", seed, len(steps)), failure)
 	steps = shrink.Steps(steps, func(part []int) bool {
 		x.start()
 		command := fmt.Sprintf("replay %d %s", seed, strings.Trim(strings.ReplaceAll(fmt.Sprint(part), " ", ","), "[]"))
 		err := x.attack(command)
 		x.t.Logf("%s: %v", command, err)
 		if err != nil {
-			report = fmt.Sprintf("%s\n%v\nThe VMM says:\n%s", command, err, x.messages())
+			keep(command, err)
 		}
 		return err != nil
 	})
-	name := filepath.Join(top, "out", fmt.Sprintf("hostile-%d.txt", seed))
-	if report == "" {
-		report = "No replay fails.\n"
-	}
-	if err := os.WriteFile(name, []byte(report), 0o644); err != nil {
-		x.t.Error(err)
-	}
 	x.t.Errorf("steps of seed %d that fail: %v; see %s", seed, steps, name)
 }
 
