@@ -25,7 +25,7 @@ const (
 	// hostileSeedFixed is the seed of every run.
 	hostileSeedFixed = 1
 	// hostileSteps are those of a run in make test, out of a round of x.steps.
-	hostileSteps = 40
+	hostileSteps = 24
 	// hostileStepTime is how long one step may take: its waits are bounded in the guest.
 	hostileStepTime = 6 * time.Minute
 	// maxHostileMessages bounds what a VMM has to say of all attacks, in bytes, and
