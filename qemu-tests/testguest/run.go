@@ -20,10 +20,15 @@ const printed = 300
 
 // run runs a program of the disk f[0] with that as its root, and returns what it printed.
 func run(f []string) (string, error) {
-	c, err := program(f)
-	if err != nil {
+	if len(f) < 2 {
+		return "", errors.New("which program of which disk?")
+	}
+	if err := mountPrograms(f[0]); err != nil {
 		return "", err
 	}
+	c := exec.Command(f[1], f[2:]...)
+	c.SysProcAttr = &unix.SysProcAttr{Chroot: programs}
+	c.Dir = "/"
 	out, err := c.CombinedOutput()
 	text := strings.Join(strings.Fields(string(out)), " ")
 	if len(text) > printed {
@@ -33,37 +38,6 @@ func run(f []string) (string, error) {
 		return "", fmt.Errorf("%w: %s", err, text)
 	}
 	return text, nil
-}
-
-// start is run without waiting for the end; only errors are shown.
-func start(f []string) error {
-	c, err := program(f)
-	if err != nil {
-		return err
-	}
-	c.Stderr = os.Stderr
-	if err := c.Start(); err != nil {
-		return err
-	}
-	go func() {
-		if err := c.Wait(); err != nil {
-			fmt.Println("ERR start:", err)
-		}
-	}()
-	return nil
-}
-
-func program(f []string) (*exec.Cmd, error) {
-	if len(f) < 2 {
-		return nil, errors.New("which program of which disk?")
-	}
-	if err := mountPrograms(f[0]); err != nil {
-		return nil, err
-	}
-	c := exec.Command(f[1], f[2:]...)
-	c.SysProcAttr = &unix.SysProcAttr{Chroot: programs}
-	c.Dir = "/"
-	return c, nil
 }
 
 // mountPrograms mounts the disk, and in it what programs use of the kernel's.
