@@ -62,8 +62,7 @@ func TestHotplug(t *testing.T) {
 		return h.shell(t, "ls /data/guests/"+h.vm(t, "plugs").Uid+" /sys/class/net")
 	}
 
-	// The guest gives a disk up that it writes to, and loses one that is taken away. Of that
-	// one nothing is under way: Linux would wait for it for ever.
+	// The guest gives a disk up that it writes to, and loses one that is taken away.
 	device := attach()
 	c.ask("write " + device + " 3 4")
 	c.ask("check " + device + " 3 4")
@@ -81,8 +80,9 @@ func TestHotplug(t *testing.T) {
 	h.killed(t, "ashlar-core")
 	h.killed(t, "ashlar-control")
 	c = h.fresh(t, "plugs")
-	c.ask("write " + device + " 5 4")
+	c.ask("load " + device)
 	says("plugs has no disk 1 any more", "detach-disk", "plugs", "1", "--delete-content", "--force")
+	c.expect("LOAD ends", patience)
 	c.until("disk ashlar-1", false)
 
 	// A network interface gets an address, and its network.

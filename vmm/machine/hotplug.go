@@ -209,10 +209,66 @@ func (m *Machine) remove(s *hotplugSlot, d *plugged) {
 	m.devices = slices.Delete(slices.Clone(m.devices), i, i+1)
 }
 
+// failQuiet is how long no request has to come to a failing disk before it is pulled out,
+// and failMost how long that is waited for.
+const (
+	failQuiet = 500 * time.Millisecond
+	failMost  = 3 * time.Second
+)
+
+// failDisk has the requests of a disk that the guest is using answered with errors, and returns
+// it; nil is anything else. lifeMu is held.
+func (m *Machine) failDisk(d *plugged) *blk.Device {
+	for n, disk := range m.disks {
+		if diskName(n) != d.name {
+			continue
+		}
+		active, err := disk.Fail()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		if active {
+			return disk
+		}
+	}
+	return nil
+}
+
+// pullOut takes a disk away that fails all requests. Linux's driver waits for ever, and its
+// slot with it, for a request that was in the queue when the device went (virtblk_remove,
+// 6.12); programs that are told of an error ask no more.
+func (m *Machine) pullOut(s *hotplugSlot, d *plugged, disk *blk.Device) {
+	m.untilQuiet(disk)
+	m.lifeMu.Lock()
+	if slices.Contains(m.devices, d) {
+		s.port.Unplug()
+	}
+	m.lifeMu.Unlock()
+	m.remove(s, d)
+}
+
+// untilQuiet waits until no request comes to a failing disk, or the guest has ended.
+func (m *Machine) untilQuiet(disk *blk.Device) {
+	tick := time.NewTicker(failQuiet)
+	defer tick.Stop()
+	for before, end := disk.Answered(), time.Now().Add(failMost); time.Now().Before(end); {
+		select {
+		case <-tick.C:
+		case <-m.done:
+			return
+		}
+		now := disk.Answered()
+		if now == before {
+			return
+		}
+		before = now
+	}
+}
+
 // Detach asks the guest to give a device up, or with force takes it away: then accesses to
-// it give all ones from now on, and requests under way end before it leaves the
-// Status. So does a device that the guest has not switched on. A paused guest
-// is asked when it goes on.
+// it give all ones, and requests under way end before it leaves the Status. A disk that
+// is in use fails all requests before, for failMost at most. So does a device go that
+// the guest has not switched on. A paused guest is asked when it goes on.
 func (m *Machine) Detach(name string, force bool) *protocol.Error {
 	m.lifeMu.Lock()
 	defer m.lifeMu.Unlock()
@@ -232,7 +288,13 @@ func (m *Machine) Detach(name string, force bool) *protocol.Error {
 	m.mu.Unlock()
 	switch {
 	case !force && !d.asked.IsZero() && time.Since(d.asked) < askAgain:
-	case force || !s.port.Ask():
+	case force:
+		if disk := m.failDisk(d); disk != nil {
+			go m.pullOut(s, d, disk)
+			break
+		}
+		fallthrough
+	case !s.port.Ask():
 		s.port.Unplug()
 		go m.remove(s, d)
 	default:

@@ -151,7 +151,7 @@ type detachFlags struct {
 func (fl *detachFlags) add(a *app, cmd *cobra.Command, numbers func(*ashlarv1.VirtualMachine) []int32) {
 	cmd.Args = cobra.ExactArgs(2)
 	cmd.Flags().DurationVar(&fl.grace, "grace", 30*time.Second, "how long the guest may take to give it up, up to 1h")
-	cmd.Flags().BoolVar(&fl.force, "force", false, "take it away without asking the guest, which may wait for ever for what it has under way")
+	cmd.Flags().BoolVar(&fl.force, "force", false, "take it away without asking the guest")
 	a.operationFlags(cmd, &fl.noWait)
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
 		if len(args) != 1 {

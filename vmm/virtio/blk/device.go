@@ -80,6 +80,8 @@ type Device struct {
 	queues   []*worker
 	metrics  Metrics
 	limits   atomic.Pointer[limiter] // nil where nothing is limited
+	failing  atomic.Bool             // Fail was called
+	active   atomic.Bool             // Activate was called, Deactivate was not
 	clock    func() int64            // monotonic, in nanoseconds
 	// writeback is the writeback field of the configuration: what the driver
 	// chose, 1 at a reset.
@@ -196,11 +198,13 @@ func (d *Device) Activate(a virtio.Activation) error {
 			return fmt.Errorf("queue %d: %w", i, err)
 		}
 	}
+	d.active.Store(true)
 	return nil
 }
 
 // Deactivate waits for all requests under way and ends the goroutines.
 func (d *Device) Deactivate() {
+	d.active.Store(false)
 	for _, w := range d.queues {
 		w.signalStop()
 	}

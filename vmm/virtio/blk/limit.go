@@ -131,6 +131,17 @@ func (d *Device) SetLimits(l Limits) error {
 	return nil
 }
 
+// Fail has every request from now on, and those that wait for the limits, answered with
+// IOERR: the disk is about to go. What has begun ends as it would. It tells whether the
+// disk is at work at all, and is not called after Close.
+func (d *Device) Fail() (active bool, err error) {
+	d.failing.Store(true)
+	return d.active.Load(), d.SetLimits(Limits{})
+}
+
+// Answered is how many requests have been answered with IOERR.
+func (d *Device) Answered() uint64 { return d.metrics.errors.Load() }
+
 // admit begins r, or holds it back until the limits let it go. While one request of a
 // queue is held back none is taken from it.
 func (w *worker) admit(r *request) error {

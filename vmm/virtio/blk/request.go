@@ -83,6 +83,9 @@ func (r *request) start() error {
 // begin does what the request asks for.
 func (r *request) begin() error {
 	r.began = r.w.d.clock()
+	if r.w.d.failing.Load() {
+		return r.finishError()
+	}
 	switch r.typ {
 	case typeIn, typeOut:
 		return r.transfer()

@@ -2504,9 +2504,9 @@ type DetachVirtualMachineDiskRequest struct {
 	DeleteContent bool `protobuf:"varint,5,opt,name=delete_content,json=deleteContent,proto3" json:"delete_content,omitempty"`
 	// How long the guest may take to give it up, 0 to 1 hour; 30 s where absent.
 	GracePeriod *durationpb.Duration `protobuf:"bytes,6,opt,name=grace_period,json=gracePeriod,proto3" json:"grace_period,omitempty"`
-	// Take it away without asking the guest. Requests that the host has not taken yet are
-	// never answered: Linux up to 6.12 waits for them, and can use neither the disk's name
-	// nor its slot until it is reset.
+	// Take it away without asking the guest. What it asks of the disk fails with errors at
+	// first, for 3 s at most: Linux up to 6.12 waits for ever for a request that is under
+	// way when the disk goes, and can use neither its name nor its slot then.
 	Force         bool `protobuf:"varint,7,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
