@@ -28,7 +28,6 @@ import (
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/initramfs"
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/peer"
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/xfsimage"
-	"github.com/ashlar-hv/ashlar/qemu-tests/debian"
 )
 
 // payloadSize is the size of the disk with the guest's files; it has holes.
@@ -42,12 +41,9 @@ type Disks struct {
 // Prepare makes the disks: the payload in dir, QEMU's in the cache. top is the top
 // of the tree, where out/ has the guest's kernel. say is told what takes long.
 func Prepare(top, dir string, say func(string)) (Disks, error) {
-	cache, err := debian.CacheDir()
-	if err != nil {
-		return Disks{}, err
-	}
+	var err error
 	d := Disks{payload: filepath.Join(dir, "payload.img")}
-	if d.peer, err = peer.Image(cache, say); err != nil {
+	if d.peer, err = peer.Image(say); err != nil {
 		return Disks{}, fmt.Errorf("QEMU to compare with: %w", err)
 	}
 	kernel, err := filepath.Abs(filepath.Join(top, "out/guest-bzImage"))

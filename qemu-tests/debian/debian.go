@@ -5,9 +5,7 @@ package debian
 import (
 	"archive/tar"
 	"bytes"
-	"crypto/sha256"
 	_ "embed"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -16,10 +14,9 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/xfsimage"
+	"github.com/ashlar-hv/ashlar/qemu-tests/cache"
 )
 
 //go:embed debian.go
@@ -33,58 +30,22 @@ type Files struct {
 	Folders  []string // empty ones beside it
 }
 
-// CacheDir is where things are kept that take long to make.
-func CacheDir() (string, error) {
-	if d := os.Getenv("ASHLAR_CACHE"); d != "" {
-		return d, nil
-	}
-	d, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("find a cache folder: %w: set ASHLAR_CACHE", err)
-	}
-	return filepath.Join(d, "ashlar"), nil
-}
-
-// Cached returns the path of an image, which make makes where the folder cache has none of
-// the same recipe: the caller's source and this file. It gets an empty folder to work in,
-// where it leaves the image.
-func Cached(cache, name string, source []byte, make func(dir, image string) error) (string, error) {
-	sum := sha256.Sum256(append(bytes.Clone(source), recipe...))
-	dir := filepath.Join(cache, hex.EncodeToString(sum[:8]))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	unlock, err := lock(filepath.Join(dir, "lock"))
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	image := filepath.Join(dir, name)
-	if _, err := os.Stat(image); err == nil {
-		return image, nil
-	}
-	tmp, err := os.MkdirTemp(dir, "build-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(tmp)
-	if err := make(tmp, filepath.Join(tmp, name)); err != nil {
-		return "", err
-	}
-	return image, os.Rename(filepath.Join(tmp, name), image)
-}
-
-// lock keeps others from building at the same time.
-func lock(name string) (func(), error) {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", name, err)
-	}
-	return func() { f.Close() }, nil
+// Cached returns the path of an image that is called file in the cache of that name, which
+// make makes where there is none of the same recipe: the caller's source and this file. It
+// gets an empty folder to work in, where it leaves the image.
+func Cached(name, file string, source []byte, make func(dir, image string) error) (string, error) {
+	dir, err := cache.Get(name, append(bytes.Clone(source), recipe...), func(dir string) error {
+		tmp, err := os.MkdirTemp(dir, "build-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(tmp)
+		if err := make(tmp, filepath.Join(tmp, file)); err != nil {
+			return err
+		}
+		return os.Rename(filepath.Join(tmp, file), filepath.Join(dir, file))
+	})
+	return filepath.Join(dir, file), err
 }
 
 // Unpack puts f into the folder dir/root, and says what is there. say is told what takes
@@ -92,7 +53,7 @@ func lock(name string) (func(), error) {
 func (f Files) Unpack(dir string, say func(string)) (root string, _ xfsimage.Tree, _ error) {
 	say(fmt.Sprintf("mmdebstrap %s: %s", f.Suite, strings.Join(f.Packages, " ")))
 	archive := filepath.Join(dir, "root.tar")
-	if err := f.debstrap(dir, archive, say); err != nil {
+	if err := f.debstrap(dir, archive); err != nil {
 		return "", nil, err
 	}
 	defer os.Remove(archive)
@@ -108,33 +69,16 @@ func (f Files) Unpack(dir string, say func(string)) (root string, _ xfsimage.Tre
 
 // debstrap extracts the packages and what they depend on into a tar archive;
 // nothing is configured, no script of theirs runs.
-func (f Files) debstrap(dir, to string, say func(string)) error {
+func (f Files) debstrap(dir, to string) error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
-	c := exec.Command("mmdebstrap", "--variant=extract", "--include="+strings.Join(f.Packages, ","),
-		`--aptopt=Acquire::Languages "none"`, f.Suite, to)
-	var log bytes.Buffer
-	c.Stdout, c.Stderr = &log, &log
-	start := time.Now()
-	if err := c.Start(); err != nil {
-		return fmt.Errorf("mmdebstrap: %w: make setup installs it", err)
+	err := cache.Run("debian", exec.Command("mmdebstrap", "--variant=extract", "--include="+strings.Join(f.Packages, ","),
+		`--aptopt=Acquire::Languages "none"`, f.Suite, to))
+	if errors.Is(err, exec.ErrNotFound) {
+		return fmt.Errorf("%w: make setup installs it", err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- c.Wait() }()
-	t := time.NewTicker(10 * time.Second)
-	defer t.Stop()
-	for {
-		select {
-		case err := <-done:
-			if err != nil {
-				return fmt.Errorf("mmdebstrap: %w\n%s", err, log.Bytes())
-			}
-			return nil
-		case <-t.C:
-			say(fmt.Sprintf("mmdebstrap is at work (%.0f s)", time.Since(start).Seconds()))
-		}
-	}
+	return err
 }
 
 // unpack puts what is to be kept of an archive into dir, and says what that is.

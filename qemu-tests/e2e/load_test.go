@@ -8,18 +8,13 @@ import (
 	"time"
 
 	v1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
-	"github.com/ashlar-hv/ashlar/qemu-tests/debian"
 	"github.com/ashlar-hv/ashlar/qemu-tests/programs"
 )
 
 // loaded boots a guest whose last disk has Debian's programs.
 func (h *host) loaded(t testing.TB, id string, cpus int32, disks ...*v1.Disk) *console {
 	t.Helper()
-	cache, err := debian.CacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, err := programs.Image(cache, func(s string) { t.Log(s) })
+	image, err := programs.Image(func(s string) { t.Log(s) })
 	if err != nil {
 		t.Fatal(err)
 	}

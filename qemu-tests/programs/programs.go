@@ -8,7 +8,6 @@ import (
 	_ "embed"
 	"fmt"
 	"os/exec"
-	"path/filepath"
 
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/xfsimage"
 	"github.com/ashlar-hv/ashlar/qemu-tests/debian"
@@ -30,10 +29,10 @@ var files = debian.Files{
 	Folders: []string{"dev", "proc", "sys", "tmp"},
 }
 
-// Image returns the path of the disk, which is made where there is none, below the folder
-// cache. say is told what takes long.
-func Image(cache string, say func(string)) (string, error) {
-	return debian.Cached(filepath.Join(cache, "programs"), "programs.img", recipe, func(dir, image string) error {
+// Image returns the path of the disk, which is made where the cache has none. say is told
+// what takes long.
+func Image(say func(string)) (string, error) {
+	return debian.Cached("programs", "programs.img", recipe, func(dir, image string) error {
 		root, _, err := files.Unpack(dir, say)
 		if err != nil {
 			return err

@@ -142,3 +142,28 @@ func TestPluggableRefused(t *testing.T) {
 		})
 	}
 }
+
+// Memory that is plugged in lies behind that of all nodes, in the file and for the guest,
+// and takes none of theirs.
+func TestPluggableBehindNodes(t *testing.T) {
+	const at = pluggableAt + 2<<20 + 8
+	s, _ := newPluggableSpec(t, touch(at))
+	s.VCPUs = 1
+	s.NUMA = []protocol.NUMANode{{VCPUs: []int{0}, MemoryBytes: testMemory, HostNodes: []int{0}}}
+	s.Backing = &protocol.Backing{Populate: true}
+	g := s.loaded(t)
+	nodes, err := g.nodes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := nodes[0].Memory; len(got) != 1 || got[0].Base != 0 || got[0].Size != testMemory {
+		t.Errorf("the memory of the node is %+v, want %d bytes from 0 on", got, testMemory)
+	}
+	if err := g.mem.Plug(pluggableAt+2<<20, 2<<20); err != nil {
+		t.Fatal(err)
+	}
+	start(t, g)
+	if got := ended(t, g); got.Reason != protocol.PoweredOff {
+		t.Errorf("result = %+v", got)
+	}
+}

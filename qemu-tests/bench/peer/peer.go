@@ -7,7 +7,6 @@ package peer
 import (
 	_ "embed"
 	"fmt"
-	"path/filepath"
 
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/xfsimage"
 	"github.com/ashlar-hv/ashlar/qemu-tests/debian"
@@ -39,10 +38,10 @@ var files = debian.Files{
 	Folders: []string{"dev", "proc", "payload", "scratch"},
 }
 
-// Image returns the path of the image, which is made where there is none, below
-// the folder cache. say is told what takes long.
-func Image(cache string, say func(string)) (string, error) {
-	return debian.Cached(filepath.Join(cache, "bench"), "peer.img", recipe, func(dir, image string) error {
+// Image returns the path of the image, which is made where the cache has none. say is
+// told what takes long.
+func Image(say func(string)) (string, error) {
+	return debian.Cached("bench", "peer.img", recipe, func(dir, image string) error {
 		root, tree, err := files.Unpack(dir, say)
 		if err != nil {
 			return err
