@@ -182,6 +182,9 @@ func (m *Manager) AttachNIC(ctx context.Context, id string, n hostcall.NIC) erro
 	if _, _, err := parseDevice(device); err != nil {
 		return err
 	}
+	if err := checkNICs(&hostcall.Guest{NICs: []hostcall.NIC{n}}); err != nil {
+		return err
+	}
 	defer m.turns.take(id)()
 	r, err := m.find(id)
 	if err != nil {

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
@@ -62,5 +63,15 @@ func TestCheckDevices(t *testing.T) {
 		if err := checkDevices(tt.devices, 4); (err == nil) != tt.ok {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// Limits of a NIC to be attached are checked here, whatever control has done.
+func TestAttachNICLimits(t *testing.T) {
+	n := hostcall.NIC{Number: 1, Limits: &hostcall.NICLimits{Receive: &hostcall.NetworkLimits{BytesPerSecond: 1}}}
+	var e *hostcall.Error
+	if err := new(Manager).AttachNIC(t.Context(), "id", n); !errors.As(err, &e) || e.Code != hostcall.InvalidArgument ||
+		!strings.HasPrefix(e.Field, "guest.nics[0].limits") {
+		t.Errorf("AttachNIC = %v, want a refusal of its limits", err)
 	}
 }
