@@ -48,9 +48,15 @@ func TestHugepagePools(t *testing.T) {
 	if p := h.pool(t); len(p.Nodes) != 2 || p.Nodes[0].TotalPages != 20 || p.Nodes[1].ConfiguredPages != 20 {
 		t.Errorf("the pool is %v", p)
 	}
-	h.mustCtl(t, "vm", "create", "pooled", "--memory", "64MiB,pages=2MiB",
+	h.mustCtl(t, "vm", "create", "pooled", "--memory", "64MiB,pages=2MiB,populate=on", "--disk", "size=16MiB",
 		"--kernel", "guest-kernel", "--initramfs", "testguest", "--cmdline", "console=ttyS0 quiet", "--start")
-	h.console(t, "pooled").expect("TESTGUEST ready", 2*time.Minute)
+	c := h.console(t, "pooled")
+	c.expect("TESTGUEST ready", patience)
+	c.ask("write /dev/vda 3 2")
+	c.ask("check /dev/vda 3 2")
+	if n := h.counters(t, "pooled").Devices; n["disk0.registered"] == 0 || n["disk0.errors"] != 0 {
+		t.Errorf("a disk of a guest on pages of a pool does not use registered memory: %v", n)
+	}
 	p := h.pool(t)
 	if taken := p.TotalPages - p.FreePages + p.ReservedPages; taken != 32 || p.FreePages == 40 {
 		t.Errorf("the guest has %d pages, want 32: %v", taken, p)

@@ -17,11 +17,13 @@ const (
 	featNoDrop       = 1 << 1
 	featSubmitStable = 1 << 2
 
+	registerBuffers        = 0
 	registerFiles          = 2
 	registerFilesUpdate    = 6
 	registerRestrictions   = 11
 	registerEnableRings    = 12
 	registerIOWQMaxWorkers = 19
+	registerCloneBuffers   = 30
 
 	restrictRegisterOp       = 0
 	restrictSQEOp            = 1
@@ -40,12 +42,14 @@ type Op uint8
 
 // The operations that this package knows.
 const (
-	OpNop       Op = 0
-	OpReadv     Op = 1
-	OpWritev    Op = 2
-	OpFsync     Op = 3
-	OpFallocate Op = 17
-	OpRead      Op = 22
+	OpNop        Op = 0
+	OpReadv      Op = 1
+	OpWritev     Op = 2
+	OpFsync      Op = 3
+	OpReadFixed  Op = 4
+	OpWriteFixed Op = 5
+	OpFallocate  Op = 17
+	OpRead       Op = 22
 )
 
 // sqe mirrors struct io_uring_sqe (64 bytes), with the members that the
@@ -93,6 +97,15 @@ type filesUpdate struct {
 
 	offset, resv uint32
 	fds          uint64 // address of descriptors
+}
+
+// cloneBuffers mirrors struct io_uring_clone_buffers of Linux 6.12, whose last members have
+// got meanings since.
+type cloneBuffers struct {
+	_ structs.HostLayout
+
+	srcFd, flags uint32
+	pad          [6]uint32
 }
 
 // timespec mirrors struct __kernel_timespec.

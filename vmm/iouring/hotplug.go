@@ -19,8 +19,8 @@ func HotplugRules() []jail.Rule {
 }
 
 // NewEmpty is New for a ring that gets its n files later, by SetFiles.
-func NewEmpty(entries uint32, n int, ops []Op) (*Ring, error) {
-	return New(entries, make([]*os.File, n), ops)
+func NewEmpty(entries uint32, n int, ops []Op, buffers *Buffers) (*Ring, error) {
+	return New(entries, make([]*os.File, n), ops, buffers)
 }
 
 // ErrClosed says that a Ring has been closed.

@@ -48,6 +48,8 @@ type Ring struct {
 	ahead uint32 // of those, not yet taken by the kernel
 	size  uint32
 	wait  waitArg
+
+	buffers *Buffers // nil where none are registered
 }
 
 // A Completion is a request that is done.
@@ -58,8 +60,9 @@ type Completion struct {
 
 // New makes a ring for entries requests at a time that works on files, by their
 // place in the slice, and does nothing but ops. The files stay the caller's; the
-// ring holds them too.
-func New(entries uint32, files []*os.File, ops []Op) (*Ring, error) {
+// ring holds them too. buffers may be nil; else OpReadv and OpWritev allow OpReadFixed and
+// OpWriteFixed, too.
+func New(entries uint32, files []*os.File, ops []Op, buffers *Buffers) (*Ring, error) {
 	p := params{flags: setupClamp | setupRDisabled | setupSubmitAll | setupCoopTaskrun}
 	fd, err := ioUringSetup(entries, &p)
 	if err != nil {
@@ -68,7 +71,7 @@ func New(entries uint32, files []*os.File, ops []Op) (*Ring, error) {
 		}
 		return nil, fmt.Errorf("make io_uring of %d entries: %w", entries, err)
 	}
-	r := &Ring{f: os.NewFile(uintptr(fd), "io_uring"), fd: fd, size: p.sqEntries}
+	r := &Ring{f: os.NewFile(uintptr(fd), "io_uring"), fd: fd, size: p.sqEntries, buffers: buffers}
 	if err := r.start(&p, files, ops); err != nil {
 		return nil, errors.Join(fmt.Errorf("make io_uring: %w", err), r.Close())
 	}
@@ -85,8 +88,16 @@ func (r *Ring) start(p *params, files []*os.File, ops []Op) error {
 	if r.r, err = mapRings(r.fd, p); err != nil {
 		return fmt.Errorf("map rings: %w", err)
 	}
-	if err := registerFileSet(r.fd, files); err != nil {
-		return fmt.Errorf("register %d files: %w", len(files), err)
+	if len(files) > 0 {
+		if err := registerFileSet(r.fd, files); err != nil {
+			return fmt.Errorf("register %d files: %w", len(files), err)
+		}
+	}
+	if r.buffers != nil {
+		if err := r.buffers.lend(r.fd); err != nil {
+			return err
+		}
+		ops = withFixed(ops)
 	}
 	if err := registerWorkers(r.fd, workers, 1); err != nil {
 		return fmt.Errorf("bound to %d kernel threads: %w", workers, err)

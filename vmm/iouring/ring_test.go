@@ -43,6 +43,7 @@ func TestABI(t *testing.T) {
 		{"restriction.arg", unsafe.Offsetof(r.arg), 2},
 		{"sizeof geteventsArg", unsafe.Sizeof(geteventsArg{}), 24},
 		{"geteventsArg.ts", unsafe.Offsetof(geteventsArg{}.ts), 16},
+		{"sizeof cloneBuffers", unsafe.Sizeof(cloneBuffers{}), 32},
 		{"sizeof timespec", unsafe.Sizeof(timespec{}), 16},
 		{"sizeof Iovec", unsafe.Sizeof(Iovec{}), unsafe.Sizeof(unix.Iovec{})},
 	} {
@@ -59,7 +60,7 @@ func newRing(t *testing.T, ops ...Op) (*Ring, *os.File) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
-	r, err := New(4, []*os.File{f}, ops)
+	r, err := New(4, []*os.File{f}, ops, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -84,6 +84,16 @@ func descriptors(files []*os.File) []int32 {
 	return fds
 }
 
+// registerBufferSet has the kernel pin what pieces name.
+func registerBufferSet(fd int, pieces []Iovec) error {
+	return ioUringRegister(fd, registerBuffers, unsafe.Pointer(unsafe.SliceData(pieces)), len(pieces))
+}
+
+// cloneBufferSet gives a ring the buffers of another.
+func cloneBufferSet(fd, from int) error {
+	return ioUringRegister(fd, registerCloneBuffers, unsafe.Pointer(&cloneBuffers{srcFd: uint32(from)}), 1)
+}
+
 func registerRestrictionSet(fd int, rs []restriction) error {
 	return ioUringRegister(fd, registerRestrictions, unsafe.Pointer(unsafe.SliceData(rs)), len(rs))
 }

@@ -30,7 +30,7 @@ func TestWorkers(t *testing.T) {
 	}
 	defer f.Close()
 	const requests = 64
-	r, err := New(requests, []*os.File{f}, []Op{OpFsync})
+	r, err := New(requests, []*os.File{f}, []Op{OpFsync}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

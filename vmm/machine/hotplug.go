@@ -49,7 +49,7 @@ func (m *Machine) addSlots(n int) error {
 		s := &hotplugSlot{port: p}
 		m.slots = append(m.slots, s)
 		for range min(m.c.VCPUs, slotQueues) {
-			r, err := blk.NewRing()
+			r, err := blk.NewRing(m.buffers)
 			if err != nil {
 				return err
 			}
@@ -118,7 +118,7 @@ func (g *Guest) AttachDisk(disk *protocol.Disk, files []*os.File) *protocol.Erro
 		return invalid(field, "no disk came with the request")
 	}
 	return g.attach(field, diskName, disk.Number, func(s *hotplugSlot) (virtio.Device, *protocol.Error) {
-		return orError(newDisk(field, *disk, len(s.rings), s.rings, d))
+		return orError(newDisk(field, *disk, blk.Config{Queues: len(s.rings), Rings: s.rings}, d))
 	})
 }
 

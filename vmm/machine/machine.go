@@ -27,6 +27,7 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/device/power"
 	"github.com/ashlar-hv/ashlar/vmm/device/rtc"
 	"github.com/ashlar-hv/ashlar/vmm/device/serial"
+	"github.com/ashlar-hv/ashlar/vmm/iouring"
 	"github.com/ashlar-hv/ashlar/vmm/kvm"
 	"github.com/ashlar-hv/ashlar/vmm/memory"
 	"github.com/ashlar-hv/ashlar/vmm/pci"
@@ -74,6 +75,7 @@ type Machine struct {
 
 	devices []*plugged          // changed with both lifeMu and mu held, or before Start
 	disks   map[int]*blk.Device // those of devices, by number; guarded by lifeMu
+	buffers *iouring.Buffers    // the memory, for their rings; or nil
 	slots   []*hotplugSlot
 	nics    map[int]*vnet.Device // so are these
 	runners []*runner            // all that there may come to be
@@ -186,10 +188,13 @@ func (m *Machine) mapMemory() error {
 	if err := m.bindMemory(); err != nil {
 		return err
 	}
-	if m.c.Backing.ForNodes(m.c.NUMA).Populated() {
-		return m.mem.Populate()
+	if !m.c.Backing.ForNodes(m.c.NUMA).Populated() {
+		return nil
 	}
-	return nil
+	if err := m.mem.Populate(); err != nil {
+		return err
+	}
+	return m.registerMemory()
 }
 
 // createVM makes the VM with its memory and interrupt controllers.
@@ -380,7 +385,7 @@ func (m *Machine) Close() error {
 	for _, d := range m.devices {
 		errs = append(errs, d.close())
 	}
-	errs = append(errs, m.closeSlots())
+	errs = append(errs, m.closeSlots(), m.buffers.Close())
 	for _, r := range m.runners {
 		if r.stats != nil {
 			errs = append(errs, r.stats.Close())

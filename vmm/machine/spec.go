@@ -12,7 +12,6 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/arch"
 	"github.com/ashlar-hv/ashlar/vmm/boot"
 	"github.com/ashlar-hv/ashlar/vmm/console"
-	"github.com/ashlar-hv/ashlar/vmm/iouring"
 	"github.com/ashlar-hv/ashlar/vmm/kvm"
 	"github.com/ashlar-hv/ashlar/vmm/memory"
 	"github.com/ashlar-hv/ashlar/vmm/pci"
@@ -255,7 +254,7 @@ func (g *Guest) addDisks(s *protocol.Spec, d *descriptors) *protocol.Error {
 		return perr
 	}
 	for i, disk := range s.Disks {
-		dev, perr := newDisk(fmt.Sprintf("disks[%d]", i), disk, diskQueues(s), nil, d)
+		dev, perr := newDisk(fmt.Sprintf("disks[%d]", i), disk, blk.Config{Queues: diskQueues(s), Buffers: g.buffers}, d)
 		if perr != nil {
 			return perr
 		}
@@ -278,8 +277,8 @@ func (g *Guest) listed(name string) func(pci.Function) error {
 	}
 }
 
-// newDisk makes the disk that the field describes.
-func newDisk(field string, disk protocol.Disk, queues int, rings []*iouring.Ring, d *descriptors) (*blk.Device, *protocol.Error) {
+// newDisk makes the disk that the field describes, with the queues, rings and buffers of c.
+func newDisk(field string, disk protocol.Disk, c blk.Config, d *descriptors) (*blk.Device, *protocol.Error) {
 	f, perr := d.take(field+".file", disk.File)
 	if perr != nil {
 		return nil, perr
@@ -293,7 +292,8 @@ func newDisk(field string, disk protocol.Disk, queues int, rings []*iouring.Ring
 		f.Close()
 		return nil, perr
 	}
-	dev, err := blk.New(blk.Config{File: f, ReadOnly: disk.ReadOnly, Serial: disk.Serial, Queues: queues, Rings: rings, Limits: limits})
+	c.File, c.ReadOnly, c.Serial, c.Limits = f, disk.ReadOnly, disk.Serial, limits
+	dev, err := blk.New(c)
 	if err != nil {
 		f.Close()
 		return nil, invalid(field+".file", "%v", err)

@@ -19,7 +19,8 @@ var capabilities = map[int]bool{
 	unix.CAP_SETGID:  true,
 	unix.CAP_SETPCAP: true,
 	// A disk that grows while its guest runs: the VMM, which is a user of its own by
-	// then, may make its file larger (RLIMIT_FSIZE).
+	// then, may make its file larger (RLIMIT_FSIZE). Memory of a pool, which the kernel pins
+	// for a VMM's rings (RLIMIT_MEMLOCK).
 	unix.CAP_SYS_RESOURCE: true,
 	// Ending processes that have become other users.
 	unix.CAP_KILL: true,

@@ -234,13 +234,16 @@ func (m *Manager) spawn(r *run, use diskUse) error {
 	return m.noteProcess(r, fileMax(use))
 }
 
-// noteProcess writes down which process the VMM is, and lets no file that it
-// writes to grow beyond limit bytes.
+// noteProcess writes down which process the VMM is, and sets its limits: no file that it
+// writes to grows beyond limit bytes.
 func (m *Manager) noteProcess(r *run, limit int64) error {
 	pid := r.cmd.Process.Pid
 	began, err := startTime(pid)
 	if err == nil {
 		err = limitFiles(pid, limit)
+	}
+	if err == nil && r.rec.Pages.PoolSize() > 0 {
+		err = letLock(pid)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

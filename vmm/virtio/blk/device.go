@@ -65,9 +65,12 @@ type Config struct {
 	// Rings are made before (NewRing), one for each queue, where the process cannot make
 	// them any more. They stay the caller's: when the Device is closed they can have
 	// another, or are closed, where that cannot be.
-	Rings  []*iouring.Ring
-	Limits Limits
-	clock  func() int64 // of tests
+	Rings []*iouring.Ring
+	// Buffers is the guest's memory where its pages stay what they are, else nil. Data that is in
+	// one piece goes straight there, without the kernel's looking it up. Rings bring their own.
+	Buffers *iouring.Buffers
+	Limits  Limits
+	clock   func() int64 // of tests
 }
 
 // A Device is one disk.
@@ -117,7 +120,7 @@ func New(c Config) (*Device, error) {
 		if len(c.Rings) > 0 {
 			spare = c.Rings[i]
 		}
-		w, err := newWorker(d, spare)
+		w, err := newWorker(d, spare, c.Buffers)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("disk %s: %w", c.File.Name(), err), d.closeWorkers())
 		}

@@ -7,8 +7,10 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/jail"
 )
 
-// NewRing makes a ring for Config.Rings.
-func NewRing() (*iouring.Ring, error) { return iouring.NewEmpty(2*queueSize, ringFiles, ringOps) }
+// NewRing makes a ring for Config.Rings. buffers is as Config.Buffers.
+func NewRing(buffers *iouring.Buffers) (*iouring.Ring, error) {
+	return iouring.NewEmpty(2*queueSize, ringFiles, ringOps, buffers)
+}
 
 // HotplugRules are the system calls that New needs with Config.Rings.
 func HotplugRules() []jail.Rule {

@@ -13,7 +13,7 @@ import (
 func TestSpareRings(t *testing.T) {
 	var rings []*iouring.Ring
 	for range 2 {
-		r, err := NewRing()
+		r, err := NewRing(nil)
 		if err != nil {
 			t.Fatal(err)
 		}

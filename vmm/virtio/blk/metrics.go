@@ -10,6 +10,7 @@ type Metrics struct {
 	unsupported                              atomic.Uint64
 	throttled                                atomic.Uint64 // requests that waited for the limits
 	readTimes, writeTimes, flushTimes        histogram
+	registered                               atomic.Uint64 // io_uring requests on registered memory
 	kicks                                    atomic.Uint64 // wake-ups by them: those that come together count once
 }
 
@@ -21,6 +22,6 @@ func (d *Device) Counters() map[string]uint64 {
 		"discards": m.discards.Load(), "write_zeroes": m.zeroes.Load(),
 		"read_bytes": m.readBytes.Load(), "written_bytes": m.writtenBytes.Load(),
 		"errors": m.errors.Load(), "unsupported": m.unsupported.Load(),
-		"throttled": m.throttled.Load(), "kicks": m.kicks.Load(),
+		"throttled": m.throttled.Load(), "kicks": m.kicks.Load(), "registered": m.registered.Load(),
 	}
 }

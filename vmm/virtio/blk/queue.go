@@ -53,7 +53,7 @@ type worker struct {
 var ringOps = []iouring.Op{iouring.OpRead, iouring.OpReadv, iouring.OpWritev, iouring.OpFsync, iouring.OpFallocate}
 
 // newWorker makes a worker with the ring spare, or, where that is nil, one of its own.
-func newWorker(d *Device, spare *iouring.Ring) (*worker, error) {
+func newWorker(d *Device, spare *iouring.Ring, buffers *iouring.Buffers) (*worker, error) {
 	kick, err := eventfd.New("disk-kick", true)
 	if err != nil {
 		return nil, err
@@ -63,7 +63,7 @@ func newWorker(d *Device, spare *iouring.Ring) (*worker, error) {
 	if spare != nil {
 		err = spare.SetFiles(files)
 	} else {
-		ring, err = iouring.New(2*queueSize, files, ringOps)
+		ring, err = iouring.New(2*queueSize, files, ringOps, buffers)
 	}
 	if err != nil {
 		return nil, errors.Join(err, kick.Close())

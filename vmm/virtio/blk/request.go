@@ -128,7 +128,7 @@ func (r *request) transfer() error {
 	return r.submit()
 }
 
-// buffers puts the iovecs of what is left of the data into r.iov.
+// buffers puts the iovecs of what is left of the data into r.iov, as few as there may be.
 func (r *request) buffers() error {
 	bufs, skip := r.chain.Writable, uint64(0)
 	if r.typ == typeOut {
@@ -140,6 +140,10 @@ func (r *request) buffers() error {
 		base, err := r.w.mem.HostSpan(b.GPA, uint64(b.Len))
 		if err != nil {
 			return err
+		}
+		if last := len(r.iov) - 1; last >= 0 && r.iov[last].Base+r.iov[last].Len == uint64(base) {
+			r.iov[last].Len += uint64(b.Len)
+			continue
 		}
 		r.iov = append(r.iov, iouring.Iovec{Base: uint64(base), Len: uint64(b.Len)})
 	}
@@ -156,10 +160,18 @@ func (r *request) submit() error {
 			return err
 		}
 	}
-	if r.typ == typeIn {
-		return r.submitted(r.w.ring.Readv(diskFile, r.iov, r.off, r.id))
+	ring, through := r.w.ring, r.w.d.writeThrough(r.w.features)
+	if len(r.iov) == 1 && ring.Registered(r.iov[0]) {
+		r.w.d.metrics.registered.Add(1)
+		if r.typ == typeIn {
+			return r.submitted(ring.ReadFixed(diskFile, r.iov[0], r.off, r.id))
+		}
+		return r.submitted(ring.WriteFixed(diskFile, r.iov[0], r.off, through, r.id))
 	}
-	return r.submitted(r.w.ring.Writev(diskFile, r.iov, r.off, r.w.d.writeThrough(r.w.features), r.id))
+	if r.typ == typeIn {
+		return r.submitted(ring.Readv(diskFile, r.iov, r.off, r.id))
+	}
+	return r.submitted(ring.Writev(diskFile, r.iov, r.off, through, r.id))
 }
 
 // submitted follows a try to fill a submission entry. The ring has two for

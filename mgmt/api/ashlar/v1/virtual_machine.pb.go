@@ -2914,7 +2914,8 @@ type VirtualMachineCounters struct {
 	// Of a disk: the requests `reads`, `writes`, `flushes`, `discards`, `write_zeroes`;
 	// the bytes `read_bytes`, `written_bytes`; `errors`, requests that failed;
 	// `unsupported`, requests that the disk does not know; `throttled`, requests that
-	// waited because of the disk's limits.
+	// waited because of the disk's limits; `registered`, those of the host's on memory that
+	// it has at hand, as with populated pages of a pool.
 	//
 	// Of a network interface, as the guest sees it: `rx_packets`, `tx_packets`, the
 	// bytes `rx_bytes`, `tx_bytes`, packets lost `rx_dropped`, `tx_dropped`, those
