@@ -22,6 +22,12 @@ func (h *host) loaded(t testing.TB, id string, cpus int32, disks ...*v1.Disk) *c
 	h.upload(t, "programs", image)
 	vm := testVM("", append(disks, &v1.Disk{Image: "images/programs"})...)
 	vm.Cpus = cpus
+	return h.up(t, id, vm)
+}
+
+// up starts a virtual machine for the time of a test.
+func (h *host) up(t testing.TB, id string, vm *v1.VirtualMachine) *console {
+	t.Helper()
 	h.create(t, id, vm)
 	t.Cleanup(func() { h.remove(t, id) })
 	h.boot(t, id)
@@ -98,12 +104,37 @@ func userExits(n *v1.VirtualMachineCounters) map[string]int64 {
 	return out
 }
 
-// noUserExits sees that no exit reached the guest's process between two moments of a load.
-func (c *console) noUserExits(before, after *v1.VirtualMachineCounters) {
-	c.t.Helper()
-	if a, b := userExits(before), userExits(after); !maps.Equal(a, b) {
-		c.t.Errorf("exits of %s to user space under load: %v, then %v; want none", c.id, a, b)
+// A moment is one of a load: what the counters were, and how much the guest had said.
+type moment struct {
+	*v1.VirtualMachineCounters
+	said int
+}
+
+// moment is that of the last counters.
+func (l *load) moment() moment {
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	return moment{l.last, l.c.text.Len()}
+}
+
+// noUserExits sees that no exit reached the guest's process between two moments of a load
+// that has come to its end. It is false where the guest's kernel had something to say from the first
+// on, each byte of which exits: then there is nothing to be seen.
+func (l *load) noUserExits(before, after moment) bool {
+	l.c.t.Helper()
+	a, b := userExits(before.VirtualMachineCounters), userExits(after.VirtualMachineCounters)
+	if maps.Equal(a, b) {
+		return true
 	}
+	l.c.mu.Lock()
+	said, _, _ := strings.Cut(l.c.text.String()[before.said:], "OK run")
+	l.c.mu.Unlock()
+	if said = strings.TrimSpace(said); said != "" {
+		l.c.t.Logf("under load the guest %s says: %s", l.c.id, said)
+		return false
+	}
+	l.c.t.Errorf("exits of %s to user space under load: %v, then %v; want none", l.c.id, a, b)
+	return true
 }
 
 // fio has 4 jobs on 2 processors write so many MiB each at random, behind the first 4 of the
@@ -142,23 +173,22 @@ func TestDiskUnderLoad(t *testing.T) {
 }
 
 // pausedFio pauses and resumes the guest while fio is at work, and is false where that was
-// over too soon.
+// over too soon, or nothing was to be seen.
 func (c *console) pausedFio(h *host, mib int64) bool {
 	c.t.Helper()
 	writes := 4 * mib << 20 / 4096
 	l := h.load(c, "vdb", "disk0.writes", fio(mib))
 	ok := l.reach(writes / 10)
-	first := l.last
+	first := l.moment()
 	for i := int64(1); i <= 4 && ok; i++ {
 		ok = l.reach(writes / 8 * i)
 		h.mustCtl(c.t, "vm", "pause", c.id)
 		h.mustCtl(c.t, "vm", "resume", c.id)
 	}
 	ok = ok && l.last.Devices[l.counter]-l.start < writes
-	if ok {
-		c.noUserExits(first, l.last)
-	}
+	last := l.moment()
 	l.finish()
+	ok = ok && l.noUserExits(first, last)
 	if n := l.last.Devices; n[l.counter]-l.start != writes || n["disk0.reads"] < writes || n["disk0.errors"] != 0 || n["disk0.trapped_kicks"] != 0 {
 		c.t.Errorf("fio has made of %d writes these, after %d: %v; it says: %s", writes, l.start, n, l.out)
 	}
