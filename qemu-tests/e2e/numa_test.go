@@ -51,7 +51,7 @@ func TestNUMA(t *testing.T) {
 		t.Errorf("%d MiB of the guest are on the host's node 0 and %d on node 1, want 128 and 256", near, far)
 	}
 	c := h.console(t, "numa")
-	c.expect("TESTGUEST ready cpus=4", 3*time.Minute)
+	c.expect("TESTGUEST ready cpus=4", patience)
 	const nodes = "read /sys/devices/system/node/"
 	for file, want := range map[string]string{
 		"online": "0-1", "node0/cpulist": "0-1", "node1/cpulist": "2-3", "node0/distance": "10 17", "node1/distance": "42 10",

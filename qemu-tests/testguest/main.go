@@ -37,6 +37,7 @@
 //	hvc WORD                   print on hvc0
 //	interrupts WORD            so far on all CPUs, of devices with WORD in their names
 //	run DEVICE PROGRAM ARGS…   a program of the root that is on a disk (ext4): the end of its output
+//	start DEVICE PROGRAM ARGS… the same in the background: `ENDED …` at its end
 //
 // The ACPI power button switches it off.
 package main
@@ -245,6 +246,8 @@ func command(f []string) (string, error) {
 		return last(f[1])
 	case "run":
 		return run(f[1:])
+	case "start":
+		return "", start(f[1:])
 	case "interrupts":
 		return interruptsOf(f[1])
 	}
