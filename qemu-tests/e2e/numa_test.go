@@ -132,6 +132,36 @@ func TestNUMAComesAndGoes(t *testing.T) {
 	c.onlineCPUs("0-1")
 }
 
+// A guest on nodes of a host whose firmware tells how fast memory is learns it for its own.
+func TestNUMATellsHowFastMemoryIs(t *testing.T) {
+	args := strings.Fields("-machine hmat=on -smp 1 -m 2G" +
+		" -object memory-backend-ram,id=near,size=1536M -object memory-backend-ram,id=far,size=512M" +
+		" -numa node,nodeid=0,memdev=near,cpus=0-0,initiator=0 -numa node,nodeid=1,memdev=far,initiator=0 -numa dist,src=0,dst=1,val=21")
+	for target, n := range []struct{ latency, bandwidth int }{{20, 8 << 10}, {70, 3 << 10}} {
+		to := fmt.Sprintf("hmat-lb,initiator=0,target=%d,hierarchy=memory,data-type=access-", target)
+		args = append(args, "-numa", fmt.Sprintf("%slatency,latency=%d", to, n.latency), "-numa", fmt.Sprintf("%sbandwidth,bandwidth=%dM", to, n.bandwidth))
+	}
+	h := newHost(t, options{args: args})
+	vm := testVM("")
+	vm.Cpus, vm.MemoryBytes = 2, 256<<20
+	vm.NumaNodes = []*v1.NumaNode{
+		{Cpus: []int32{0, 1}, MemoryBytes: 128 << 20, HostNodes: []int32{0}}, {MemoryBytes: 128 << 20, HostNodes: []int32{1}},
+	}
+	h.create(t, "told", vm)
+	h.boot(t, "told")
+	c := h.console(t, "told")
+	c.expect("TESTGUEST ready", patience)
+	for file, want := range map[string]string{
+		"node0/access0/initiators/read_latency": "20", "node0/access0/initiators/write_bandwidth": "8192",
+		"node1/access0/initiators/write_latency": "70", "node1/access0/initiators/read_bandwidth": "3072",
+	} {
+		if got := c.ask("read /sys/devices/system/node/" + file); got != want {
+			t.Errorf("the guest's %s is %s, want %s", file, got, want)
+		}
+	}
+	h.stop(t, "told", false)
+}
+
 // What the host has not on the node that is asked for is refused, with what it has.
 func TestNUMARefused(t *testing.T) {
 	h := sharedHost(t)

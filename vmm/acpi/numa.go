@@ -11,16 +11,21 @@ type Node struct {
 	Memory    []Window // whole pages
 	Pluggable Window   // where there may come to be more, if its Size is not 0
 	Distances []uint8  // to each of the nodes: 10 to itself, 11 to 254 to others
+	Access    []Access // to the memory of each of the nodes; none where nothing is known
 }
 
 // numa makes SRAT and SLIT of a machine with nodes, and no table for one without. There
-// is no HMAT: what it would tell, latencies and bandwidths, nobody has told the VMM,
-// and a guest takes a lack of it better than invented figures.
+// is an HMAT where somebody has told latencies and bandwidths: a guest takes a lack of it better
+// than invented figures.
 func numa(m Machine) [][]byte {
 	if len(m.Nodes) == 0 {
 		return nil
 	}
-	return [][]byte{srat(m.Nodes), slit(m.Nodes)}
+	out := [][]byte{srat(m.Nodes), slit(m.Nodes)}
+	if t := hmat(m.Nodes); t != nil {
+		out = append(out, t)
+	}
+	return out
 }
 
 // domain is the number of the node that the processor with that APIC ID is of.

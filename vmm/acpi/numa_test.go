@@ -9,7 +9,8 @@ import (
 func numaMachine() Machine {
 	m := machine(4)
 	m.Nodes = []Node{
-		{CPUs: m.CPUs[:3], Memory: []Window{{0, 3 << 30}, {4 << 30, 1 << 30}}, Distances: []uint8{10, 31}},
+		{CPUs: m.CPUs[:3], Memory: []Window{{0, 3 << 30}, {4 << 30, 1 << 30}}, Distances: []uint8{10, 31},
+			Access: []Access{{ReadLatency: 80_000, ReadBandwidth: 20_000}, {ReadLatency: 140_000}}},
 		{CPUs: m.CPUs[3:], Memory: []Window{{5 << 30, 2 << 20}}, Pluggable: Window{6 << 30, 128 << 20}, Distances: []uint8{42, 10}},
 	}
 	return m
@@ -39,8 +40,15 @@ func TestNUMA(t *testing.T) {
 			}
 		case "SLIT":
 			want = []string{"Localities : 0000000000000002", "Locality   0 : 0A 1F", "Locality   1 : 2A 0A"}
+		case "HMAT":
+			want = []string{"Entry Base Unit : 0000000000000003", "Entry Base Unit : 0000000000000001"}
+			counts = map[string]int{
+				"Structure Type : 0000 [Memory Proximity Domain Attributes]": 2, "Processor Proximity Domain Valid : 1": 2,
+				"Structure Type : 0001": 2, "Data Type : 01": 1, "Data Type : 04": 1,
+				"Entry : 682B": 1, "Entry : B64B": 1, "Entry : 4E20": 1, "Entry : 0000": 5,
+			}
 		case "XSDT":
-			counts["ACPI Table Address"] = 5
+			counts["ACPI Table Address"] = 6
 		default:
 			continue
 		}
@@ -57,8 +65,8 @@ func TestNUMA(t *testing.T) {
 			}
 		}
 	}
-	if seen != 3 {
-		t.Errorf("%d of SRAT, SLIT and XSDT", seen)
+	if seen != 4 {
+		t.Errorf("%d of SRAT, SLIT, HMAT and XSDT", seen)
 	}
 }
 

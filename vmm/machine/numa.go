@@ -25,11 +25,28 @@ func checkNUMA(s *protocol.Spec) *protocol.Error {
 			}
 		}
 	}
+	if err := checkAccess(s); err != nil {
+		return err
+	}
 	threads := 1
 	if s.CPU != nil {
 		threads = s.CPU.Threads
 	}
 	return protocol.CheckNUMA(s.NUMA, s.Most(), threads, s.MemoryBytes, s.Backing)
+}
+
+// checkAccess checks what a Spec says of how fast memory is.
+func checkAccess(s *protocol.Spec) *protocol.Error {
+	n := len(s.NUMA)
+	if len(s.NodeAccess) != 0 && len(s.NodeAccess) != n {
+		return invalid("nodeAccess", "of %d nodes of %d", len(s.NodeAccess), n)
+	}
+	for i, to := range s.NodeAccess {
+		if len(to) != n {
+			return invalid(fmt.Sprintf("nodeAccess[%d]", i), "to %d nodes of %d", len(to), n)
+		}
+	}
+	return nil
 }
 
 // sockets is how many of them the vCPUs of a Spec are of. Where nothing is said of it and
@@ -90,6 +107,11 @@ func (m *Machine) nodes() ([]acpi.Node, error) {
 		}
 		for j := range m.c.NUMA {
 			node.Distances = append(node.Distances, uint8(protocol.Distance(m.c.NUMA, i, j)))
+		}
+		if i < len(m.c.NodeAccess) {
+			for _, a := range m.c.NodeAccess[i] {
+				node.Access = append(node.Access, acpi.Access(a))
+			}
 		}
 		out = append(out, node)
 		off += n.MemoryBytes

@@ -162,6 +162,8 @@ func TestNUMARefused(t *testing.T) {
 			s.NUMA[0].VCPUs, s.NUMA[1].VCPUs = []int{0, 2}, []int{1, 3}
 		}, protocol.InvalidArgument, "numa[1].vcpus"},
 		{"CPUs of no node", func(s *spec) { s.NodeCPUs = make([][]int, 3) }, protocol.InvalidArgument, "nodeCpus"},
+		{"access of a node", func(s *spec) { s.NodeAccess = make([][]protocol.Access, 1) }, protocol.InvalidArgument, "nodeAccess"},
+		{"access to a node", func(s *spec) { s.NodeAccess = make([][]protocol.Access, 2) }, protocol.InvalidArgument, "nodeAccess[0]"},
 		{"no such CPU", func(s *spec) { s.NodeCPUs = [][]int{{-1}} }, protocol.InvalidArgument, "nodeCpus[0]"},
 		{"a CPU that the host has not", func(s *spec) { s.NodeCPUs = [][]int{nil, {protocol.MaxHostCPU}} }, protocol.Unavailable, ""},
 	} {
