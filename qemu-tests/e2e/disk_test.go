@@ -12,7 +12,7 @@ import (
 func (c *console) diskSize(want int) {
 	c.t.Helper()
 	got := ""
-	for deadline := time.Now().Add(20 * time.Second); got != strconv.Itoa(want/512); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); got != strconv.Itoa(want/512); time.Sleep(100 * time.Millisecond) {
 		if got = c.ask("read /sys/block/vda/size"); time.Now().After(deadline) {
 			c.t.Fatalf("the guest sees %s sectors of 512 bytes, want %d", got, want/512)
 		}

@@ -97,7 +97,7 @@ func TestPowerButtonWhileCoreIsAway(t *testing.T) {
 	h.console(t, "orphan").expect("TESTGUEST ready", patience)
 	// Each death doubles the time until core is started again.
 	for range 6 {
-		for deadline := time.Now().Add(30 * time.Second); len(h.pids(t, "ashlar-core")) == 0; time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); len(h.pids(t, "ashlar-core")) == 0; time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatal("core did not come back")
 			}
@@ -150,7 +150,7 @@ func (h *host) survives(t *testing.T, program string) {
 			t.Fatalf("%s did not come back: %v", program, now)
 		}
 	}
-	for deadline := time.Now().Add(30 * time.Second); vm.State != v1.VirtualMachine_STATE_RUNNING && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); vm.State != v1.VirtualMachine_STATE_RUNNING && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		vm = h.vm(t, "survivor")
 	}
 	if vm.State != v1.VirtualMachine_STATE_RUNNING || !vm.StartTime.AsTime().Equal(started) {

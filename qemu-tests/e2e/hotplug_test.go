@@ -120,3 +120,51 @@ func TestHotplug(t *testing.T) {
 		t.Errorf("disk 0 is still there: %s", got)
 	}
 }
+
+// grows waits until counters of a guest have grown.
+func (h *host) grows(t testing.TB, id string, counters ...string) {
+	t.Helper()
+	before := h.counters(t, id).Devices
+	for deadline := time.Now().Add(patience); len(counters) > 0; time.Sleep(100 * time.Millisecond) {
+		now := h.counters(t, id).Devices
+		if now[counters[0]] >= before[counters[0]]+10 {
+			counters = counters[1:]
+			continue
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s of %s stays at %d, %d before", counters[0], id, now[counters[0]], before[counters[0]])
+		}
+	}
+}
+
+// A network interface comes and goes while packets pass it in both directions: the guest gives
+// it up, or it is taken away, and the next one works.
+func TestHotplugNICUnderLoad(t *testing.T) {
+	h := sharedHost(t)
+	peer := h.up(t, "flooder", testVM(""))
+	vm := testVM("")
+	vm.NetworkInterfaces = nil
+	c := h.up(t, "plugs-nics", vm)
+	peerAddress, gateway := peer.network()
+	c.expect("TESTGUEST ready", patience)
+	for _, how := range [][]string{{"--grace", "5m"}, {"--force"}, {"--grace", "5m"}} {
+		h.mustCtl(t, "vm", "attach-nic", "plugs-nics", "--network", "default")
+		mac := h.vm(t, "plugs-nics").NetworkInterfaces[0].MacAddress
+		name := c.until("nic "+mac, true)
+		address, _, ok := strings.Cut(c.ask("dhcp "+name), ",")
+		if !ok {
+			t.Fatalf("DHCP: %s", address)
+		}
+		c.ask("ping " + gateway)
+		c.ask("flood " + name + " " + peerAddress + ":9")
+		peer.ask("flood eth0 " + address + ":9")
+		h.grows(t, "plugs-nics", "nic0.tx_packets", "nic0.rx_packets")
+		h.mustCtl(t, append([]string{"vm", "detach-nic", "plugs-nics", "0"}, how...)...)
+		c.expect("FLOOD ends", patience)
+		c.until("nic "+mac, false)
+		if n := h.vm(t, "plugs-nics").NetworkInterfaces; len(n) != 0 {
+			t.Errorf("detached %s, the network interface is still there: %v", how, n)
+		}
+	}
+	h.stop(t, "plugs-nics", false)
+}

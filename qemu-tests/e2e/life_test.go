@@ -27,7 +27,7 @@ func (h *host) counters(t testing.TB, id string) *v1.VirtualMachineCounters {
 // inState wants a guest to come into a state.
 func (h *host) inState(t testing.TB, id string, want v1.VirtualMachine_State) *v1.VirtualMachine {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		vm := h.vm(t, id)
 		if vm.State == want {
 			return vm
@@ -113,7 +113,7 @@ func TestPause(t *testing.T) {
 	h.mustCtl(t, "vm", "wait", "paused", "--for", "paused", "--timeout", "30s")
 	h.standsStill(t, c)
 	h.mustCtl(t, "vm", "resume", "paused")
-	c.waitAcks(c.ack()+20, time.Minute)
+	c.waitAcks(c.ack()+20, patience)
 	c.noneLost()
 
 	h.mustCtl(t, "vm", "pause", "paused")
@@ -135,7 +135,7 @@ func TestPause(t *testing.T) {
 		t.Errorf("an NMI to a paused guest says %q (%v), want what to do", out, err)
 	}
 	h.mustCtl(t, "vm", "resume", "paused")
-	c.waitAcks(c.ack()+20, time.Minute)
+	c.waitAcks(c.ack()+20, patience)
 	c.noneLost()
 
 	h.mustCtl(t, "vm", "pause", "paused")
@@ -164,7 +164,7 @@ func TestResetNMIAndCounters(t *testing.T) {
 	for n := 1; n <= 2; n++ {
 		h.mustCtl(t, "vm", "nmi", "knobs")
 		got := ""
-		for deadline := time.Now().Add(10 * time.Second); got != strconv.Itoa(n) && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(patience); got != strconv.Itoa(n) && time.Now().Before(deadline); {
 			got = c.ask("nmis")
 		}
 		if got != strconv.Itoa(n) {

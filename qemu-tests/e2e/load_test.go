@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,12 @@ func (h *host) loaded(t testing.TB, id string, cpus int32, disks ...*v1.Disk) *c
 	h.upload(t, "programs", image)
 	vm := testVM("", append(disks, &v1.Disk{Image: "images/programs"})...)
 	vm.Cpus = cpus
+	return h.up(t, id, vm)
+}
+
+// up starts a virtual machine for the time of a test.
+func (h *host) up(t testing.TB, id string, vm *v1.VirtualMachine) *console {
+	t.Helper()
 	h.create(t, id, vm)
 	t.Cleanup(func() { h.remove(t, id) })
 	h.boot(t, id)
@@ -34,29 +41,32 @@ type load struct {
 	counter string // of its guest, that shows how far it is
 	start   int64  // what that was before
 	last    *v1.VirtualMachineCounters
-	done    bool
-	out     string // what it printed, at its end
+	command string // that it was started by, run or start
+	end     string // what the guest says at a program's end
+	left    int    // programs that have not ended
+	out     string // what they printed, at their ends
 }
 
 // load starts a program of the disk that has them.
 func (h *host) load(c *console, disk, counter, command string) *load {
 	c.t.Helper()
-	l := &load{h: h, c: c, counter: counter, last: h.counters(c.t, c.id)}
+	l := &load{h: h, c: c, counter: counter, last: h.counters(c.t, c.id), command: "run", end: "OK run", left: 1}
 	l.start = l.last.Devices[counter]
 	c.say("run /dev/" + disk + " " + command)
 	return l
 }
 
-// ended looks whether the program has come to its end, and fails with it.
+// ended looks whether the program, or all of them, have come to their end, and fails with one.
 func (l *load) ended() bool {
 	l.c.t.Helper()
-	if out, ok := l.c.look("OK run", true, time.Millisecond); ok {
-		l.done, l.out = true, strings.TrimPrefix(out, "OK run ")
+	if out, ok := l.c.look(l.end, true, time.Millisecond); ok {
+		l.left--
+		l.out += strings.TrimPrefix(out, l.end)
 	}
-	if line, ok := l.c.look("ERR run", true, time.Millisecond); ok {
+	if line, ok := l.c.look("ERR "+l.command, true, time.Millisecond); ok {
 		l.c.t.Fatalf("guest %s: %s", l.c.id, line)
 	}
-	return l.done
+	return l.left == 0
 }
 
 // reach waits until the counter has grown by n since the start, and is false at the
@@ -97,12 +107,37 @@ func userExits(n *v1.VirtualMachineCounters) map[string]int64 {
 	return out
 }
 
-// noUserExits sees that no exit reached the guest's process between two moments of a load.
-func (c *console) noUserExits(before, after *v1.VirtualMachineCounters) {
-	c.t.Helper()
-	if a, b := userExits(before), userExits(after); !maps.Equal(a, b) {
-		c.t.Errorf("exits of %s to user space under load: %v, then %v; want none", c.id, a, b)
+// A moment is one of a load: what the counters were, and how much the guest had said.
+type moment struct {
+	*v1.VirtualMachineCounters
+	said int
+}
+
+// moment is that of the last counters.
+func (l *load) moment() moment {
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	return moment{l.last, l.c.text.Len()}
+}
+
+// noUserExits sees that no exit reached the guest's process between two moments of a load
+// that has come to its end. It is false where the guest's kernel had something to say from the first
+// on, each byte of which exits: then there is nothing to be seen.
+func (l *load) noUserExits(before, after moment) bool {
+	l.c.t.Helper()
+	a, b := userExits(before.VirtualMachineCounters), userExits(after.VirtualMachineCounters)
+	if maps.Equal(a, b) {
+		return true
 	}
+	l.c.mu.Lock()
+	said, _, _ := strings.Cut(l.c.text.String()[before.said:]+l.end, l.end)
+	l.c.mu.Unlock()
+	if said = strings.TrimSpace(said); said != "" {
+		l.c.t.Logf("under load the guest %s says: %s", l.c.id, said)
+		return false
+	}
+	l.c.t.Errorf("exits of %s to user space under load: %v, then %v; want none", l.c.id, a, b)
+	return true
 }
 
 // fio has 4 jobs on 2 processors write so many MiB each at random, behind the first 4 of the
@@ -125,10 +160,10 @@ func TestDiskUnderLoad(t *testing.T) {
 	for !c.pausedFio(h, mib) {
 		mib *= 4
 	}
-	for _, queue := range strings.Fields(c.ask("interrupts -req.")) {
-		if strings.HasSuffix(queue, "=0") {
-			t.Errorf("no interrupt from a queue: %s", queue)
-		}
+	// Of the disk with the programs one queue may do.
+	queues := strings.Fields(c.ask("interrupts virtio0-req."))
+	if len(queues) != 2 || slices.ContainsFunc(queues, func(q string) bool { return strings.HasSuffix(q, "=0") }) {
+		t.Errorf("interrupts of the disk's queues: %s, want some from both", queues)
 	}
 
 	if l := h.load(c, "vdb", "disk0.writes", fio(4*mib)); !l.reach(100) {
@@ -141,25 +176,86 @@ func TestDiskUnderLoad(t *testing.T) {
 }
 
 // pausedFio pauses and resumes the guest while fio is at work, and is false where that was
-// over too soon.
+// over too soon, or nothing was to be seen.
 func (c *console) pausedFio(h *host, mib int64) bool {
 	c.t.Helper()
 	writes := 4 * mib << 20 / 4096
 	l := h.load(c, "vdb", "disk0.writes", fio(mib))
 	ok := l.reach(writes / 10)
-	first := l.last
+	first := l.moment()
 	for i := int64(1); i <= 4 && ok; i++ {
 		ok = l.reach(writes / 8 * i)
 		h.mustCtl(c.t, "vm", "pause", c.id)
 		h.mustCtl(c.t, "vm", "resume", c.id)
 	}
 	ok = ok && l.last.Devices[l.counter]-l.start < writes
-	if ok {
-		c.noUserExits(first, l.last)
-	}
+	last := l.moment()
 	l.finish()
+	ok = ok && l.noUserExits(first, last)
 	if n := l.last.Devices; n[l.counter]-l.start != writes || n["disk0.reads"] < writes || n["disk0.errors"] != 0 || n["disk0.trapped_kicks"] != 0 {
 		c.t.Errorf("fio has made of %d writes these, after %d: %v; it says: %s", writes, l.start, n, l.out)
 	}
 	return ok
+}
+
+// TestNetworkUnderLoad has iperf3 send and receive on four pairs of queues: a stream from each
+// processor, whose queues these are.
+func TestNetworkUnderLoad(t *testing.T) {
+	h := sharedHost(t)
+	server, client := h.loaded(t, "iperf-server", 1), h.loaded(t, "iperf-client", 4)
+	address, _ := server.network()
+	client.network()
+	for i := range streams {
+		server.ask(fmt.Sprintf("start /dev/vda /usr/bin/iperf3 -4 -s -p %d", firstPort+i))
+		listening := fmt.Sprintf(":%04X 00000000:0000 0A", firstPort+i)
+		for deadline := time.Now().Add(patience); !strings.Contains(server.ask("read /proc/net/tcp"), listening); time.Sleep(100 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("iperf3 does not listen at port %d", firstPort+i)
+			}
+		}
+	}
+	if got := client.ask("list /sys/class/net/eth0/queues"); got != "rx-0 rx-1 rx-2 rx-3 tx-0 tx-1 tx-2 tx-3" {
+		t.Errorf("queues of the NIC: %s, want 4 pairs", got)
+	}
+	client.iperf3(h, address, "nic0.tx_bytes", "")
+	client.iperf3(h, address, "nic0.rx_bytes", " -R")
+	for _, kind := range []string{"-input.", "-output."} {
+		queues := strings.Fields(client.ask("interrupts " + kind))
+		if len(queues) != streams || slices.ContainsFunc(queues, func(q string) bool { return strings.HasSuffix(q, "=0") }) {
+			t.Errorf("interrupts of queues: %s, want some from each of %d", queues, streams)
+		}
+	}
+}
+
+const (
+	streams   = 4
+	firstPort = 5201
+)
+
+// iperf3 moves some MiB by a stream from each processor, more where it was over too soon to be
+// seen.
+func (c *console) iperf3(h *host, address, counter, option string) {
+	c.t.Helper()
+	for n := int64(1 << 20); ; n *= 4 {
+		l := &load{h: h, c: c, counter: counter, last: h.counters(c.t, c.id), command: "start", end: "ENDED", left: streams}
+		l.start = l.last.Devices[counter]
+		for i := range streams {
+			c.ask(fmt.Sprintf("start /dev/vda /usr/bin/iperf3 -c %s -p %d -A %d -n %d -i 0 -f k%s", address, firstPort+i, i, n, option))
+		}
+		seen := l.reach(n)
+		first := l.moment()
+		seen = seen && l.reach(2*n)
+		second := l.moment()
+		l.finish()
+		c.t.Logf("%s %d: %s", counter, n, l.out)
+		if !seen || second.Devices[counter]-l.start > 3*n || !l.noUserExits(first, second) {
+			continue
+		}
+		for _, name := range []string{"nic0.kicks", "nic0.trapped_kicks", "nic0.interrupts", "nic0.errors"} {
+			if a, b := first.Devices[name], second.Devices[name]; a != b {
+				c.t.Errorf("%s: %d, then %d under load; want nothing of it in the guest's process", name, a, b)
+			}
+		}
+		return
+	}
 }

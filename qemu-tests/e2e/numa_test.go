@@ -51,7 +51,7 @@ func TestNUMA(t *testing.T) {
 		t.Errorf("%d MiB of the guest are on the host's node 0 and %d on node 1, want 128 and 256", near, far)
 	}
 	c := h.console(t, "numa")
-	c.expect("TESTGUEST ready cpus=4", 3*time.Minute)
+	c.expect("TESTGUEST ready cpus=4", patience)
 	const nodes = "read /sys/devices/system/node/"
 	for file, want := range map[string]string{
 		"online": "0-1", "node0/cpulist": "0-1", "node1/cpulist": "2-3", "node0/distance": "10 17", "node1/distance": "42 10",
@@ -60,15 +60,10 @@ func TestNUMA(t *testing.T) {
 			t.Errorf("the guest's %s is %q, want %q", file, got, want)
 		}
 	}
-	total := regexp.MustCompile(`MemTotal: (\d+) kB`)
-	for file, want := range map[string]int{"node0/meminfo": 256 << 10, "node1/meminfo": 128 << 10} {
-		p := total.FindStringSubmatch(c.ask(nodes + file))
-		if p == nil {
-			t.Fatalf("the guest's %s tells no MemTotal", file)
-		}
+	for node, want := range map[string]int{"node0": 256 << 10, "node1": 128 << 10} {
 		// The kernel keeps its own image and page structures out of it.
-		if n, err := strconv.Atoi(p[1]); err != nil || n > want || n < want*7/8 {
-			t.Errorf("the guest's %s tells %s KiB, want most of %d", file, p[1], want)
+		if n := c.memTotal(node); n > want || n < want*7/8 {
+			t.Errorf("the guest's %s has %d KiB, want most of %d", node, n, want)
 		}
 	}
 	if got := c.ask("topology"); got != arranged(2, 2, 1) {
@@ -81,6 +76,90 @@ func TestNUMA(t *testing.T) {
 		t.Errorf("ashlarctl says:\n%s", text)
 	}
 	h.stop(t, "numa", false)
+}
+
+// memTotal is how much memory, in KiB, the guest sees on a node of its own.
+func (c *console) memTotal(node string) int {
+	c.t.Helper()
+	p := memTotal.FindStringSubmatch(c.ask("read /sys/devices/system/node/" + node + "/meminfo"))
+	if p == nil {
+		c.t.Fatalf("the guest's %s tells no MemTotal", node)
+	}
+	n, err := strconv.Atoi(p[1])
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return n
+}
+
+var memTotal = regexp.MustCompile(`MemTotal: (\d+) kB`)
+
+// Processors and memory that come while a guest runs are of the nodes that they were given,
+// and what is plugged in is taken from the host's node of the last one.
+func TestNUMAComesAndGoes(t *testing.T) {
+	h := sharedHost(t)
+	vm := testVM("memhp_default_state=online")
+	vm.Cpus, vm.MaxCpus, vm.MemoryBytes, vm.MaxMemoryBytes = 1, 4, 256<<20, 512<<20
+	vm.MemoryBacking = &v1.MemoryBacking{Populate: true}
+	vm.NumaNodes = []*v1.NumaNode{
+		{Cpus: []int32{0, 2}, MemoryBytes: 160 << 20, HostNodes: []int32{0}},
+		{Cpus: []int32{1, 3}, MemoryBytes: 96 << 20, HostNodes: []int32{1}},
+	}
+	h.create(t, "numa-grows", vm)
+	t.Cleanup(func() { h.remove(t, "numa-grows") })
+	h.boot(t, "numa-grows")
+	c := h.console(t, "numa-grows")
+	c.expect("TESTGUEST ready cpus=1", patience)
+	before := c.memTotal("node1")
+	h.mustCtl(t, "vm", "set-cpus", "numa-grows", "4")
+	c.onlineCPUs("0-3")
+	for file, want := range map[string]string{"node0/cpulist": "0,2", "node1/cpulist": "1,3"} {
+		if got := c.ask("read /sys/devices/system/node/" + file); got != want {
+			t.Errorf("the guest's %s is %q, want %q", file, got, want)
+		}
+	}
+	h.mustCtl(t, "vm", "set-memory", "numa-grows", "512MiB")
+	h.has(t, "numa-grows", exactly(512))
+	for deadline := time.Now().Add(patience); c.memTotal("node1") != before+256<<10; time.Sleep(200 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the guest's node 1 has %d KiB, %d before", c.memTotal("node1"), before)
+		}
+	}
+	if near, far := h.onNodes(t, h.vm(t, "numa-grows").GetUid()); near != 160 || far != 96+256 {
+		t.Errorf("%d MiB of the guest are on the host's node 0 and %d on node 1, want 160 and 352", near, far)
+	}
+	h.mustCtl(t, "vm", "set-cpus", "numa-grows", "2", "--grace", "5m")
+	c.onlineCPUs("0-1")
+}
+
+// A guest on nodes of a host whose firmware tells how fast memory is learns it for its own.
+func TestNUMATellsHowFastMemoryIs(t *testing.T) {
+	args := strings.Fields("-machine hmat=on -smp 1 -m 2G" +
+		" -object memory-backend-ram,id=near,size=1536M -object memory-backend-ram,id=far,size=512M" +
+		" -numa node,nodeid=0,memdev=near,cpus=0-0,initiator=0 -numa node,nodeid=1,memdev=far,initiator=0 -numa dist,src=0,dst=1,val=21")
+	for target, n := range []struct{ latency, bandwidth int }{{20, 8 << 10}, {70, 3 << 10}} {
+		to := fmt.Sprintf("hmat-lb,initiator=0,target=%d,hierarchy=memory,data-type=access-", target)
+		args = append(args, "-numa", fmt.Sprintf("%slatency,latency=%d", to, n.latency), "-numa", fmt.Sprintf("%sbandwidth,bandwidth=%dM", to, n.bandwidth))
+	}
+	h := newHost(t, options{args: args})
+	vm := testVM("")
+	vm.Cpus, vm.MemoryBytes = 2, 256<<20
+	vm.NumaNodes = []*v1.NumaNode{
+		{Cpus: []int32{0, 1}, MemoryBytes: 128 << 20, HostNodes: []int32{0}}, {MemoryBytes: 128 << 20, HostNodes: []int32{1}},
+	}
+	h.create(t, "told", vm)
+	h.boot(t, "told")
+	c := h.console(t, "told")
+	c.expect("TESTGUEST ready", patience)
+	for file, want := range map[string]string{
+		"node0/access0/initiators/read_latency": "20", "node0/access0/initiators/write_bandwidth": "8192",
+		"node1/access0/initiators/write_latency": "70", "node1/access0/initiators/read_bandwidth": "3072",
+	} {
+		if got := c.ask("read /sys/devices/system/node/" + file); got != want {
+			t.Errorf("the guest's %s is %s, want %s", file, got, want)
+		}
+	}
+	h.stop(t, "told", false)
 }
 
 // What the host has not on the node that is asked for is refused, with what it has.

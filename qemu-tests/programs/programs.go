@@ -1,5 +1,5 @@
-// Package programs makes a disk with Debian's fio, and the libraries that it needs, for
-// the small guest to run it from: an ext4 file system, the root of a chroot(2).
+// Package programs makes a disk with Debian's fio and iperf3, and the libraries that they
+// need, for the small guest to run them from: an ext4 file system, the root of a chroot(2).
 // It needs no root. The result is cached by a hash of the recipe (this file and package
 // debian).
 package programs
@@ -21,9 +21,9 @@ const size = "72M"
 
 var files = debian.Files{
 	Suite:    "trixie",
-	Packages: []string{"fio", "base-files"},
+	Packages: []string{"fio", "iperf3", "base-files"},
 	Keep: []string{
-		"usr/bin/fio", "lib", "lib64", "usr/lib64/*",
+		"usr/bin/fio", "usr/bin/iperf3", "lib", "lib64", "usr/lib64/*",
 		"usr/lib/x86_64-linux-gnu/*.so*", "usr/lib/x86_64-linux-gnu/ceph/*.so*", // fio is linked with librbd
 	},
 	Folders: []string{"dev", "proc", "sys", "tmp"},

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -63,8 +65,42 @@ func load(device string) error {
 	return nil
 }
 
+var flooding *net.UDPConn
+
+// flood sends datagrams to an address by one network device, over and over until that is
+// gone, or there is another of them, and says so then.
+func flood(device, address string) error {
+	to, err := net.ResolveUDPAddr("udp4", address)
+	if err != nil {
+		return err
+	}
+	c, err := net.ListenUDP("udp4", nil)
+	if err != nil {
+		return err
+	}
+	if err := bind(c, device); err != nil {
+		c.Close()
+		return err
+	}
+	if flooding != nil {
+		flooding.Close()
+	}
+	flooding = c
+	go func() {
+		defer c.Close()
+		for b := make([]byte, 1400); ; {
+			_, err := c.WriteTo(b, to)
+			if err != nil && !errors.Is(err, unix.ENOBUFS) {
+				fmt.Println("FLOOD ends:", err)
+				return
+			}
+		}
+	}()
+	return nil
+}
+
 // bind makes all that c sends and receives go by one network device.
-func bind(c *net.IPConn, device string) error {
+func bind(c syscall.Conn, device string) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err

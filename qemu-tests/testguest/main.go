@@ -19,6 +19,7 @@
 //	serve PORT                 take and give streams by TCP from now on
 //	stream ADDRESS:PORT send|receive KIB
 //	                           to or from a guest that serves: how many nanoseconds it took
+//	flood NAME ADDRESS:PORT    datagrams by a network device until it is gone, `FLOOD ends` then
 //	timed COMMAND…             another command: how many nanoseconds it took
 //	write DEVICE SEED MIB      fill with a pattern and fsync
 //	check DEVICE SEED MIB      compare with the pattern
@@ -34,7 +35,9 @@
 //	port-echo NAME             greet who connects to a serial port, and send back what comes
 //	port-say NAME WORD         say something at a serial port, and close it
 //	hvc WORD                   print on hvc0
+//	interrupts WORD            so far on all CPUs, of devices with WORD in their names
 //	run DEVICE PROGRAM ARGS…   a program of the root that is on a disk (ext4): the end of its output
+//	start DEVICE PROGRAM ARGS… the same in the background: `ENDED …` at its end
 //
 // The ACPI power button switches it off.
 package main
@@ -172,7 +175,7 @@ func network(name string) string {
 }
 
 func command(f []string) (string, error) {
-	need := map[string]int{"read": 2, "ping": 2, "pingby": 3, "load": 2, "disk": 2, "nic": 2, "dhcp": 2, "tcp": 3, "serve": 2, "stream": 4, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "vsock-echo": 2, "vsock-connect": 3, "port-echo": 2, "port-say": 3, "hvc": 2, "list": 2, "starve": 2, "fill": 2, "unbind": 2, "touch": 3, "send": 4}
+	need := map[string]int{"read": 2, "ping": 2, "pingby": 3, "load": 2, "disk": 2, "nic": 2, "flood": 3, "dhcp": 2, "tcp": 3, "serve": 2, "stream": 4, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "interrupts": 2, "vsock-echo": 2, "vsock-connect": 3, "port-echo": 2, "port-say": 3, "hvc": 2, "list": 2, "starve": 2, "fill": 2, "unbind": 2, "touch": 3, "send": 4}
 	if n := need[f[0]]; n > 0 && len(f) != n {
 		return "", fmt.Errorf("want %d words, got %d", n, len(f))
 	}
@@ -217,6 +220,8 @@ func command(f []string) (string, error) {
 		return "", ping(f[2], f[1])
 	case "load":
 		return "", load(f[1])
+	case "flood":
+		return "", flood(f[1], f[2])
 	case "disk":
 		return disk(f[1])
 	case "nic":
@@ -241,19 +246,42 @@ func command(f []string) (string, error) {
 		return last(f[1])
 	case "run":
 		return run(f[1:])
+	case "start":
+		return "", start(f[1:])
+	case "interrupts":
+		return interruptsOf(f[1])
 	}
 	return "", errors.New("unknown command")
 }
 
 // nmis adds up the line `NMI:` of /proc/interrupts.
 func nmis() (string, error) {
+	return interrupts(func(f []string) (string, bool) { return "", f[0] == "NMI:" })
+}
+
+// interruptsOf are those of devices with word in their names.
+func interruptsOf(word string) (string, error) {
+	return interrupts(func(f []string) (string, bool) {
+		name := f[len(f)-1]
+		return name + "=", strings.Contains(name, word)
+	})
+}
+
+// interrupts adds up lines of /proc/interrupts over all CPUs: those that want wants, which
+// says what comes before the sum.
+func interrupts(want func(line []string) (string, bool)) (string, error) {
 	b, err := os.ReadFile("/proc/interrupts")
 	if err != nil {
 		return "", err
 	}
+	var out []string
 	for line := range strings.Lines(string(b)) {
 		f := strings.Fields(line)
-		if len(f) < 2 || f[0] != "NMI:" {
+		if len(f) < 2 {
+			continue
+		}
+		name, ok := want(f)
+		if !ok {
 			continue
 		}
 		sum := 0
@@ -264,9 +292,12 @@ func nmis() (string, error) {
 			}
 			sum += n
 		}
-		return strconv.Itoa(sum), nil
+		out = append(out, name+strconv.Itoa(sum))
 	}
-	return "", errors.New("/proc/interrupts has no line NMI")
+	if len(out) == 0 {
+		return "", errors.New("/proc/interrupts has no such line")
+	}
+	return strings.Join(out, " "), nil
 }
 
 // topology is what the kernel made of the processors' CPUID, in their order.

@@ -20,15 +20,32 @@ const printed = 300
 
 // run runs a program of the disk f[0] with that as its root, and returns what it printed.
 func run(f []string) (string, error) {
-	if len(f) < 2 {
-		return "", errors.New("which program of which disk?")
-	}
-	if err := mountPrograms(f[0]); err != nil {
+	c, err := program(f)
+	if err != nil {
 		return "", err
 	}
-	c := exec.Command(f[1], f[2:]...)
-	c.SysProcAttr = &unix.SysProcAttr{Chroot: programs}
-	c.Dir = "/"
+	return output(c)
+}
+
+// start is run without waiting for the end, which it tells.
+func start(f []string) error {
+	c, err := program(f)
+	if err != nil {
+		return err
+	}
+	go func() {
+		text, err := output(c)
+		if err != nil {
+			fmt.Println("ERR start:", err)
+			return
+		}
+		fmt.Println("ENDED", text)
+	}()
+	return nil
+}
+
+// output runs a program and returns the end of what it prints, in one line.
+func output(c *exec.Cmd) (string, error) {
 	out, err := c.CombinedOutput()
 	text := strings.Join(strings.Fields(string(out)), " ")
 	if len(text) > printed {
@@ -38,6 +55,19 @@ func run(f []string) (string, error) {
 		return "", fmt.Errorf("%w: %s", err, text)
 	}
 	return text, nil
+}
+
+func program(f []string) (*exec.Cmd, error) {
+	if len(f) < 2 {
+		return nil, errors.New("which program of which disk?")
+	}
+	if err := mountPrograms(f[0]); err != nil {
+		return nil, err
+	}
+	c := exec.Command(f[1], f[2:]...)
+	c.SysProcAttr = &unix.SysProcAttr{Chroot: programs}
+	c.Dir = "/"
+	return c, nil
 }
 
 // mountPrograms mounts the disk, and in it what programs use of the kernel's.

@@ -55,6 +55,9 @@ func processors(m Machine) []byte {
 		if m.Pluggable && uid > 0 {
 			terms = append(terms, pluggable(uid, id))
 		}
+		if domain, ok := m.domain(id); ok {
+			terms = append(terms, name("_PXM", integer(uint64(domain)))) // section 6.2.14
+		}
 		parts = append(parts, device(cpuName(uid), terms...))
 	}
 	return device("CPUS", parts...)

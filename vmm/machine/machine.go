@@ -53,6 +53,7 @@ type Config struct {
 	CPU         CPU
 	NUMA        []protocol.NUMANode // checked, by protocol.CheckNUMA
 	NodeCPUs    [][]int             // of the host, by node
+	NodeAccess  [][]protocol.Access // of nodes to nodes
 	UUID        string              // for SMBIOS
 	Console     *console.Hub
 	Board       protocol.Board

@@ -22,12 +22,13 @@ func (m *Machine) openMemory() (*memory.Memory, error) {
 	})
 }
 
-// addMemory plugs in the device by which memory comes and goes, where it does.
+// addMemory plugs in the device by which memory comes and goes, where it does. It is of the
+// last node: nodes have their memory by ascending addresses, and its are the highest.
 func (g *Guest) addMemory(s *protocol.Spec) *protocol.Error {
 	if s.Pluggable == nil {
 		return nil
 	}
-	dev, err := mem.New(g.mem, s.Pluggable.Bytes)
+	dev, err := mem.New(g.mem, s.Pluggable.Bytes, len(s.NUMA)-1)
 	if errors.Is(err, mem.ErrRequested) {
 		return invalid("pluggable.bytes", "%v", err)
 	}

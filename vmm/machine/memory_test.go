@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ashlar-hv/ashlar/vmm/acpi"
 	"github.com/ashlar-hv/ashlar/vmm/arch"
 	"github.com/ashlar-hv/ashlar/vmm/internal/tinykernel"
 	"github.com/ashlar-hv/ashlar/vmm/memory"
@@ -158,6 +159,9 @@ func TestPluggableBehindNodes(t *testing.T) {
 	}
 	if got := nodes[0].Memory; len(got) != 1 || got[0].Base != 0 || got[0].Size != testMemory {
 		t.Errorf("the memory of the node is %+v, want %d bytes from 0 on", got, testMemory)
+	}
+	if got, want := nodes[0].Pluggable, (acpi.Window{Base: pluggableAt, Size: s.Pluggable.MaxBytes}); got != want {
+		t.Errorf("what can be plugged in is %+v, want %+v", got, want)
 	}
 	if err := g.mem.Plug(pluggableAt+2<<20, 2<<20); err != nil {
 		t.Fatal(err)

@@ -25,21 +25,38 @@ func checkNUMA(s *protocol.Spec) *protocol.Error {
 			}
 		}
 	}
+	if err := checkAccess(s); err != nil {
+		return err
+	}
 	threads := 1
 	if s.CPU != nil {
 		threads = s.CPU.Threads
 	}
-	return protocol.CheckNUMA(s.NUMA, s.VCPUs, s.Most(), threads, s.MemoryBytes, s.Backing)
+	return protocol.CheckNUMA(s.NUMA, s.Most(), threads, s.MemoryBytes, s.Backing)
+}
+
+// checkAccess checks what a Spec says of how fast memory is.
+func checkAccess(s *protocol.Spec) *protocol.Error {
+	n := len(s.NUMA)
+	if len(s.NodeAccess) != 0 && len(s.NodeAccess) != n {
+		return invalid("nodeAccess", "of %d nodes of %d", len(s.NodeAccess), n)
+	}
+	for i, to := range s.NodeAccess {
+		if len(to) != n {
+			return invalid(fmt.Sprintf("nodeAccess[%d]", i), "to %d nodes of %d", len(to), n)
+		}
+	}
+	return nil
 }
 
 // sockets is how many of them the vCPUs of a Spec are of. Where nothing is said of it and
 // all nodes have as many vCPUs, one after the other, each node is a socket: guests
 // take caches for those of a socket, and do not expect them to be of two nodes.
 func sockets(s *protocol.Spec, want protocol.CPU) int {
-	if len(s.NUMA) == 0 || want.Sockets != 0 || want.Cores != 0 || s.VCPUs%len(s.NUMA) != 0 {
+	if len(s.NUMA) == 0 || want.Sockets != 0 || want.Cores != 0 || s.Most()%len(s.NUMA) != 0 {
 		return want.Sockets
 	}
-	each, next := s.VCPUs/len(s.NUMA), 0
+	each, next := s.Most()/len(s.NUMA), 0
 	for _, n := range s.NUMA {
 		if len(n.VCPUs) != each {
 			return want.Sockets
@@ -55,7 +72,7 @@ func sockets(s *protocol.Spec, want protocol.CPU) int {
 }
 
 // bindMemory has the memory of each node be of the host's nodes that it is to be of:
-// before anybody touches it.
+// before anybody touches it. What is plugged in later is, as long as they have some.
 func (m *Machine) bindMemory() error {
 	off := uint64(0)
 	for _, n := range m.c.NUMA {
@@ -65,6 +82,9 @@ func (m *Machine) bindMemory() error {
 			}
 		}
 		off += n.MemoryBytes
+	}
+	if last := len(m.c.NUMA) - 1; last >= 0 && m.c.Pluggable != nil && len(m.c.NUMA[last].HostNodes) > 0 {
+		return m.mem.PreferPluggable(m.c.NUMA[last].HostNodes)
 	}
 	return nil
 }
@@ -88,8 +108,16 @@ func (m *Machine) nodes() ([]acpi.Node, error) {
 		for j := range m.c.NUMA {
 			node.Distances = append(node.Distances, uint8(protocol.Distance(m.c.NUMA, i, j)))
 		}
+		if i < len(m.c.NodeAccess) {
+			for _, a := range m.c.NodeAccess[i] {
+				node.Access = append(node.Access, acpi.Access(a))
+			}
+		}
 		out = append(out, node)
 		off += n.MemoryBytes
+	}
+	if p := m.mem.Pluggable(); p.Size > 0 && len(out) > 0 {
+		out[len(out)-1].Pluggable = acpi.Window{Base: p.GPA, Size: p.Size}
 	}
 	return out, nil
 }
@@ -116,33 +144,25 @@ func nodeError(s *protocol.Spec, e *protocol.Error, err error) *protocol.Error {
 }
 
 // homes are the threads of vCPUs that run on certain CPUs only. They are made, and put
-// there, before the process is in its jail, which lets nobody choose a CPU, and wait.
+// there, before the process is in its jail, which lets nobody choose a CPU. Each waits for its
+// vCPU to run, also for the next time where that has been given up.
 type homes struct {
-	begun   chan bool // closed when the guest starts
-	left    chan bool // closed when it never will
-	once    sync.Once // closes either
+	left    chan struct{} // closed when nothing runs any more
 	waiting sync.WaitGroup
 }
 
-func (h *homes) begin() { h.end(h.begun) }
-
-// leave ends the threads of a machine that was not started.
+// leave ends the threads, none of which runs a vCPU.
 func (h *homes) leave() {
-	h.end(h.left)
+	if h.left != nil {
+		close(h.left)
+		h.left = nil
+	}
 	h.waiting.Wait()
-}
-
-func (h *homes) end(c chan bool) {
-	h.once.Do(func() {
-		if c != nil {
-			close(c)
-		}
-	})
 }
 
 // settle makes a thread for each vCPU of a node that is to run on certain CPUs.
 func (m *Machine) settle() error {
-	m.homes.begun, m.homes.left = make(chan bool), make(chan bool)
+	m.homes.left = make(chan struct{})
 	for i, cpus := range m.c.NodeCPUs {
 		if len(cpus) == 0 {
 			continue
@@ -163,28 +183,23 @@ func (m *Machine) settle() error {
 // move makes the thread of r, on the CPUs of set. The runtime makes no thread from one
 // that is locked: none inherits the set.
 func (h *homes) move(r *runner, set *unix.CPUSet) error {
-	there := make(chan error)
-	h.waiting.Add(1)
-	go func() {
+	there, left, begin := make(chan error), h.left, make(chan (<-chan func()), 1)
+	h.waiting.Go(func() {
 		runtime.LockOSThread() // not undone, as in run
 		err := unix.SchedSetaffinity(0, set)
 		there <- err
-		run := false
-		if err == nil {
+		for err == nil {
 			select {
-			case <-h.begun:
-				run = true
-			case <-h.left:
+			case asks := <-begin:
+				r.run(asks)
+			case <-left:
+				return
 			}
 		}
-		h.waiting.Done()
-		if run {
-			r.run(r.asks)
-		}
-	}()
+	})
 	if err := <-there; err != nil {
 		return err
 	}
-	r.home = true
+	r.home = begin
 	return nil
 }

@@ -3,6 +3,7 @@ package machine
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +73,45 @@ func TestNodeCPUs(t *testing.T) {
 	}
 }
 
+// A vCPU that comes while the guest runs does so on the CPUs of its node, also when it comes
+// again, and is in the tables from the start.
+func TestNodeCPUsComeAndGo(t *testing.T) {
+	const cpu = "0"
+	s := newSpec(t, tinykernel.Code{}.Idle())
+	s.MaxVCPUs = 4
+	s.NUMA = []protocol.NUMANode{{VCPUs: []int{0, 1}, MemoryBytes: 16 << 20}, {VCPUs: []int{2, 3}, MemoryBytes: testMemory - 16<<20}}
+	s.NodeCPUs = [][]int{nil, {0}}
+	g := s.loaded(t)
+	if nodes, err := g.nodes(); err != nil || !slices.Equal(nodes[1].CPUs, []uint8{2, 3}) {
+		t.Errorf("nodes = %+v, %v", nodes, err)
+	}
+	start(t, g)
+	for range 3 {
+		if err := g.SetVCPUs(4); err != nil {
+			t.Fatal(err)
+		}
+		threads(t, g, 4)
+		for _, i := range []int{2, 3} {
+			r := g.runners[i]
+			eventually(t, "running", func() bool { return r.tid.Load() != 0 })
+			if got := allowed(t, r.tid.Load()); got != cpu {
+				t.Errorf("vCPU %d may run on CPUs %s, want %s", i, got, cpu)
+			}
+		}
+		if err := g.SetVCPUs(1); err != nil {
+			t.Fatal(err)
+		}
+		for cpu := byte(3); cpu >= 1; cpu-- {
+			g.eject(cpu)
+		}
+		threads(t, g, 1)
+	}
+	g.Stop()
+	if got := ended(t, g); got.Reason != protocol.Killed {
+		t.Errorf("result = %+v", got)
+	}
+}
+
 // The threads of a machine that is never started end with it.
 func TestNodeCPUsNotStarted(t *testing.T) {
 	s := numaSpec(t, tinykernel.Code{}.Idle())
@@ -122,6 +162,8 @@ func TestNUMARefused(t *testing.T) {
 			s.NUMA[0].VCPUs, s.NUMA[1].VCPUs = []int{0, 2}, []int{1, 3}
 		}, protocol.InvalidArgument, "numa[1].vcpus"},
 		{"CPUs of no node", func(s *spec) { s.NodeCPUs = make([][]int, 3) }, protocol.InvalidArgument, "nodeCpus"},
+		{"access of a node", func(s *spec) { s.NodeAccess = make([][]protocol.Access, 1) }, protocol.InvalidArgument, "nodeAccess"},
+		{"access to a node", func(s *spec) { s.NodeAccess = make([][]protocol.Access, 2) }, protocol.InvalidArgument, "nodeAccess[0]"},
 		{"no such CPU", func(s *spec) { s.NodeCPUs = [][]int{{-1}} }, protocol.InvalidArgument, "nodeCpus[0]"},
 		{"a CPU that the host has not", func(s *spec) { s.NodeCPUs = [][]int{nil, {protocol.MaxHostCPU}} }, protocol.Unavailable, ""},
 	} {

@@ -30,7 +30,8 @@ type runner struct {
 	present bool // it is to have a thread
 	live    bool // it has one
 	ejected bool // the guest has given it up, perhaps to get it again
-	home    bool // its thread is there already, and waits for the guest to start
+
+	home chan<- (<-chan func()) // to the thread that it is to run on, where there is one; has room for one
 }
 
 // A life is from the start of a vCPU's thread to its end.
@@ -56,8 +57,8 @@ func (r *runner) launch() {
 	r.live = true
 	r.m.live++
 	r.m.running.Add(1)
-	if r.home {
-		r.home = false // what is to be run has to be there before homes.begin
+	if r.home != nil {
+		r.home <- r.asks
 		return
 	}
 	go r.run(r.asks)
@@ -74,7 +75,7 @@ func (r *runner) leave() {
 
 // run is the life of the vCPU.
 func (r *runner) run(asks <-chan func()) {
-	// The thread is never given back: it ends with the goroutine.
+	// The thread is never given back: it ends with the goroutine, which may run another life.
 	runtime.LockOSThread()
 	defer r.m.running.Done()
 	tid := int32(unix.Gettid())

@@ -40,6 +40,26 @@ func (m *Memory) Bind(off, n uint64, nodes []int) error {
 	if off%m.pageSize != 0 || n%m.pageSize != 0 || n == 0 || off > m.size || n > m.size-off {
 		return fmt.Errorf("bind %d bytes at byte %d of the file to NUMA nodes %v: %w", n, off, nodes, ErrOutOfRange)
 	}
+	if err := m.setPolicy(off, n, mpolBind, nodes); err != nil {
+		return err
+	}
+	m.bounds = append(m.bounds, off)
+	return nil
+}
+
+// PreferPluggable has the memory that can be plugged in be of memory of these nodes of the
+// host as long as they have some, and of others then: MPOL_PREFERRED_MANY (Linux 5.15). As
+// with Bind, the rule is the file's.
+func (m *Memory) PreferPluggable(nodes []int) error {
+	p := m.pluggable
+	if p == nil {
+		return fmt.Errorf("prefer NUMA nodes %v for memory that is plugged in: there is none: %w", nodes, ErrOutOfRange)
+	}
+	return m.setPolicy(p.off, p.Size, mpolPreferredMany, nodes)
+}
+
+// setPolicy sets where n bytes of the file from off on come from, which are in the mapping.
+func (m *Memory) setPolicy(off, n uint64, mode uintptr, nodes []int) error {
 	var mask nodeMask
 	for _, node := range nodes {
 		if node < 0 || node > maxNode {
@@ -47,7 +67,7 @@ func (m *Memory) Bind(off, n uint64, nodes []int) error {
 		}
 		mask[node/64] |= 1 << (node % 64)
 	}
-	err := m.mbind(off, n, &mask)
+	err := m.mbind(off, n, mode, &mask)
 	switch {
 	case errors.Is(err, unix.EINVAL):
 		return fmt.Errorf("bind memory to NUMA nodes %v: %w", nodes, ErrNode)
@@ -56,6 +76,5 @@ func (m *Memory) Bind(off, n uint64, nodes []int) error {
 	case err != nil:
 		return fmt.Errorf("bind memory to NUMA nodes %v: %w", nodes, err)
 	}
-	m.bounds = append(m.bounds, off)
 	return nil
 }

@@ -99,3 +99,33 @@ func TestPieces(t *testing.T) {
 		t.Errorf("pieces of %d bytes at %v, want %d at %v", sum, got, m.Size(), want)
 	}
 }
+
+// What can be plugged in prefers nodes, and what is there already stays bound or not.
+func TestPreferPluggable(t *testing.T) {
+	f, err := Create("test", 8*hugeSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m, err := MapPluggable(f, 4*hugeSize, PluggableConfig{Size: 4 * hugeSize, Block: hugeSize, Populate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if err := m.PreferPluggable([]int{0}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Plug(m.Pluggable().GPA, hugeSize); err != nil {
+		t.Fatal(err)
+	}
+	got := policies(t)
+	if want := "prefer (many):0 file=/memfd:test"; !strings.Contains(got, want) || !strings.Contains(got, "default file=/memfd:test") {
+		t.Errorf("numa_maps, want one part with %q, and one without:\n%s", want, got)
+	}
+	if err := m.PreferPluggable([]int{maxNode}); !errors.Is(err, ErrNode) {
+		t.Errorf("PreferPluggable of a node that the host has not = %v, want ErrNode", err)
+	}
+	if err := newMemory(t, hugeSize).PreferPluggable([]int{0}); !errors.Is(err, ErrOutOfRange) {
+		t.Errorf("PreferPluggable without such memory = %v, want ErrOutOfRange", err)
+	}
+}

@@ -8,7 +8,7 @@ import (
 // A NUMANode is one of the nodes that a guest's processors and memory are told to be
 // of: memory that is near to these processors.
 type NUMANode struct {
-	// VCPUs are numbers of vCPUs, from 0 on: each is in just one node.
+	// VCPUs are numbers of vCPUs, from 0 on: each that there may come to be is in just one node.
 	VCPUs []int `json:"vcpus,omitempty"`
 	// MemoryBytes is how much of the memory is the node's: nodes have it in their order,
 	// by ascending addresses. A multiple of 2 MiB, and of the pages of the host's pool
@@ -37,14 +37,11 @@ const (
 	MaxHostCPU = 1023
 )
 
-// CheckNUMA says what is wrong with nodes for a guest of so many vCPUs, which can come to
-// be most, threads of them to a core, and memory. Without nodes nothing is. Fields begin with `numa`.
-func CheckNUMA(nodes []NUMANode, vcpus, most, threads int, memoryBytes uint64, b *Backing) *Error {
+// CheckNUMA says what is wrong with nodes for a guest that can come to have so many vCPUs,
+// threads of them to a core, and memory. Without nodes nothing is. Fields begin with `numa`.
+func CheckNUMA(nodes []NUMANode, vcpus, threads int, memoryBytes uint64, b *Backing) *Error {
 	if len(nodes) == 0 {
 		return nil
-	}
-	if most > vcpus {
-		return wrongNode("numa", "processors do not come and go where there are NUMA nodes: ask for %d of them for good, or for no nodes", vcpus)
 	}
 	if limit := min(MaxNUMANodes, vcpus); len(nodes) > limit {
 		return wrongNode("numa", "%d nodes: at most %d, and no more than processors: %d", len(nodes), MaxNUMANodes, limit)

@@ -10,7 +10,7 @@ import (
 
 // numa checks the NUMA nodes, where processors and memory are right by themselves.
 func (c *checker) numa(vm *ashlarv1.VirtualMachine, rec *store.VM) {
-	if len(vm.NumaNodes) == 0 || vm.Cpus < 1 || vm.Cpus > maxCPUs || vm.MemoryBytes < minMemory {
+	if len(vm.NumaNodes) == 0 || vm.Cpus < 1 || max(vm.Cpus, vm.MaxCpus) > maxCPUs || vm.MemoryBytes < minMemory {
 		return
 	}
 	for _, n := range vm.NumaNodes {
@@ -21,7 +21,7 @@ func (c *checker) numa(vm *ashlarv1.VirtualMachine, rec *store.VM) {
 		})
 	}
 	threads := int(vm.Processor.GetThreads())
-	if err := protocol.CheckNUMA(rec.NUMA, int(vm.Cpus), int(max(vm.Cpus, vm.MaxCpus)), threads, uint64(vm.MemoryBytes), rec.Backing); err != nil {
+	if err := protocol.CheckNUMA(rec.NUMA, int(max(vm.Cpus, vm.MaxCpus)), threads, uint64(vm.MemoryBytes), rec.Backing); err != nil {
 		c.bad("."+numaField(err.Field), "%s", err.Message)
 	}
 }

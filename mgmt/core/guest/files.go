@@ -70,6 +70,7 @@ func (m *Manager) gatherHost(r *run, g *hostcall.Guest, spec *protocol.Spec, l *
 	if spec.NodeCPUs, err = nodeCPUs(g.NUMA); err != nil {
 		return err
 	}
+	spec.NodeAccess = m.nodeAccess(g.NUMA)
 	memory, err := guestMemory(g.MemoryBytes+g.Pluggable.Max(), r.rec.Pages)
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ func checkNodes(g *hostcall.Guest) error {
 	if g.CPU != nil {
 		threads = g.CPU.Threads
 	}
-	if err := protocol.CheckNUMA(g.NUMA, g.VCPUs, mostVCPUs(g), threads, g.MemoryBytes, g.Backing); err != nil {
+	if err := protocol.CheckNUMA(g.NUMA, mostVCPUs(g), threads, g.MemoryBytes, g.Backing); err != nil {
 		return refusal(err)
 	}
 	if !protocol.Bound(g.NUMA) {

@@ -180,7 +180,7 @@ func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
 	if fl.vsock {
 		vm.Vsock = &ashlarv1.Vsock{}
 	}
-	if vm.NumaNodes, err = ParseNUMA(fl.numa, cpus, vm.MemoryBytes, poolPages(vm.MemoryBacking)); err != nil {
+	if vm.NumaNodes, err = ParseNUMA(fl.numa, max(vm.Cpus, vm.MaxCpus), vm.MemoryBytes, poolPages(vm.MemoryBacking)); err != nil {
 		return nil, fmt.Errorf("--numa: %w", err)
 	}
 	if fl.initrd != "" {

@@ -13,7 +13,8 @@ import (
 const numaLong = `--numa tells the guest of NUMA nodes and says which of the host's their memory is
 taken from, and no other; their processors run on the CPUs of these. --numa
 nodes=N[,host=A+B+…] shares processors and memory out to N nodes as evenly as they go,
-each on one of the host's where these are named. --numa cpus=LIST,memory=SIZE[,host=LIST]
+each on one of the host's where these are named; of the processors those that may come
+(--cpus N,max=M) are shared out, too. Memory that is plugged in is of the last node. --numa cpus=LIST,memory=SIZE[,host=LIST]
 [,distances=LIST], given once for each node, says it exactly: a LIST has + between
 numbers or ranges (0-3+8), distances are those to each node (10+20). The host's
 nodes are shown by ` + "`ashlarctl host topology`" + `.`

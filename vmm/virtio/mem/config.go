@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Offsets in struct virtio_mem_config (section 5.15.4). node_id is there without
+// Offsets in struct virtio_mem_config (section 5.15.4). node_id, of 2 bytes, is there without
 // VIRTIO_MEM_F_ACPI_PXM, too: it says nothing then.
 const (
 	cfgBlockSize  = 0
@@ -57,6 +57,7 @@ func (d *Device) ReadConfig(off uint64, b []byte) {
 	var c [configSize]byte
 	le := binary.LittleEndian
 	le.PutUint64(c[cfgBlockSize:], p.Block)
+	le.PutUint16(c[cfgNodeID:], uint16(max(d.domain, 0)))
 	le.PutUint64(c[cfgAddr:], p.GPA)
 	le.PutUint64(c[cfgRegionSize:], p.Size)
 	le.PutUint64(c[cfgUsable:], p.Size)

@@ -18,9 +18,14 @@ import (
 
 const queueSize = 64
 
-// featUnpluggedInaccessible says that unplugged memory must not be touched, not even
-// read (section 5.15.3). A driver has to accept it.
-const featUnpluggedInaccessible virtio.Features = 1 << 1
+// Feature bits (section 5.15.3).
+const (
+	// featACPIPXM says that node_id of the configuration is a proximity domain of ACPI's.
+	featACPIPXM virtio.Features = 1 << 0
+	// featUnpluggedInaccessible says that unplugged memory must not be touched, not even
+	// read. A driver has to accept it.
+	featUnpluggedInaccessible virtio.Features = 1 << 1
+)
 
 // ErrRequested says that no such size can be asked for.
 var ErrRequested = errors.New("bad size of memory to plug in")
@@ -28,6 +33,7 @@ var ErrRequested = errors.New("bad size of memory to plug in")
 // A Device is one memory device.
 type Device struct {
 	mem     *memory.Memory
+	domain  int // negative where the guest is told of none
 	w       *worker.Worker
 	metrics Metrics
 
@@ -40,9 +46,11 @@ type Device struct {
 }
 
 // New makes a device for the memory of m that can be plugged in (memory.MapPluggable),
-// which asks for so many bytes of it at first, as SetRequested takes it.
-func New(m *memory.Memory, requested uint64) (*Device, error) {
-	d := &Device{mem: m}
+// which asks for so many bytes of it at first, as SetRequested takes it. domain is the
+// proximity domain that SRAT has the memory in, up to 65535, or negative where the guest
+// is told of none.
+func New(m *memory.Memory, requested uint64, domain int) (*Device, error) {
+	d := &Device{mem: m, domain: domain}
 	if err := d.SetRequested(requested); err != nil {
 		return nil, err
 	}
@@ -58,7 +66,11 @@ func (d *Device) ID() virtio.ID { return virtio.IDMemory }
 
 // Features returns what the device offers.
 func (d *Device) Features() virtio.Features {
-	return virtio.FeatureIndirectDesc | virtio.FeatureEventIdx | featUnpluggedInaccessible
+	f := virtio.FeatureIndirectDesc | virtio.FeatureEventIdx | featUnpluggedInaccessible
+	if d.domain >= 0 {
+		f |= featACPIPXM
+	}
+	return f
 }
 
 // Requires implements virtio.Requirer.

@@ -19,6 +19,11 @@ const (
 
 func plug(t testing.TB, requested uint64) (*Device, *virtiotest.Driver) {
 	t.Helper()
+	return plugOfDomain(t, requested, -1)
+}
+
+func plugOfDomain(t testing.TB, requested uint64, domain int) (*Device, *virtiotest.Driver) {
+	t.Helper()
 	m := virtiotest.NewMachine(t)
 	f, err := memory.Create("mem", virtiotest.MemorySize+blocks*block)
 	m.Must(err)
@@ -30,7 +35,7 @@ func plug(t testing.TB, requested uint64) (*Device, *virtiotest.Driver) {
 			t.Error(err)
 		}
 	})
-	d, err := New(m.Mem, requested)
+	d, err := New(m.Mem, requested, domain)
 	m.Must(err)
 	return d, m.Plug(d)
 }
@@ -52,6 +57,23 @@ func ask(d *virtiotest.Driver, r *virtiotest.Ring, kind uint16, addr uint64, n u
 	}
 	b := d.M.Bytes(room)
 	return binary.LittleEndian.Uint16(b), binary.LittleEndian.Uint16(b[respState:])
+}
+
+// TestDomain has a driver read of which node the memory is, where it is of one.
+func TestDomain(t *testing.T) {
+	for _, tt := range []struct {
+		domain int
+		offers bool
+		node   uint64
+	}{{-1, false, 0}, {0, true, 0}, {15, true, 15}} {
+		dev, d := plugOfDomain(t, 0, tt.domain)
+		if got := d.Negotiate(all|featACPIPXM).Has(featACPIPXM) && dev.Features().Has(featACPIPXM); got != tt.offers {
+			t.Errorf("domain %d: the feature is there: %v", tt.domain, got)
+		}
+		if got := d.Device(cfgNodeID, 2); got != tt.node {
+			t.Errorf("domain %d: node_id = %d", tt.domain, got)
+		}
+	}
 }
 
 func TestRequests(t *testing.T) {
@@ -140,7 +162,7 @@ func TestConfig(t *testing.T) {
 			t.Errorf("SetRequested(%d) = %v, want ErrRequested", n, err)
 		}
 	}
-	if _, err := New(virtiotest.NewMemory(t, 4<<20), 0); !errors.Is(err, ErrRequested) {
+	if _, err := New(virtiotest.NewMemory(t, 4<<20), 0, -1); !errors.Is(err, ErrRequested) {
 		t.Errorf("New for fixed memory = %v", err)
 	}
 }

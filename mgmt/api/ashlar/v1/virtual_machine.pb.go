@@ -399,7 +399,8 @@ type VirtualMachine struct {
 	// 2 MiB (of as much more as makes at most 16,384 such pieces, where that may come to
 	// over 32 GiB). SetVirtualMachineMemory changes it.
 	HotplugMemoryBytes int64 `protobuf:"varint,29,opt,name=hotplug_memory_bytes,json=hotplugMemoryBytes,proto3" json:"hotplug_memory_bytes,omitempty"`
-	// The NUMA nodes that the guest is told of, at most 16 and no more than processors.
+	// The NUMA nodes that the guest is told of, at most 16 and no more than processors
+	// that it may come to have.
 	// Without any it is told of none.
 	NumaNodes []*NumaNode `protobuf:"bytes,18,rep,name=numa_nodes,json=numaNodes,proto3" json:"numa_nodes,omitempty"`
 	// How many processors it may come to have, cpus to 128; 0 is as many as cpus, for ever.
@@ -954,11 +955,13 @@ func (x *MemoryBacking) GetPopulate() bool {
 // NumaNode is processors of a virtual machine and the memory that is near to them.
 type NumaNode struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Numbers of processors, from 0 on. Every processor is in just one node, and the
+	// Numbers of processors, from 0 on. Every processor that there may come to be (max_cpus) is
+	// in just one node, and the
 	// threads of a core are in the same.
 	Cpus []int32 `protobuf:"varint,1,rep,packed,name=cpus,proto3" json:"cpus,omitempty"`
 	// A multiple of 2 MiB, and of the size of the pages where memory_backing names a pool.
-	// All nodes together have memory_bytes. Nodes have their memory in their order, by
+	// All nodes together have memory_bytes; memory that is plugged in is of the last, and of the
+	// same nodes of the host as long as they have some. Nodes have their memory in their order, by
 	// ascending addresses.
 	MemoryBytes int64 `protobuf:"varint,2,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	// NUMA nodes of the host that all of the memory is taken from, and no other; the
