@@ -18,10 +18,6 @@ const (
 	MaxVFIODevices = 16
 	// MaxDeviceEvents is how many DeviceEvents a Status has at most: the last ones.
 	MaxDeviceEvents = 32
-	// VFIOFiles is how many descriptors a VMM may need for each device of the host's,
-	// besides those that come with it: one for each message it can send (2048 by MSI-X),
-	// some more for INTx, errors and requests (RLIMIT_NOFILE).
-	VFIOFiles = 2048 + 16
 
 	lockedSpare = 64 << 20 // rings of io_uring, which the kernel counts for the same user
 )
