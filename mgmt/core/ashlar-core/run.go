@@ -174,7 +174,7 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 	guests, err = guest.New(guest.Config{
 		DeviceDir: deviceDir, DevicesChanged: s.NotifyPCI,
 		FindDevices: func() (*pci.Inventory, error) { return host.Devices(*latest.Load()) },
-		RunDir: layout.GuestRunDir, EndDir: endDir, Cgroup: layout.GuestCgroup, VMM: layout.VMMBinary,
+		RunDir:      layout.GuestRunDir, EndDir: endDir, Cgroup: layout.GuestCgroup, VMM: layout.VMMBinary,
 		Folders: folders, Images: images, Networks: nets, Notify: s.Notify, Log: log,
 		Memory: func() (int64, error) { _, available, err := host.Memory(); return available, err },
 	})
