@@ -83,11 +83,11 @@ func TestHardware(t *testing.T) {
 	out := filepath.Join("..", "..", "out")
 	r := Run{
 		Kernel:   filepath.Join(out, "bzImage"),
-		Packages: []string{tests},
+		Packages: []string{tests, module + "mgmt/core/hostdevice"},
 		Programs: map[string]string{"bin/ashlar-vmm": module + "vmm/ashlar-vmm"},
 		Files:    map[string]string{"guest-bzImage": filepath.Join(out, "guest-bzImage")},
 		Guests:   map[string]string{"virtio-guest.cpio": module + "vmm/virtio/internal/guest"},
-		Filter:   "^TestVFIO",
+		Filter:   "^Test(VFIO|HostDevice)",
 		Hardware: true,
 	}
 	if *filter != "" {
