@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/ashlar-hv/ashlar/drivers/cgroup"
+	"github.com/ashlar-hv/ashlar/drivers/pci"
 	"github.com/ashlar-hv/ashlar/initramfs/layout"
 	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/guest"
@@ -25,6 +26,7 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/core/image"
 	"github.com/ashlar-hv/ashlar/mgmt/core/network"
 	"github.com/ashlar-hv/ashlar/mgmt/core/server"
+	"github.com/ashlar-hv/ashlar/mgmt/core/sriov"
 	"github.com/ashlar-hv/ashlar/vmm/jail"
 	"golang.org/x/sys/unix"
 )
@@ -184,9 +186,15 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 		return h
 	}
 	s.Facts = func() layout.HostInfo { return *latest.Load() }
+	s.Functions = sriov.New(sriov.Config{
+		Inventory: func() (*pci.Inventory, error) { return host.Inventory(s.Facts()) },
+		Owner:     func(string) string { return "" },
+		Uplink:    nets.Uplink, Log: log,
+	})
 	changed := func(i layout.HostInfo) {
 		latest.Store(&i)
 		s.NotifyPCI() // another interface may be that of the management
+		s.NotifyLinks()
 		if err := nets.Update(i); err != nil {
 			log.Error("guest networks do not follow the host's", "error", err)
 		}
@@ -223,6 +231,7 @@ func serveUntil(ctx context.Context, s *server.Server, nets *network.Set, guests
 	defer end()
 	all.Go(func() { nets.Serve(serving, layout.NetBinary) })
 	all.Go(func() { followDevices(serving, log, s.NotifyPCI) })
+	all.Go(func() { followLinks(serving, log, s.NotifyLinks) })
 	all.Go(func() { followHost(serving, layout.HostFile, factsPoll, log, changed) })
 	failed := make(chan error, 1)
 	all.Go(func() { failed <- s.Serve(serving, l) })
