@@ -53,8 +53,9 @@ func Ports(sysfs string) ([]Port, error) {
 
 func portOf(sysfs string, a *netlink.LinkAttrs) Port {
 	p := Port{
-		Interface: Interface{Name: a.Name, Index: a.Index, MAC: a.HardwareAddr, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0},
-		Up:        a.RawFlags&unix.IFF_UP != 0, PermanentMAC: a.PermHWAddr, MTU: a.MTU,
+		Interface: Interface{Name: a.Name, Index: a.Index, MAC: a.HardwareAddr, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
+			Functions: number(sysfs, a.Name, "device/sriov_numvfs", 0)},
+		Up: a.RawFlags&unix.IFF_UP != 0, PermanentMAC: a.PermHWAddr, MTU: a.MTU,
 		Node: number(sysfs, a.Name, "device/numa_node", -1), TotalVFs: number(sysfs, a.Name, "device/sriov_totalvfs", 0),
 		Driver: target(sysfs, a.Name, "device/driver"), VFs: sriov.Of(a),
 	}

@@ -33,7 +33,7 @@ func TestPortOf(t *testing.T) {
 		}
 	}
 	for file, text := range map[string]string{
-		"numa_node": "1\n", "sriov_totalvfs": "7\n", "net/eth1/speed": "1000\n", "net/eth1/duplex": "full\n",
+		"numa_node": "1\n", "sriov_totalvfs": "7\n", "sriov_numvfs": "1\n", "net/eth1/speed": "1000\n", "net/eth1/duplex": "full\n",
 	} {
 		if err := os.WriteFile(filepath.Join(device, file), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -42,7 +42,7 @@ func TestPortOf(t *testing.T) {
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
 	a := &netlink.LinkAttrs{Name: "eth1", Index: 3, HardwareAddr: mac, PermHWAddr: mac, MTU: 1500,
 		RawFlags: unix.IFF_UP | unix.IFF_LOWER_UP, Vfs: []netlink.VfInfo{{Vlan: 5}}}
-	want := Port{Interface: Interface{Name: "eth1", Index: 3, MAC: mac, Carrier: true}, Up: true, PermanentMAC: mac, MTU: 1500, SpeedMbps: 1000,
+	want := Port{Interface: Interface{Name: "eth1", Index: 3, MAC: mac, Carrier: true, Functions: 1}, Up: true, PermanentMAC: mac, MTU: 1500, SpeedMbps: 1000,
 		FullDuplex: true, Driver: "igb", Device: "0000:01:00.0", Node: 1, TotalVFs: 7, VFs: []sriov.Settings{{VLAN: 5}}}
 	if d := cmp.Diff(want, portOf(sysfs, a), cmpopts.EquateEmpty()); d != "" {
 		t.Errorf("portOf (-want +got):\n%s", d)

@@ -43,7 +43,6 @@ type Link struct {
 type LinkVF struct {
 	Device string `json:"device"` // PCI address
 	VFSettings
-	Guest string `json:"guest,omitempty"` // that has it
 }
 
 // A LinkPage answers LinkList.

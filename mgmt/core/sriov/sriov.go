@@ -233,7 +233,7 @@ func (m *Manager) link(inv *pci.Inventory, p nic.Port) hostcall.Link {
 		return out // they are just going
 	}
 	for i, s := range p.VFs[:min(len(p.VFs), len(addresses))] {
-		out.VFs = append(out.VFs, hostcall.LinkVF{Device: addresses[i], VFSettings: told(s), Guest: m.c.Owner(addresses[i])})
+		out.VFs = append(out.VFs, hostcall.LinkVF{Device: addresses[i], VFSettings: told(s)})
 	}
 	return out
 }
