@@ -84,6 +84,8 @@ func (c *Control) load() (err error) {
 	if c.vfs, err = vf.Load(c.store, c.link, c.devices, c.log); err != nil {
 		return err
 	}
+	c.machines.SetDevices(c.devices.Get)
+	c.devices.SetOwners(c.machines.NameOf)
 	c.api = &service.API{
 		Link: c.link, Feed: f, Images: c.images, Machines: c.machines, Operations: ops,
 		Consoles: console.New(c.link, c.machines), Tunnels: tunnel.New(c.link, c.machines), Log: c.log,

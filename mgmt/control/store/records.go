@@ -55,6 +55,8 @@ type VM struct {
 	Cmdline      string    `json:"cmdline,omitempty"`
 	Disks        []Disk    `json:"disks,omitempty"`
 	NICs         []NIC     `json:"nics,omitempty"`
+	// Devices are those of the host's that it has.
+	Devices    []HostDevice `json:"devices,omitempty"`
 	CreateTime   time.Time `json:"createTime"`
 	// Vsock is whether it has a socket device.
 	Vsock bool `json:"vsock,omitempty"`
@@ -96,6 +98,13 @@ type NIC struct {
 	Phase    Phase `json:"phase,omitempty"`
 }
 
+// A HostDevice is a PCI device of the host that a VM has. Its Number is that of the call, and Phase
+// as that of a Disk.
+type HostDevice struct {
+	hostcall.HostDevice
+	Phase Phase `json:"phase,omitempty"`
+}
+
 // NIC finds a network interface by its number, nil where there is none.
 func (vm *VM) NIC(number int) *NIC {
 	if i := slices.IndexFunc(vm.NICs, func(n NIC) bool { return n.Number == number && n.Phase == Ready }); i >= 0 {
@@ -128,6 +137,8 @@ type Operation struct {
 	Message    string    `json:"message,omitempty"`
 	ErrorCode  string    `json:"errorCode,omitempty"`
 	Error      string    `json:"error,omitempty"`
+	// Violations are, of an Error about devices, what stands in the way.
+	Violations []hostcall.Violation `json:"violations,omitempty"`
 	CreateTime time.Time `json:"createTime"`
 	EndTime    time.Time `json:"endTime,omitzero"`
 	// Force and Deadline are of stop and delete: whether to end the guest at
@@ -149,10 +160,11 @@ type Operation struct {
 	LinkDown  bool                `json:"linkDown,omitempty"`
 	// CPUs is how many there are to be, of set-cpus.
 	CPUs int32 `json:"cpus,omitempty"`
-	// NewDisk and NewNIC are what is attached; Device is the name of what is detached.
-	NewDisk *Disk  `json:"newDisk,omitempty"`
-	NewNIC  *NIC   `json:"newNic,omitempty"`
-	Device  string `json:"device,omitempty"`
+	// NewDisk, NewNIC and NewDevice are what is attached; Device is the name of what is detached.
+	NewDisk   *Disk       `json:"newDisk,omitempty"`
+	NewNIC    *NIC        `json:"newNic,omitempty"`
+	NewDevice *HostDevice `json:"newDevice,omitempty"`
+	Device    string      `json:"device,omitempty"`
 	// Cancelled is whether it was asked to end early.
 	Cancelled bool `json:"cancelled,omitempty"`
 	// Booted is how long the host had been up at CreateTime: an operation from

@@ -108,3 +108,23 @@ func (h *Host) DetachVirtualMachineNetworkInterface(_ context.Context, req *conn
 		return nil
 	})
 }
+
+// AttachVirtualMachineDevice adds one at once.
+func (h *Host) AttachVirtualMachineDevice(_ context.Context, req *connect.Request[ashlarv1.AttachVirtualMachineDeviceRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	return h.change("attach-device", req.Msg.GetName(), req.Msg.GetRequestId(), func(vm *ashlarv1.VirtualMachine) error {
+		d := proto.CloneOf(req.Msg.GetDevice())
+		for slices.ContainsFunc(vm.Devices, func(o *ashlarv1.HostDevice) bool { return o.GetNumber() == d.GetNumber() }) {
+			d.Number++
+		}
+		vm.Devices = slices.Insert(vm.Devices, int(d.GetNumber()), d)
+		return nil
+	})
+}
+
+// DetachVirtualMachineDevice removes one at once.
+func (h *Host) DetachVirtualMachineDevice(_ context.Context, req *connect.Request[ashlarv1.DetachVirtualMachineDeviceRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	return h.change("detach-device", req.Msg.GetName(), req.Msg.GetRequestId(), func(vm *ashlarv1.VirtualMachine) error {
+		vm.Devices = slices.DeleteFunc(vm.Devices, func(d *ashlarv1.HostDevice) bool { return d.GetNumber() == req.Msg.GetDevice() })
+		return nil
+	})
+}
