@@ -85,6 +85,7 @@ func (c *Control) load() (err error) {
 		return err
 	}
 	c.machines.SetDevices(c.devices.Get)
+	c.machines.SetLinks(c.devices.GetLink)
 	c.devices.SetOwners(c.machines.NameOf)
 	c.api = &service.API{
 		Link: c.link, Feed: f, Images: c.images, Machines: c.machines, Operations: ops,

@@ -155,7 +155,7 @@ func linkResource(l hostcall.Link, devices map[string]*ashlarv1.PciDevice) *ashl
 	}
 	for i, vf := range l.VFs {
 		out.Functions = append(out.Functions, &ashlarv1.Link_Function{
-			Index: int32(i), PciDevice: prefixed(vf.Device), Settings: Settings(vf.VFSettings),
+			Index: int32(i), PciDevice: prefixed(vf.Device), Settings: Settings(vf.VFSettings), VirtualMachine: devices[Prefix+vf.Device].GetOwner(),
 		})
 	}
 	return out

@@ -52,14 +52,17 @@ func (m *Manager) Choose(vf hostcall.VF, nodes []int, free func(address string) 
 func wanted(inv *pci.Inventory, all []candidate, links []string) ([]candidate, error) {
 	var of []candidate
 	for i, name := range links {
-		field := fmt.Sprintf("vf.links[%d]", i)
-		pf, err := locate(inv, field, name)
+		pf, err := locate(inv, fmt.Sprintf("vf.links[%d]", i), name)
+		var none *hostcall.Error
+		if errors.As(err, &none) && none.Code == hostcall.NotFound {
+			return nil, violation(hostcall.DeviceMissing, name, "There is no link at %s any more: put its card back, or take another link.", strings.TrimPrefix(name, pathName))
+		}
 		if err != nil {
 			return nil, err
 		}
 		at := slices.IndexFunc(all, func(c candidate) bool { return c.Device == pf })
 		if at < 0 {
-			return nil, refuse(hostcall.FailedPrecondition, field, "The device %s is no link of the host: it is no network card, or the host's driver does not have it.", pf)
+			return nil, violation(hostcall.NotALink, pf, "The device %s is no link of the host: it is no network card, or the host's driver does not have it.", pf)
 		}
 		of = append(of, all[at])
 	}
@@ -93,11 +96,11 @@ func candidates() ([]candidate, error) {
 func unique(all []candidate, mac string, free func(address string) bool) error {
 	for _, c := range all {
 		if mac != "" && (c.MAC.String() == mac || c.PermanentMAC.String() == mac) {
-			return refuse(hostcall.FailedPrecondition, "vf.mac", "The MAC address %s is that of the host's link %s: choose another one.", mac, c.Name)
+			return violation(hostcall.MACInUse, c.Device, "The MAC address %s is that of the host's link %s: choose another one.", mac, c.Name)
 		}
 		for i, s := range c.VFs[:min(len(c.VFs), len(c.functions))] {
 			if mac != "" && s.MAC.String() == mac && !free(c.functions[i]) {
-				return refuse(hostcall.FailedPrecondition, "vf.mac", "The MAC address %s is that of virtual function %d of %s, which is in use: choose another one.", mac, i, c.Name)
+				return violation(hostcall.MACInUse, c.functions[i], "The MAC address %s is that of virtual function %d of %s, which is in use: choose another one.", mac, i, c.Name)
 			}
 		}
 	}
@@ -121,7 +124,7 @@ func choose(of []candidate, nodes []int, free func(address string) bool) (string
 			why = append(why, fmt.Sprintf("all %d of %s are in use", len(c.functions), c.Name))
 		}
 	}
-	return "", refuse(hostcall.ResourceExhausted, "vf.links",
+	return "", violation(hostcall.NoFreeVF, of[0].Device,
 		"There is no free virtual function: %s. Stop a virtual machine that has one, or make more with ashlarctl device set-vfs.", strings.Join(why, ", "))
 }
 
@@ -144,7 +147,7 @@ func owner(address string) (link candidate, vf int, err error) {
 			return c, i, nil
 		}
 	}
-	return candidate{}, 0, refuse(hostcall.FailedPrecondition, "vf.links", "The virtual function %s is gone: its link has been taken away or has lost its functions.", address)
+	return candidate{}, 0, violation(hostcall.DeviceMissing, address, "The virtual function %s is gone: its link has been taken away or has lost its functions.", address)
 }
 
 // Prepare gives the virtual function at an address its settings, before a guest has it. Its
@@ -164,7 +167,7 @@ func (m *Manager) Prepare(ctx context.Context, address string, s hostcall.VFSett
 		return err
 	}
 	if !carrier && s.State != hostcall.LinkEnable {
-		return refuse(hostcall.FailedPrecondition, "vf.links",
+		return violation(hostcall.NoCarrier, link.Device,
 			"The link %s has no carrier: connect its cable, switch on what is at the other end, or give the virtual function the link state enable, with which it reaches others on the same link.", link.Name)
 	}
 	set, err := asked(s)
@@ -175,9 +178,9 @@ func (m *Manager) Prepare(ctx context.Context, address string, s hostcall.VFSett
 	var cannot *driver.Unsupported
 	switch {
 	case errors.As(err, &cannot):
-		return refuse(hostcall.FailedPrecondition, "vf", "The driver %s of the link %s cannot set the %s of a virtual function: leave it out.", link.Driver, link.Name, cannot.What)
+		return violation(hostcall.Settings, link.Device, "The driver %s of the link %s cannot set the %s of a virtual function: leave it out.", link.Driver, link.Name, cannot.What)
 	case err != nil:
-		return refuse(hostcall.FailedPrecondition, "vf", "The driver %s of the link %s has refused the settings (%v): the rate is at most %d Mbit/s.", link.Driver, link.Name, err, link.SpeedMbps)
+		return violation(hostcall.Settings, link.Device, "The driver %s of the link %s has refused the settings (%v): the rate is at most %d Mbit/s.", link.Driver, link.Name, err, link.SpeedMbps)
 	}
 	return nil
 }

@@ -63,6 +63,11 @@ func refuse(code hostcall.Code, field, format string, args ...any) error {
 	return &hostcall.Error{Code: code, Field: field, Message: fmt.Sprintf(format, args...)}
 }
 
+// violation makes the refusal of a device for a guest.
+func violation(reason hostcall.Reason, device, format string, args ...any) error {
+	return hostcall.Refuse([]hostcall.Violation{{Reason: reason, Device: device, Message: fmt.Sprintf(format, args...)}})
+}
+
 // locate finds the device that a name says where it is plugged in.
 func locate(inv *pci.Inventory, field, name string) (string, error) {
 	where, ok := strings.CutPrefix(name, pathName)

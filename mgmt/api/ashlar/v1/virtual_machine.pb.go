@@ -3893,7 +3893,9 @@ func (x *ReadLogResponse) GetData() []byte {
 // has it; `NO_RESET`, it cannot be reset and allow_no_reset is not set; `DEVICE_MISSING`, it is
 // not there; `OTHER_DEVICE`, another one is in its place; `NOT_ASSIGNABLE`, it is a bridge;
 // `HAS_VIRTUAL_FUNCTIONS`, which have to go first; `DRIVER_STUCK`, the host's driver does not
-// give it up.
+// give it up. Of virtual_function also: `NO_FREE_VIRTUAL_FUNCTION`, all of the links are in use, or there
+// are none; `NOT_A_LINK`, the device is no network card that the host has; `NO_CARRIER`, the link
+// has none; `MAC_IN_USE`, another one has the address; `SETTINGS_REFUSED`, the link's driver cannot set that.
 type HostDevice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `pciDevices/` and its address or one of its stable names (PciDevice.stable_names). The host
@@ -3914,9 +3916,12 @@ type HostDevice struct {
 	// good: it is gone, or has reported an error. Empty where all is well.
 	Fault string `protobuf:"bytes,6,opt,name=fault,proto3" json:"fault,omitempty"`
 	// When that was seen first.
-	FaultTime     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=fault_time,json=faultTime,proto3" json:"fault_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	FaultTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=fault_time,json=faultTime,proto3" json:"fault_time,omitempty"`
+	// In place of device: a free virtual function of a network card, which the host chooses at
+	// each start. address says which it is.
+	VirtualFunction *VirtualFunction `protobuf:"bytes,10,opt,name=virtual_function,json=virtualFunction,proto3" json:"virtual_function,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *HostDevice) Reset() {
@@ -3994,6 +3999,13 @@ func (x *HostDevice) GetFault() string {
 func (x *HostDevice) GetFaultTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.FaultTime
+	}
+	return nil
+}
+
+func (x *HostDevice) GetVirtualFunction() *VirtualFunction {
+	if x != nil {
+		return x.VirtualFunction
 	}
 	return nil
 }
@@ -4159,7 +4171,7 @@ var File_ashlar_v1_virtual_machine_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\r\n" +
+	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x14ashlar/v1/link.proto\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\r\n" +
 	"\x0eVirtualMachine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -4476,7 +4488,7 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x0eReadLogRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"%\n" +
 	"\x0fReadLogResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"\xdf\x01\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\xa6\x02\n" +
 	"\n" +
 	"HostDevice\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x16\n" +
@@ -4486,7 +4498,9 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05fault\x18\x06 \x01(\tR\x05fault\x129\n" +
 	"\n" +
-	"fault_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tfaultTime\"\x99\x01\n" +
+	"fault_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tfaultTime\x12E\n" +
+	"\x10virtual_function\x18\n" +
+	" \x01(\v2\x1a.ashlar.v1.VirtualFunctionR\x0fvirtualFunction\"\x99\x01\n" +
 	"!AttachVirtualMachineDeviceRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
@@ -4614,7 +4628,8 @@ var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
 	nil,                           // 60: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
 	(*timestamppb.Timestamp)(nil), // 61: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),   // 62: google.protobuf.Duration
-	(*Operation)(nil),             // 63: ashlar.v1.Operation
+	(*VirtualFunction)(nil),       // 63: ashlar.v1.VirtualFunction
+	(*Operation)(nil),             // 64: ashlar.v1.Operation
 }
 var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	8,  // 0: ashlar.v1.VirtualMachine.boot:type_name -> ashlar.v1.Boot
@@ -4658,72 +4673,73 @@ var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	61, // 38: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
 	5,  // 39: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
 	61, // 40: ashlar.v1.HostDevice.fault_time:type_name -> google.protobuf.Timestamp
-	54, // 41: ashlar.v1.AttachVirtualMachineDeviceRequest.device:type_name -> ashlar.v1.HostDevice
-	62, // 42: ashlar.v1.DetachVirtualMachineDeviceRequest.grace_period:type_name -> google.protobuf.Duration
-	40, // 43: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
-	17, // 44: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
-	18, // 45: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
-	19, // 46: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
-	21, // 47: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
-	22, // 48: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
-	23, // 49: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
-	24, // 50: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
-	25, // 51: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
-	26, // 52: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
-	27, // 53: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
-	28, // 54: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
-	29, // 55: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:input_type -> ashlar.v1.SetVirtualMachineNetworkLimitsRequest
-	30, // 56: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:input_type -> ashlar.v1.SetVirtualMachineNetworkLinkRequest
-	31, // 57: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:input_type -> ashlar.v1.SetVirtualMachineCpusRequest
-	32, // 58: ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk:input_type -> ashlar.v1.AttachVirtualMachineDiskRequest
-	33, // 59: ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk:input_type -> ashlar.v1.DetachVirtualMachineDiskRequest
-	34, // 60: ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface:input_type -> ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest
-	35, // 61: ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface:input_type -> ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest
-	55, // 62: ashlar.v1.VirtualMachineService.AttachVirtualMachineDevice:input_type -> ashlar.v1.AttachVirtualMachineDeviceRequest
-	56, // 63: ashlar.v1.VirtualMachineService.DetachVirtualMachineDevice:input_type -> ashlar.v1.DetachVirtualMachineDeviceRequest
-	36, // 64: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
-	38, // 65: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
-	42, // 66: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
-	43, // 67: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
-	45, // 68: ashlar.v1.VirtualMachineService.SetVirtualMachineMemory:input_type -> ashlar.v1.SetVirtualMachineMemoryRequest
-	46, // 69: ashlar.v1.VirtualMachineService.GetVirtualMachineMemory:input_type -> ashlar.v1.GetVirtualMachineMemoryRequest
-	48, // 70: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
-	50, // 71: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:input_type -> ashlar.v1.ConnectVirtualMachineRequest
-	52, // 72: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
-	5,  // 73: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	5,  // 74: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	20, // 75: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
-	63, // 76: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
-	63, // 77: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
-	63, // 78: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
-	63, // 79: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
-	63, // 80: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
-	63, // 81: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
-	63, // 82: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
-	63, // 83: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
-	63, // 84: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:output_type -> ashlar.v1.Operation
-	63, // 85: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:output_type -> ashlar.v1.Operation
-	63, // 86: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:output_type -> ashlar.v1.Operation
-	63, // 87: ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk:output_type -> ashlar.v1.Operation
-	63, // 88: ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk:output_type -> ashlar.v1.Operation
-	63, // 89: ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface:output_type -> ashlar.v1.Operation
-	63, // 90: ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface:output_type -> ashlar.v1.Operation
-	63, // 91: ashlar.v1.VirtualMachineService.AttachVirtualMachineDevice:output_type -> ashlar.v1.Operation
-	63, // 92: ashlar.v1.VirtualMachineService.DetachVirtualMachineDevice:output_type -> ashlar.v1.Operation
-	37, // 93: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
-	39, // 94: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
-	5,  // 95: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
-	44, // 96: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
-	5,  // 97: ashlar.v1.VirtualMachineService.SetVirtualMachineMemory:output_type -> ashlar.v1.VirtualMachine
-	47, // 98: ashlar.v1.VirtualMachineService.GetVirtualMachineMemory:output_type -> ashlar.v1.VirtualMachineMemory
-	49, // 99: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
-	51, // 100: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:output_type -> ashlar.v1.ConnectVirtualMachineResponse
-	53, // 101: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
-	73, // [73:102] is the sub-list for method output_type
-	44, // [44:73] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	63, // 41: ashlar.v1.HostDevice.virtual_function:type_name -> ashlar.v1.VirtualFunction
+	54, // 42: ashlar.v1.AttachVirtualMachineDeviceRequest.device:type_name -> ashlar.v1.HostDevice
+	62, // 43: ashlar.v1.DetachVirtualMachineDeviceRequest.grace_period:type_name -> google.protobuf.Duration
+	40, // 44: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
+	17, // 45: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
+	18, // 46: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
+	19, // 47: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
+	21, // 48: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
+	22, // 49: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
+	23, // 50: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
+	24, // 51: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
+	25, // 52: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
+	26, // 53: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
+	27, // 54: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
+	28, // 55: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
+	29, // 56: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:input_type -> ashlar.v1.SetVirtualMachineNetworkLimitsRequest
+	30, // 57: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:input_type -> ashlar.v1.SetVirtualMachineNetworkLinkRequest
+	31, // 58: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:input_type -> ashlar.v1.SetVirtualMachineCpusRequest
+	32, // 59: ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk:input_type -> ashlar.v1.AttachVirtualMachineDiskRequest
+	33, // 60: ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk:input_type -> ashlar.v1.DetachVirtualMachineDiskRequest
+	34, // 61: ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface:input_type -> ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest
+	35, // 62: ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface:input_type -> ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest
+	55, // 63: ashlar.v1.VirtualMachineService.AttachVirtualMachineDevice:input_type -> ashlar.v1.AttachVirtualMachineDeviceRequest
+	56, // 64: ashlar.v1.VirtualMachineService.DetachVirtualMachineDevice:input_type -> ashlar.v1.DetachVirtualMachineDeviceRequest
+	36, // 65: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
+	38, // 66: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
+	42, // 67: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
+	43, // 68: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
+	45, // 69: ashlar.v1.VirtualMachineService.SetVirtualMachineMemory:input_type -> ashlar.v1.SetVirtualMachineMemoryRequest
+	46, // 70: ashlar.v1.VirtualMachineService.GetVirtualMachineMemory:input_type -> ashlar.v1.GetVirtualMachineMemoryRequest
+	48, // 71: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
+	50, // 72: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:input_type -> ashlar.v1.ConnectVirtualMachineRequest
+	52, // 73: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
+	5,  // 74: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	5,  // 75: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	20, // 76: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
+	64, // 77: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
+	64, // 78: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
+	64, // 79: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
+	64, // 80: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
+	64, // 81: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
+	64, // 82: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
+	64, // 83: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
+	64, // 84: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	64, // 85: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:output_type -> ashlar.v1.Operation
+	64, // 86: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:output_type -> ashlar.v1.Operation
+	64, // 87: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:output_type -> ashlar.v1.Operation
+	64, // 88: ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	64, // 89: ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	64, // 90: ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface:output_type -> ashlar.v1.Operation
+	64, // 91: ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface:output_type -> ashlar.v1.Operation
+	64, // 92: ashlar.v1.VirtualMachineService.AttachVirtualMachineDevice:output_type -> ashlar.v1.Operation
+	64, // 93: ashlar.v1.VirtualMachineService.DetachVirtualMachineDevice:output_type -> ashlar.v1.Operation
+	37, // 94: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
+	39, // 95: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
+	5,  // 96: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
+	44, // 97: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
+	5,  // 98: ashlar.v1.VirtualMachineService.SetVirtualMachineMemory:output_type -> ashlar.v1.VirtualMachine
+	47, // 99: ashlar.v1.VirtualMachineService.GetVirtualMachineMemory:output_type -> ashlar.v1.VirtualMachineMemory
+	49, // 100: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
+	51, // 101: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:output_type -> ashlar.v1.ConnectVirtualMachineResponse
+	53, // 102: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
+	74, // [74:103] is the sub-list for method output_type
+	45, // [45:74] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_ashlar_v1_virtual_machine_proto_init() }
@@ -4731,6 +4747,7 @@ func file_ashlar_v1_virtual_machine_proto_init() {
 	if File_ashlar_v1_virtual_machine_proto != nil {
 		return
 	}
+	file_ashlar_v1_link_proto_init()
 	file_ashlar_v1_operation_proto_init()
 	file_ashlar_v1_virtual_machine_proto_msgTypes[0].OneofWrappers = []any{}
 	file_ashlar_v1_virtual_machine_proto_msgTypes[45].OneofWrappers = []any{
