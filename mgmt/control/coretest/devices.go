@@ -12,11 +12,7 @@ func (c *Core) SetPCI(devices ...hostcall.PCIDevice) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pci = devices
-	for k := range c.conns {
-		if k.subscribed {
-			_ = k.c.Send(hostcall.Message{Event: &hostcall.Event{PCI: true}})
-		}
-	}
+	c.event(hostcall.Event{PCI: true})
 }
 
 // SetPool makes what a pool of huge pages has, whatever control asks for.

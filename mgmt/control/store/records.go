@@ -49,15 +49,15 @@ type VM struct {
 	// Pluggable is what comes and goes besides; nil where the memory is fixed.
 	Pluggable *protocol.Pluggable `json:"pluggable,omitempty"`
 	// BalloonBytes is how much of that it is asked to give back.
-	BalloonBytes int64     `json:"balloonBytes,omitempty"`
-	Kernel       string    `json:"kernel"`
-	Initramfs    string    `json:"initramfs,omitempty"`
-	Cmdline      string    `json:"cmdline,omitempty"`
-	Disks        []Disk    `json:"disks,omitempty"`
-	NICs         []NIC     `json:"nics,omitempty"`
+	BalloonBytes int64  `json:"balloonBytes,omitempty"`
+	Kernel       string `json:"kernel"`
+	Initramfs    string `json:"initramfs,omitempty"`
+	Cmdline      string `json:"cmdline,omitempty"`
+	Disks        []Disk `json:"disks,omitempty"`
+	NICs         []NIC  `json:"nics,omitempty"`
 	// Devices are those of the host's that it has.
 	Devices    []HostDevice `json:"devices,omitempty"`
-	CreateTime   time.Time `json:"createTime"`
+	CreateTime time.Time    `json:"createTime"`
 	// Vsock is whether it has a socket device.
 	Vsock bool `json:"vsock,omitempty"`
 	// SerialPorts are the names of its serial ports besides the console.
@@ -131,16 +131,16 @@ type Operation struct {
 	Kind   string `json:"kind"`
 	Target string `json:"target"` // resource name
 	// TargetUID is the machine worked on, which may have gone since.
-	TargetUID  string    `json:"targetUID"`
-	Done       bool      `json:"done,omitempty"`
-	Percent    int32     `json:"percent,omitempty"`
-	Message    string    `json:"message,omitempty"`
-	ErrorCode  string    `json:"errorCode,omitempty"`
-	Error      string    `json:"error,omitempty"`
+	TargetUID string `json:"targetUID"`
+	Done      bool   `json:"done,omitempty"`
+	Percent   int32  `json:"percent,omitempty"`
+	Message   string `json:"message,omitempty"`
+	ErrorCode string `json:"errorCode,omitempty"`
+	Error     string `json:"error,omitempty"`
 	// Violations are, of an Error about devices, what stands in the way.
 	Violations []hostcall.Violation `json:"violations,omitempty"`
-	CreateTime time.Time `json:"createTime"`
-	EndTime    time.Time `json:"endTime,omitzero"`
+	CreateTime time.Time            `json:"createTime"`
+	EndTime    time.Time            `json:"endTime,omitzero"`
 	// Force and Deadline are of stop and delete: whether to end the guest at
 	// once, else when. Of set-cpus Deadline is when the guest has had its time.
 	Force    bool          `json:"force,omitempty"`
