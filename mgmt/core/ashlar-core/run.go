@@ -52,6 +52,8 @@ const (
 	stopTimeoutText = "25"
 	// endDir remembers how guests ended, until the host is booted again.
 	endDir = layout.RunDir + "/ended"
+	// deviceDir has a record of each device that a guest has, until the host is booted again.
+	deviceDir = layout.RunDir + "/devices"
 	// firstStart holds the time from kernel entry to the first start of core,
 	// in nanoseconds.
 	firstStart = layout.RunDir + "/core-started"
@@ -168,8 +170,18 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 	if err := keepAddresses(folders, nets); err != nil {
 		return err
 	}
+	var latest atomic.Pointer[layout.HostInfo]
+	latest.Store(&info)
+	s.Functions = sriov.New(sriov.Config{
+		Inventory: func() (*pci.Inventory, error) { return host.Devices(*latest.Load()) },
+		Owners:    func() map[string]string { return guests.DeviceOwners() },
+		Uplink:    nets.Uplink, Log: log,
+	})
 	guests, err = guest.New(guest.Config{
-		RunDir: layout.GuestRunDir, EndDir: endDir, Cgroup: layout.GuestCgroup, VMM: layout.VMMBinary,
+		Functions: s.Functions,
+		DeviceDir: deviceDir, DevicesChanged: s.NotifyPCI,
+		FindDevices: func() (*pci.Inventory, error) { return host.Devices(*latest.Load()) },
+		RunDir:      layout.GuestRunDir, EndDir: endDir, Cgroup: layout.GuestCgroup, VMM: layout.VMMBinary,
 		Folders: folders, Images: images, Networks: nets, Notify: s.Notify, Log: log,
 		Memory: func() (int64, error) { _, available, err := host.Memory(); return available, err },
 	})
@@ -177,8 +189,6 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 		return err
 	}
 	s.Guests = guests
-	var latest atomic.Pointer[layout.HostInfo]
-	latest.Store(&info)
 	s.Host = func() hostcall.HostStatus {
 		h := host.Status(*latest.Load(), layout.DataDir, since)
 		h.Problems = slices.Concat(h.Problems, own)
@@ -186,11 +196,6 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 		return h
 	}
 	s.Facts = func() layout.HostInfo { return *latest.Load() }
-	s.Functions = sriov.New(sriov.Config{
-		Inventory: func() (*pci.Inventory, error) { return host.Inventory(s.Facts()) },
-		Owner:     func(string) string { return "" },
-		Uplink:    nets.Uplink, Log: log,
-	})
 	changed := func(i layout.HostInfo) {
 		latest.Store(&i)
 		s.NotifyPCI() // another interface may be that of the management
@@ -230,7 +235,7 @@ func serveUntil(ctx context.Context, s *server.Server, nets *network.Set, guests
 	defer all.Wait()
 	defer end()
 	all.Go(func() { nets.Serve(serving, layout.NetBinary) })
-	all.Go(func() { followDevices(serving, log, s.NotifyPCI) })
+	all.Go(func() { followDevices(serving, log, s.NotifyPCI, guests.DeviceEvent) })
 	all.Go(func() { followLinks(serving, log, s.NotifyLinks) })
 	all.Go(func() { followHost(serving, layout.HostFile, factsPoll, log, changed) })
 	failed := make(chan error, 1)

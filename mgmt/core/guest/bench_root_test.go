@@ -16,10 +16,12 @@ import (
 	"time"
 
 	"github.com/ashlar-hv/ashlar/drivers/cgroup"
+	"github.com/ashlar-hv/ashlar/drivers/pci"
 	"github.com/ashlar-hv/ashlar/initramfs/layout"
 	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/mgmt/core/image"
+	"github.com/ashlar-hv/ashlar/mgmt/core/sriov"
 	"github.com/ashlar-hv/ashlar/mgmt/core/network"
 )
 
@@ -69,9 +71,11 @@ func newBench(t *testing.T) *bench {
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	b.c = Config{RunDir: filepath.Join(dir, "run"), EndDir: filepath.Join(dir, "ended"), Cgroup: group, VMM: program,
+	b.c = Config{RunDir: filepath.Join(dir, "run"), EndDir: filepath.Join(dir, "ended"), DeviceDir: filepath.Join(dir, "devices"), Cgroup: group, VMM: program,
 		Folders: folders, Images: images, Networks: nets, Log: slog.Default(),
-		Memory: func() (int64, error) { return 1 << 30, nil },
+		Memory:      func() (int64, error) { return 1 << 30, nil },
+		FindDevices: func() (*pci.Inventory, error) { return pci.Find(pci.Host{}) },
+		Functions:   sriov.New(sriov.Config{Inventory: func() (*pci.Inventory, error) { return pci.Find(pci.Host{}) }, Owners: func() map[string]string { return nil }, Log: slog.Default()}),
 		Notify: func(s hostcall.GuestStatus) {
 			b.mu.Lock()
 			defer b.mu.Unlock()

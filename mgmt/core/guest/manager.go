@@ -18,9 +18,11 @@ import (
 	"time"
 
 	"github.com/ashlar-hv/ashlar/drivers/cgroup"
+	"github.com/ashlar-hv/ashlar/drivers/pci"
 	"github.com/ashlar-hv/ashlar/initramfs/layout"
 	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/mgmt/core/hostdevice"
 	"github.com/ashlar-hv/ashlar/mgmt/core/image"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
@@ -60,13 +62,20 @@ type Networks interface {
 
 // A Config says where things are.
 type Config struct {
-	RunDir   string // a folder for each running guest
-	EndDir   string // how guests ended
-	Cgroup   string // holds a group for each running guest
-	VMM      string // the program
-	Folders  *folder.Store
-	Images   *image.Store
-	Networks Networks
+	RunDir    string // a folder for each running guest
+	EndDir    string // how guests ended
+	Cgroup    string // holds a group for each running guest
+	VMM       string // the program
+	Folders   *folder.Store
+	Images    *image.Store
+	Networks  Networks
+	DeviceDir string // a record of each device of the host's that a guest has
+	// FindDevices finds the host's devices, and DevicesChanged is told when other guests have
+	// them. It must not wait.
+	FindDevices    func() (*pci.Inventory, error)
+	DevicesChanged func()
+	// Functions are the virtual functions of these.
+	Functions hostdevice.Functions
 	// Memory tells how many bytes the host has available.
 	Memory func() (int64, error)
 	// Notify is told of each change, one at a time. It must not wait.
@@ -78,7 +87,8 @@ type Config struct {
 //
 // Lock order: a guest's turn (turns), plugging, then mu.
 type Manager struct {
-	c Config
+	c       Config
+	devices *hostdevice.Set
 
 	turns turns
 	// plugging is held while it changes what a guest may have plugged in of memory.
@@ -100,12 +110,18 @@ func New(c Config) (*Manager, error) {
 			return nil, fmt.Errorf("manage guests: %w", err)
 		}
 	}
+	var err error
+	m.devices, err = hostdevice.New(hostdevice.Config{Dir: c.DeviceDir, Find: c.FindDevices, NameOf: m.NameOf, Functions: c.Functions, Changed: c.DevicesChanged, Log: c.Log})
+	if err != nil {
+		return nil, err
+	}
 	if err := m.readEnds(); err != nil {
 		return nil, err
 	}
 	if err := m.adoptAll(); err != nil {
 		return nil, err
 	}
+	m.devices.ReturnOthers(func(id string) bool { return m.lookup(id) != nil })
 	return m, nil
 }
 
@@ -166,7 +182,7 @@ func (m *Manager) List() ([]hostcall.GuestStatus, error) {
 		}
 	}
 	for id, r := range m.running {
-		all[id] = r.status()
+		all[id] = m.statusOf(r)
 	}
 	out := make([]hostcall.GuestStatus, 0, len(all))
 	for _, id := range slices.Sorted(maps.Keys(all)) {
@@ -227,7 +243,7 @@ func (m *Manager) Leased(mac, address string) {
 		if err := m.writeRecord(r.rec); err != nil {
 			m.c.Log.Warn("cannot note address of guest", "guest", r.rec.ID, "error", err)
 		}
-		m.c.Notify(r.status())
+		m.c.Notify(m.statusOf(r))
 	}
 }
 

@@ -152,7 +152,7 @@ func owner(address string) (link candidate, vf int, err error) {
 
 // Prepare gives the virtual function at an address its settings, before a guest has it. Its
 // link is switched on first, and must have a carrier: without, the function stays in reset.
-func (m *Manager) Prepare(ctx context.Context, address string, s hostcall.VFSettings) error {
+func (m *Manager) Prepare(address string, s hostcall.VFSettings) error {
 	if field, wrong := s.Check(); wrong != "" {
 		return refuse(hostcall.InvalidArgument, "vf."+field, "%s of a virtual function %s.", field, wrong)
 	}
@@ -160,7 +160,7 @@ func (m *Manager) Prepare(ctx context.Context, address string, s hostcall.VFSett
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	carrier, err := driver.Ready(ctx, link.Name)
 	if err != nil {

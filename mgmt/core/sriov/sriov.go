@@ -28,14 +28,15 @@ const (
 	carrierTimeout = 10 * time.Second
 	// pathName goes before where a device is plugged in, in its name (drivers/pci).
 	pathName = "path-"
+	maxName  = 512 // bytes
 )
 
 // A Config says what a Manager knows of the rest.
 type Config struct {
 	// Inventory finds the PCI devices of the host, and what it uses itself.
 	Inventory func() (*pci.Inventory, error)
-	// Owner is the guest that has the device at a PCI address, "" for none.
-	Owner func(address string) string
+	// Owners are the guests that have devices of the host's, by the addresses of these.
+	Owners func() map[string]string
 	// Uplink are the guest networks that reach the outside through an interface.
 	Uplink func(name string) []string
 	Log    *slog.Logger
@@ -70,13 +71,12 @@ func violation(reason hostcall.Reason, device, format string, args ...any) error
 
 // locate finds the device that a name says where it is plugged in.
 func locate(inv *pci.Inventory, field, name string) (string, error) {
-	where, ok := strings.CutPrefix(name, pathName)
-	if !ok || len(name) > 200 {
-		return "", refuse(hostcall.InvalidArgument, field, "A device is named by where it is plugged in, as %s0000:00-1c.0-00.0, not %.200q.", pathName, name)
+	if !strings.HasPrefix(name, pathName) || len(name) > maxName {
+		return "", refuse(hostcall.InvalidArgument, field, "A device is named by where it is plugged in, as %s0000:00-1c.0-00.0, not %.60q.", pathName, name)
 	}
-	address, err := inv.Locate(where)
+	address, err := inv.Resolve(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", refuse(hostcall.NotFound, field, "There is no device at %s: look for it with ashlarctl device list.", where)
+		return "", refuse(hostcall.NotFound, field, "There is no device %s: look for it with ashlarctl device list.", name)
 	}
 	return address, err
 }
@@ -121,7 +121,7 @@ func (m *Manager) check(inv *pci.Inventory, d *pci.Device, v hostcall.VFs) error
 		return refuse(hostcall.FailedPrecondition, "vfs.device", "The device %s cannot have virtual functions: it has no SR-IOV, or that is switched off in the firmware's setup.", d.Address)
 	case v.Count > d.SRIOV.Total:
 		return refuse(hostcall.InvalidArgument, "vfs.count", "The device %s has at most %d virtual functions: %d are asked for.", d.Address, d.SRIOV.Total, v.Count)
-	case m.c.Owner(d.Address) != "":
+	case m.c.Owners()[d.Address] != "":
 		return refuse(hostcall.FailedPrecondition, "vfs.device", "The device %s is a guest's: stop that first.", d.Address)
 	case d.Driver == "" && v.Count > 0:
 		return refuse(hostcall.FailedPrecondition, "vfs.device", "The host has no driver for the device %s: it cannot make virtual functions of it.", d.Address)
@@ -144,8 +144,9 @@ func (m *Manager) unused(inv *pci.Inventory, d *pci.Device) error {
 	if err != nil {
 		return err
 	}
+	owners := m.c.Owners()
 	for i, vf := range vfs {
-		if g := m.c.Owner(vf); g != "" {
+		if owners[vf] != "" {
 			return refuse(hostcall.FailedPrecondition, "vfs.count",
 				"Virtual function %d of %s (%s) is in use by a guest, and all of them go when their number changes: stop that guest first.", i, d.Address, vf)
 		}

@@ -74,12 +74,7 @@ func TestSettings(t *testing.T) {
 
 // What cannot be is refused before anything is done.
 func TestSetRefuses(t *testing.T) {
-	m := New(Config{Log: slog.New(slog.DiscardHandler), Owner: func(a string) string {
-		if a == "0000:09:00.0" {
-			return "guest"
-		}
-		return ""
-	}, Inventory: func() (*pci.Inventory, error) { return pci.Find(pci.Host{}) }})
+	m := New(Config{Log: slog.New(slog.DiscardHandler), Owners: func() map[string]string { return map[string]string{"0000:09:00.0": "guest"} }, Inventory: func() (*pci.Inventory, error) { return pci.Find(pci.Host{}) }})
 	card := pci.Device{Address: "0000:01:00.0", Driver: "igb", SRIOV: &pci.SRIOV{Total: 7}}
 	owned, dull := card, card
 	owned.Address, dull.SRIOV = "0000:09:00.0", nil
