@@ -21,8 +21,8 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/mgmt/core/image"
-	"github.com/ashlar-hv/ashlar/mgmt/core/sriov"
 	"github.com/ashlar-hv/ashlar/mgmt/core/network"
+	"github.com/ashlar-hv/ashlar/mgmt/core/sriov"
 )
 
 // A bench is a manager on folders of its own.
