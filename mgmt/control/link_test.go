@@ -172,3 +172,94 @@ func TestVirtualFunctionsAreMissing(t *testing.T) {
 		t.Errorf("core was asked for %v", all)
 	}
 }
+
+// wired is a machine with virtual functions of card.
+func wired(id string, functions ...*ashlarv1.VirtualFunction) *ashlarv1.CreateVirtualMachineRequest {
+	r := spec(id)
+	r.VirtualMachine.Devices = nil
+	for _, f := range functions {
+		r.VirtualMachine.Devices = append(r.VirtualMachine.Devices, &ashlarv1.HostDevice{VirtualFunction: f})
+	}
+	return r
+}
+
+// A virtual function is asked for by where its link is, and has an address that stays.
+func TestMachineWithVirtualFunctions(t *testing.T) {
+	l := newLab(t)
+	l.withCard()
+	if _, err := l.setVFs("pciDevices/path-a", 3); err != nil {
+		t.Fatal(err)
+	}
+	l.upload("kernel", 10_000)
+	l.upload("disk", 512*100)
+	eth1 := []string{"links/eth1"}
+	for wrong, f := range map[string]*ashlarv1.VirtualFunction{
+		"devices[0].virtual_function.links: ":         {},
+		"devices[0].virtual_function.links[0]: ":      {Links: []string{"links/eth9"}},
+		"cannot have virtual functions":               {Links: []string{"links/eth2"}},
+		"links[1]: links/path-a stands there twice":   {Links: []string{"links/eth1", "links/path-a"}},
+		"devices[0].virtual_function.vlan: ":          {Links: eth1, Vlan: 4095},
+		"devices[0].virtual_function.qos: ":           {Links: eth1, Qos: 1},
+		"devices[0].virtual_function.max_rate_mbps: ": {Links: eth1, MaxRateMbps: -1},
+		"devices[0].virtual_function.mac_address: ":   {Links: eth1, MacAddress: "01:00:5e:00:00:01"},
+		"devices[0].virtual_function.link_state: ":    {Links: eth1, LinkState: 7},
+	} {
+		if _, err := l.machines.CreateVirtualMachine(ctxOf(t), req(wired("wrong", f))); connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), wrong) {
+			t.Errorf("%v: %v, want %q", f, err, wrong)
+		}
+	}
+	off := proto.Bool(false)
+	res, err := l.machines.CreateVirtualMachine(ctxOf(t), req(wired("demo",
+		&ashlarv1.VirtualFunction{Links: eth1, Vlan: 10, Qos: 2, MaxRateMbps: 100, SpoofCheck: off, Trust: true, LinkState: ashlarv1.VirtualFunction_LINK_STATE_ENABLE},
+		&ashlarv1.VirtualFunction{Links: eth1, MacAddress: "02:00:00:00:00:77"})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := res.Msg.Devices[0].VirtualFunction
+	mac := got.GetMacAddress()
+	if got.Links[0] != "links/path-a" || !strings.HasPrefix(mac, "02:") || got.Vlan != 10 || *got.SpoofCheck || res.Msg.Devices[0].Device != "" || res.Msg.Devices[1].Number != 1 {
+		t.Errorf("devices = %v", res.Msg.Devices)
+	}
+	// The address is taken, of a NIC as well.
+	if _, err := l.machines.CreateVirtualMachine(ctxOf(t), req(wired("twin", &ashlarv1.VirtualFunction{Links: eth1, MacAddress: mac}))); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("an address twice: %v", err)
+	}
+	nic := spec("twin")
+	nic.VirtualMachine.NetworkInterfaces = []*ashlarv1.NetworkInterface{{Network: "default", MacAddress: "02:00:00:00:00:77"}}
+	if _, err := l.machines.CreateVirtualMachine(ctxOf(t), req(nic)); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("an address twice: %v", err)
+	}
+	l.restartControl()
+	l.mustStart("virtualMachines/demo")
+	asked, _ := l.core.Spec(res.Msg.Uid)
+	want := []hostcall.HostDevice{
+		{VF: &hostcall.VF{Links: []string{"path-a"}, VFSettings: hostcall.VFSettings{MAC: mac, VLAN: 10, QoS: 2, MaxRate: 100, NoSpoofCheck: true, Trust: true, State: hostcall.LinkEnable}}},
+		{Number: 1, VF: &hostcall.VF{Links: []string{"path-a"}, VFSettings: hostcall.VFSettings{MAC: "02:00:00:00:00:77"}}},
+	}
+	if d := cmp.Diff(want, asked.Devices); d != "" {
+		t.Errorf("core is asked for (-want +got):\n%s", d)
+	}
+	vm := l.until("virtualMachines/demo", "with its devices", func(vm *ashlarv1.VirtualMachine) bool { return vm.Devices[0].Address != "" })
+	if vm.Devices[0].Address == vm.Devices[1].Address || vm.Devices[1].Address == "" {
+		t.Errorf("devices = %v", vm.Devices)
+	}
+	// One more, while it runs; and its address is free when it goes.
+	attach := &ashlarv1.AttachVirtualMachineDeviceRequest{Name: vm.Name, Device: &ashlarv1.HostDevice{VirtualFunction: &ashlarv1.VirtualFunction{Links: eth1, MacAddress: "02:00:00:00:00:77"}}}
+	if _, err := l.machines.AttachVirtualMachineDevice(ctxOf(t), req(attach)); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("attach of an address twice: %v", err)
+	}
+	attach.Device.VirtualFunction.MacAddress = ""
+	if op := l.done(l.machines.AttachVirtualMachineDevice(ctxOf(t), req(attach))); op.Error != nil {
+		t.Fatal(op)
+	}
+	third := l.get(vm.Name).Devices[2].VirtualFunction.GetMacAddress()
+	if third == "" || third == mac {
+		t.Errorf("the third function has the address %q", third)
+	}
+	if op := l.done(l.machines.DetachVirtualMachineDevice(ctxOf(t), req(&ashlarv1.DetachVirtualMachineDeviceRequest{Name: vm.Name, Device: 2, Force: true}))); op.Error != nil {
+		t.Fatal(op)
+	}
+	if _, err := l.machines.CreateVirtualMachine(ctxOf(t), req(wired("other", &ashlarv1.VirtualFunction{Links: eth1, MacAddress: third}))); err != nil {
+		t.Errorf("an address that is free again: %v", err)
+	}
+}

@@ -320,8 +320,11 @@ func (g *Manager) assignMACs(rec *store.VM) error {
 		if *a.mac == "" {
 			continue
 		}
-		if g.macs[*a.mac] || taken[*a.mac] {
-			return refuse.Field("virtual_machine."+a.field+".mac_address", "%s is in use already: choose another one, or leave it empty", *a.mac)
+		switch field := "virtual_machine." + a.field + ".mac_address"; {
+		case g.macs[*a.mac]:
+			return refuse.Field(field, "%s is in use by another virtual machine: choose another one, or leave it empty", *a.mac)
+		case taken[*a.mac]:
+			return refuse.Field(field, "%s stands there twice: choose another one, or leave it empty", *a.mac)
 		}
 		taken[*a.mac] = true
 	}

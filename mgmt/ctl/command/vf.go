@@ -148,7 +148,6 @@ func ParseVF(s string) (*ashlarv1.HostDevice, error) {
 }
 
 const vfLong = `
-
 --vf LINK[+LINK...] gives it a virtual function of a network card, of the first of the links
 (ashlarctl link list) that has a free one, those near to the NUMA nodes of its memory
 first; ashlarctl device set-vfs makes them. Behind it [,mac=ADDRESS] is its address
@@ -156,7 +155,8 @@ first; ashlarctl device set-vfs makes them. Behind it [,mac=ADDRESS] is its addr
 on what it sends and the priority in it, [,rate=MBIT] what it sends at most in Mbit/s,
 [,trust=on] lets it take other addresses and receive what is for others,
 [,spoofchk=off] lets it send with another address than its own, and
-[,state=enable|disable] what it is told of the cable. It can be given several times.`
+[,state=enable|disable] what it is told of the cable. It can be given several times.
+`
 
 const attachVFLong = `Attach a virtual function of a network card to a virtual machine: a free one of the
 link, or of the first of several with + between them that has one. A guest that runs
@@ -177,7 +177,7 @@ func (a *app) vmAttachVF() *cobra.Command {
 		if err != nil {
 			return fault.With(fault.Usage, err)
 		}
-		return a.attach(ctx, h, args[0], noWait, "device", deviceNumbers, func() (*connect.Response[ashlarv1.Operation], error) {
+		return a.attach(ctx, h, args[0], noWait, "device", hostDeviceNumbers, func() (*connect.Response[ashlarv1.Operation], error) {
 			return h.VirtualMachines.AttachVirtualMachineDevice(ctx, connect.NewRequest(&ashlarv1.AttachVirtualMachineDeviceRequest{
 				Name: resource(machines, args[0]), Device: d, RequestId: newUUID(),
 			}))
@@ -192,12 +192,4 @@ func (a *app) vmAttachVF() *cobra.Command {
 		return first(cmd, args, start)
 	}
 	return cmd
-}
-
-// deviceNumbers are those of devices of the host's that a virtual machine has.
-func deviceNumbers(vm *ashlarv1.VirtualMachine) (numbers []int32) {
-	for _, d := range vm.GetDevices() {
-		numbers = append(numbers, d.GetNumber())
-	}
-	return numbers
 }

@@ -138,7 +138,7 @@ func Function(f *ashlarv1.VirtualFunction) string {
 	if f.GetMaxRateMbps() != 0 {
 		out = append(out, fmt.Sprintf("at most %d Mbit/s", f.GetMaxRateMbps()))
 	}
-	if f.SpoofCheck != nil && !f.GetSpoofCheck() {
+	if f != nil && f.SpoofCheck != nil && !f.GetSpoofCheck() {
 		out = append(out, "no spoof check")
 	}
 	if f.GetTrust() {
