@@ -10,7 +10,7 @@ import (
 // another guest has. mu is held.
 func (c *Core) checkDevices(id string, devices []hostcall.HostDevice, later bool) error {
 	var wrong []hostcall.Violation
-	for _, d := range c.chosen(devices) {
+	for _, d := range c.chosen(devices, later) {
 		i := slices.IndexFunc(c.pci, func(p hostcall.PCIDevice) bool { return slices.Contains(p.Names, d.Name) })
 		switch {
 		case i < 0:
@@ -25,13 +25,13 @@ func (c *Core) checkDevices(id string, devices []hostcall.HostDevice, later bool
 }
 
 // chosen are devices with a name for those that core is to choose: the first function of a link
-// that nobody has. mu is held.
-func (c *Core) chosen(devices []hostcall.HostDevice) (out []hostcall.HostDevice) {
+// that nobody has, or with later one that somebody has only as long as it runs. mu is held.
+func (c *Core) chosen(devices []hostcall.HostDevice, later bool) (out []hostcall.HostDevice) {
 	for _, d := range devices {
 		for i := 0; d.VF != nil && d.Name == "" && i < len(c.pci); i++ {
 			pf := slices.IndexFunc(c.pci, func(p hostcall.PCIDevice) bool { return slices.Contains(p.Names, d.VF.Links[0]) })
 			had := slices.ContainsFunc(out, func(o hostcall.HostDevice) bool { return slices.Contains(c.pci[i].Names, o.Name) })
-			if pf >= 0 && c.pci[i].Physical == c.pci[pf].Address && c.pci[i].Owner == "" && !had {
+			if pf >= 0 && c.pci[i].Physical == c.pci[pf].Address && (later || c.pci[i].Owner == "") && !had {
 				d.Name = c.pci[i].Names[0]
 			}
 		}
@@ -46,7 +46,7 @@ func (c *Core) holdDevices(id string, devices []hostcall.HostDevice) (held []hos
 		return nil, err
 	}
 	c.pci = slices.Clone(c.pci)
-	for _, d := range c.chosen(devices) {
+	for _, d := range c.chosen(devices, false) {
 		for i := range c.pci {
 			if slices.Contains(c.pci[i].Names, d.Name) {
 				c.pci[i].Owner = id
