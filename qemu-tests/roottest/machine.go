@@ -3,6 +3,8 @@ package roottest
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -13,18 +15,19 @@ import (
 
 // boot runs a kernel in QEMU until it switches the machine off, and returns
 // what it printed. All use of hugelgupf/vmtest is here.
-func boot(ctx context.Context, kernel, initrd string, cmdline ...string) (string, error) {
+func boot(ctx context.Context, kernel, initrd string, hardware []string, cmdline ...string) (string, error) {
 	var (
 		mu   sync.Mutex
 		text strings.Builder
 	)
 	args := []string{"-nodefaults", "-serial", "stdio", "-display", "none", "-m", "4G"}
 	if lab.Hardware() {
-		args = append(args, "-M", "q35", "-accel", "kvm", "-cpu", "host", "-smp", "2")
+		args = append(args, "-M", "q35", "-accel", "kvm,kernel-irqchip=split", "-cpu", "host", "-smp", "2")
 	} else {
 		// One CPU: see lab.Config.
 		args = append(args, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt,phys-bits=36", "-smp", "1")
 	}
+	args = append(args, hardware...)
 	o, err := qemu.OptionsFor(qemu.ArchAMD64,
 		qemu.WithQEMUCommand("qemu-system-x86_64"),
 		qemu.WithKernel(kernel),
@@ -52,4 +55,26 @@ func boot(ctx context.Context, kernel, initrd string, cmdline ...string) (string
 		err = fmt.Errorf("%w\ncommand: %s", err, vm.CmdlineQuoted())
 	}
 	return text.String(), err
+}
+
+// DiskText is what the disk of Hardware begins with.
+const DiskText = "ashlar-passthrough"
+
+// devices are the arguments for an IOMMU and devices that can be given to guests: a NIC with
+// virtual functions and an NVMe disk, each behind a port of its own. It makes the disk's file in dir.
+func devices(dir string) ([]string, error) {
+	const diskSize = 16 << 20
+	disk := filepath.Join(dir, "nvme")
+	if err := os.WriteFile(disk, []byte(DiskText), 0o600); err != nil {
+		return nil, err
+	}
+	if err := os.Truncate(disk, diskSize); err != nil {
+		return nil, err
+	}
+	return []string{
+		"-device", "intel-iommu,intremap=on,caching-mode=on",
+		"-device", "pcie-root-port,id=rp1,chassis=1", "-device", "pcie-root-port,id=rp2,chassis=2",
+		"-netdev", "user,id=n0", "-device", "igb,bus=rp1,netdev=n0",
+		"-drive", "if=none,id=nv,format=raw,file=" + disk, "-device", "nvme,serial=lab,bus=rp2,drive=nv",
+	}, nil
 }

@@ -18,6 +18,9 @@ import (
 // Tag is the build tag of tests that need root.
 const Tag = "roottest"
 
+// HardwareTag is the build tag of tests that need what Run.Hardware is.
+const HardwareTag = "hardware"
+
 // passed is what init says at the end when all is well.
 const passed = "roottest: all passed"
 
@@ -31,6 +34,9 @@ type Run struct {
 	Guests map[string]string // place in the root → import path of a program
 	// Filter is given to each test program as -test.run, where it is not "".
 	Filter string
+	// Hardware gives the machine an IOMMU and devices for guests, and has files with the build
+	// tag HardwareTag built, too.
+	Hardware bool
 }
 
 // Do builds and runs everything in dir. It returns what the machine printed.
@@ -39,8 +45,15 @@ func (r Run) Do(ctx context.Context, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	var hardware []string
+	if r.Hardware {
+		if hardware, err = devices(dir); err != nil {
+			return "", err
+		}
+	}
 	// A page of 1 GiB can be had for sure only at the start.
-	text, err := boot(ctx, r.Kernel, initrd, "console=ttyS0", "quiet", "hugepagesz=1G", "hugepages=1", "roottest.run="+r.Filter)
+	text, err := boot(ctx, r.Kernel, initrd, hardware, "console=ttyS0", "quiet", "hugepagesz=1G", "hugepages=1",
+		"intel_iommu=on", "iommu=pt", "no_timer_check", "roottest.run="+r.Filter)
 	if err == nil && !strings.Contains(text, passed) {
 		err = fmt.Errorf("the tests have not passed")
 	}
@@ -73,10 +86,14 @@ func (r Run) pack(ctx context.Context, dir string) (string, error) {
 	if err := add("init", program); err != nil {
 		return "", err
 	}
+	tags := Tag
+	if r.Hardware {
+		tags += "," + HardwareTag
+	}
 	for i, p := range r.Packages {
 		name := fmt.Sprintf("%02d-%s", i, filepath.Base(p))
 		out := filepath.Join(dir, name)
-		if err := build(ctx, "test", "-c", "-tags", Tag, "-o", out, p); err != nil {
+		if err := build(ctx, "test", "-c", "-tags", tags, "-o", out, p); err != nil {
 			return "", err
 		}
 		if err := add("tests/"+name, out); err != nil {

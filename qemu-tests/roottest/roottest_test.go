@@ -73,3 +73,31 @@ func TestAll(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestHardware runs the tests of devices that are given to guests.
+func TestHardware(t *testing.T) {
+	const (
+		module = "github.com/ashlar-hv/ashlar/"
+		tests  = module + "vmm/virtio/internal/guesttest"
+	)
+	out := filepath.Join("..", "..", "out")
+	r := Run{
+		Kernel:   filepath.Join(out, "bzImage"),
+		Packages: []string{tests, module + "mgmt/core/hostdevice"},
+		Programs: map[string]string{"bin/ashlar-vmm": module + "vmm/ashlar-vmm"},
+		Files:    map[string]string{"guest-bzImage": filepath.Join(out, "guest-bzImage")},
+		Guests:   map[string]string{"virtio-guest.cpio": module + "vmm/virtio/internal/guest"},
+		Filter:   "^Test(VFIO|HostDevice)",
+		Hardware: true,
+	}
+	if *filter != "" {
+		r.Filter = *filter
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	defer cancel()
+	text, err := r.Do(ctx, t.TempDir())
+	t.Logf("the machine said:\n%s", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
