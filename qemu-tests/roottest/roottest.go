@@ -37,6 +37,8 @@ type Run struct {
 	// Hardware gives the machine an IOMMU and devices for guests, and has files with the build
 	// tag HardwareTag built, too.
 	Hardware bool
+	// Controller adds an NVMe controller with virtual functions to that.
+	Controller bool
 }
 
 // Do builds and runs everything in dir. It returns what the machine printed.
@@ -51,7 +53,15 @@ func (r Run) Do(ctx context.Context, dir string) (string, error) {
 			return "", err
 		}
 	}
-	// A page of 1 GiB can be had for sure only at the start.
+	if r.Controller {
+		more, err := controller(dir)
+		if err != nil {
+			return "", err
+		}
+		hardware = append(hardware, more...)
+	}
+	// A page of 1 GiB can be had for sure only at the start. On a busy machine the kernel takes an
+	// emulated timer for one that does not work.
 	text, err := boot(ctx, r.Kernel, initrd, hardware, "console=ttyS0", "quiet", "hugepagesz=1G", "hugepages=1",
 		"intel_iommu=on", "iommu=pt", "no_timer_check", "roottest.run="+r.Filter)
 	if err == nil && !strings.Contains(text, passed) {

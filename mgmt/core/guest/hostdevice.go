@@ -59,6 +59,14 @@ func (m *Manager) heldDevices(id string) (out []hostcall.HeldDevice) {
 	return out
 }
 
+// returnTime is how long the devices of a guest may take to go back to the host.
+func (m *Manager) returnTime(id string) time.Duration {
+	if len(m.devices.Of(id)) == 0 {
+		return 0
+	}
+	return 2 * vfio.Patience
+}
+
 // hotSlots is how many slots a guest has: those that were asked for stay free at the start, and
 // devices of the host's are in others, as far as there can be more, so that they can be
 // taken away while it runs.

@@ -33,7 +33,11 @@ func provide(c *nvme.Controller, d *pci.Device, v hostcall.VFs) error {
 	if err != nil {
 		return err
 	}
-	if d.SRIOV.Enabled != v.Count || !online(c, v.Count) {
+	have, err := driver.Count(sysfs, d.Address)
+	if err != nil {
+		return err
+	}
+	if have != v.Count || virtual && !online(c, v.Count) {
 		if err := driver.Create(d.Address, 0); err != nil {
 			return err
 		}
@@ -47,14 +51,14 @@ func provide(c *nvme.Controller, d *pci.Device, v hostcall.VFs) error {
 		}
 	}
 	for i := range v.Count {
-		if v.Namespaces != nil {
-			if err := c.SetAttached(i, v.Namespaces[i]); err != nil {
-				return err
-			}
-		}
 		// Without the command they are online from the start.
 		if virtual {
 			if err := c.Online(i); err != nil {
+				return err
+			}
+		}
+		if v.Namespaces != nil {
+			if err := c.SetAttached(i, v.Namespaces[i]); err != nil {
 				return err
 			}
 		}
