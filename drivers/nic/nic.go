@@ -26,6 +26,8 @@ type Interface struct {
 	// Carrier: something is at the other end of the cable. It is only known of
 	// an interface that is up.
 	Carrier bool
+	// Functions is how many virtual functions it has: they work while it is switched on.
+	Functions int
 }
 
 // List returns the physical Ethernet interfaces, in the order in which the
@@ -44,7 +46,7 @@ func List(sysfs string) ([]Interface, error) {
 		}
 		list = append(list, Interface{
 			Name: a.Name, Index: a.Index, MAC: a.HardwareAddr,
-			Carrier: attribute(sysfs, a.Name, "carrier") == "1",
+			Carrier: attribute(sysfs, a.Name, "carrier") == "1", Functions: number(sysfs, a.Name, "device/sriov_numvfs", 0),
 		})
 	}
 	slices.SortFunc(list, func(a, b Interface) int { return a.Index - b.Index })

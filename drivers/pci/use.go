@@ -25,6 +25,9 @@ func (inv *Inventory) findUses(h Host) {
 	}
 }
 
+// Uses are what the host does with the device at an address.
+func (inv *Inventory) Uses(address string) []Use { return inv.uses[address] }
+
 func (inv *Inventory) use(address string, u Use) {
 	if !slices.Contains(inv.uses[address], u) {
 		inv.uses[address] = append(inv.uses[address], u)

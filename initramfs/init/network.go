@@ -109,11 +109,12 @@ func (n *network) choose() (nic.Interface, bool) {
 	return i, nic.Up(i.Name) == nil
 }
 
-// quietOthers switches off what was switched on only to see a carrier.
+// quietOthers switches off what was switched on only to see a carrier. What has virtual
+// functions stays on: else they do not work.
 func (n *network) quietOthers(chosen string) {
 	list, err := nic.List("/sys")
 	for _, i := range list {
-		if i.Name != chosen {
+		if i.Name != chosen && i.Functions == 0 {
 			err = errors.Join(err, nic.Down(i.Name))
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/control/service"
 	"github.com/ashlar-hv/ashlar/mgmt/control/store"
 	"github.com/ashlar-hv/ashlar/mgmt/control/tunnel"
+	"github.com/ashlar-hv/ashlar/mgmt/control/vf"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 )
 
@@ -42,6 +43,7 @@ type Control struct {
 	ops      *operation.Registry
 	devices  *device.Manager
 	pools    *hugepage.Manager
+	vfs      *vf.Manager
 	api      *service.API
 
 	// onDisk has the newest list of images for reconcile, which is slow.
@@ -79,12 +81,16 @@ func (c *Control) load() (err error) {
 		return err
 	}
 	c.ops, c.devices = ops, device.New(c.link, f, c.log)
+	if c.vfs, err = vf.Load(c.store, c.link, c.devices, c.log); err != nil {
+		return err
+	}
 	c.machines.SetDevices(c.devices.Get)
+	c.machines.SetLinks(c.devices.GetLink)
 	c.devices.SetOwners(c.machines.NameOf)
 	c.api = &service.API{
 		Link: c.link, Feed: f, Images: c.images, Machines: c.machines, Operations: ops,
 		Consoles: console.New(c.link, c.machines), Tunnels: tunnel.New(c.link, c.machines), Log: c.log,
-		Devices: c.devices, Hugepages: c.pools,
+		Devices: c.devices, Hugepages: c.pools, VFs: c.vfs,
 	}
 	return nil
 }
@@ -104,20 +110,23 @@ func (c *Control) Run(ctx context.Context) {
 	wg.Go(func() { c.reconcileImages(ctx) })
 	wg.Go(func() { c.devices.Run(ctx) })
 	wg.Go(func() { c.pools.Run(ctx) })
+	wg.Go(func() { c.vfs.Run(ctx) })
 	wg.Go(func() { c.sweep(ctx) })
 }
 
-// WaitReady waits until core has told what runs and has made the pools of huge pages that
-// guests may want, or has been given the time to.
+// WaitReady waits until core has told what runs and has made the pools of huge pages and the
+// virtual functions that guests may want, or has been given the time to.
 func (c *Control) WaitReady(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	if err := c.link.WaitUp(ctx); err != nil {
 		c.log.Warn("core has not answered yet: the API opens without it")
 	}
-	select {
-	case <-c.pools.Applied():
-	case <-ctx.Done():
+	for _, applied := range []<-chan struct{}{c.pools.Applied(), c.vfs.Applied()} {
+		select {
+		case <-applied:
+		case <-ctx.Done():
+		}
 	}
 }
 
@@ -137,6 +146,9 @@ func (c *Control) Changed(guest hostcall.GuestStatus) { c.machines.Changed(guest
 
 // PCIChanged implements link.Handler.
 func (c *Control) PCIChanged() { c.devices.Changed() }
+
+// LinksChanged implements link.Handler.
+func (c *Control) LinksChanged() { c.devices.LinksChanged() }
 
 func (c *Control) reconcileImages(ctx context.Context) {
 	for {

@@ -48,6 +48,7 @@ type lab struct {
 	watches    ashlarv1connect.WatchServiceClient
 	devices    ashlarv1connect.DeviceServiceClient
 	hugepages  ashlarv1connect.HugepageServiceClient
+	links      ashlarv1connect.LinkServiceClient
 }
 
 // A logBuffer keeps the log for tests to look into.
@@ -99,6 +100,7 @@ func (l *lab) dial() {
 	l.watches = ashlarv1connect.NewWatchServiceClient(l.client, url)
 	l.devices = ashlarv1connect.NewDeviceServiceClient(l.client, url, connect.WithGRPC())
 	l.hugepages = ashlarv1connect.NewHugepageServiceClient(l.client, url)
+	l.links = ashlarv1connect.NewLinkServiceClient(l.client, url)
 }
 
 // startControl starts control with the store of the one before.

@@ -54,6 +54,7 @@ func TestDiskSurvivesRebootAndPowerCut(t *testing.T) {
 	c.expect("TESTGUEST ready", patience)
 	c.ask("write /dev/vda 7 16")
 	h.setPoolForBoot(t)
+	h.setVFsForBoot(t)
 
 	// The power button of the host stops its guests and switches it off.
 	if err := h.Down(within(t, patience)); err != nil {
@@ -61,6 +62,7 @@ func TestDiskSurvivesRebootAndPowerCut(t *testing.T) {
 	}
 	h.reboot(t)
 	h.checkPoolAfterBoot(t)
+	h.checkVFsAfterBoot(t)
 	if vm := h.vm(t, "keeper"); vm.State != v1.VirtualMachine_STATE_STOPPED {
 		t.Fatalf("after the host's reboot the guest is %v, want it stopped", vm.State)
 	}
@@ -77,6 +79,7 @@ func TestDiskSurvivesRebootAndPowerCut(t *testing.T) {
 	acknowledged := c.ack()
 	h.reboot(t)
 	h.checkPoolAfterBoot(t)
+	h.checkVFsAfterBoot(t)
 	h.boot(t, "keeper")
 	c = h.console(t, "keeper")
 	c.expect("TESTGUEST ready", patience)

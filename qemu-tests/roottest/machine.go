@@ -63,18 +63,41 @@ const DiskText = "ashlar-passthrough"
 // devices are the arguments for an IOMMU and devices that can be given to guests: a NIC with
 // virtual functions and an NVMe disk, each behind a port of its own. It makes the disk's file in dir.
 func devices(dir string) ([]string, error) {
-	const diskSize = 16 << 20
-	disk := filepath.Join(dir, "nvme")
-	if err := os.WriteFile(disk, []byte(DiskText), 0o600); err != nil {
-		return nil, err
-	}
-	if err := os.Truncate(disk, diskSize); err != nil {
+	file, err := diskFile(dir, "nvme", DiskText)
+	if err != nil {
 		return nil, err
 	}
 	return []string{
 		"-device", "intel-iommu,intremap=on,caching-mode=on",
 		"-device", "pcie-root-port,id=rp1,chassis=1", "-device", "pcie-root-port,id=rp2,chassis=2",
 		"-netdev", "user,id=n0", "-device", "igb,bus=rp1,netdev=n0",
-		"-drive", "if=none,id=nv,format=raw,file=" + disk, "-device", "nvme,serial=lab,bus=rp2,drive=nv",
+		"-drive", "if=none,id=nv,format=raw,file=" + file, "-device", "nvme,serial=lab,bus=rp2,drive=nv",
 	}, nil
+}
+
+// controller are the arguments for an NVMe controller with virtual functions, namespace 1 that all
+// of them have, and namespace 2 that none has. Each begins with DiskText and its number.
+func controller(dir string) ([]string, error) {
+	args := []string{
+		"-device", "pcie-root-port,id=rp3,chassis=3", "-device", "nvme-subsys,id=s0",
+		"-device", "nvme,serial=many,bus=rp3,subsys=s0,sriov_max_vfs=2,sriov_vq_flexible=4,sriov_vi_flexible=2,max_ioqpairs=6,msix_qsize=5",
+	}
+	for n, more := range map[string]string{"1": "", "2": ",detached=on"} {
+		file, err := diskFile(dir, "ns"+n, DiskText+n)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "-drive", "if=none,id=ns"+n+",format=raw,file="+file, "-device", "nvme-ns,drive=ns"+n+",nsid="+n+",shared=on"+more)
+	}
+	return args, nil
+}
+
+// diskFile makes a file for a disk that begins with a text.
+func diskFile(dir, name, text string) (string, error) {
+	const size = 16 << 20
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		return "", err
+	}
+	return path, os.Truncate(path, size)
 }

@@ -37,6 +37,8 @@ type Run struct {
 	// Hardware gives the machine an IOMMU and devices for guests, and has files with the build
 	// tag HardwareTag built, too.
 	Hardware bool
+	// Controller adds an NVMe controller with virtual functions to that.
+	Controller bool
 }
 
 // Do builds and runs everything in dir. It returns what the machine printed.
@@ -50,6 +52,13 @@ func (r Run) Do(ctx context.Context, dir string) (string, error) {
 		if hardware, err = devices(dir); err != nil {
 			return "", err
 		}
+	}
+	if r.Controller {
+		more, err := controller(dir)
+		if err != nil {
+			return "", err
+		}
+		hardware = append(hardware, more...)
 	}
 	// A page of 1 GiB can be had for sure only at the start. On a busy machine the kernel takes an
 	// emulated timer for one that does not work.

@@ -74,6 +74,22 @@ func TestAll(t *testing.T) {
 	}
 }
 
+// TestSRIOV runs the tests of virtual functions.
+func TestSRIOV(t *testing.T) {
+	r := Run{
+		Kernel:   filepath.Join("..", "..", "out", "bzImage"),
+		Packages: []string{"github.com/ashlar-hv/ashlar/mgmt/core/sriov"},
+		Filter:   *filter, Hardware: true, Controller: true,
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	defer cancel()
+	text, err := r.Do(ctx, t.TempDir())
+	t.Logf("the machine said:\n%s", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestHardware runs the tests of devices that are given to guests.
 func TestHardware(t *testing.T) {
 	const (

@@ -40,6 +40,8 @@ type Core struct {
 	serials  map[string]func(*net.UnixConn)
 	pci      []hostcall.PCIDevice
 	pools    []hostcall.HugepagePool
+	links    []hostcall.Link
+	vfs      []hostcall.VFs // that were asked for
 }
 
 // A conn is one connection of control.
@@ -300,6 +302,10 @@ func (c *Core) do(k *conn, call hostcall.Call) (hostcall.Message, *os.File, erro
 		msg.Topology = Topology()
 	case hostcall.PCIList:
 		msg.PCI = c.pciPage(call.After)
+	case hostcall.LinkList:
+		msg.Links = c.linkPage(call.After)
+	case hostcall.VFsSet:
+		return msg, nil, c.setVFs(*call.VFs)
 	case hostcall.HugepagesList:
 		msg.Hugepages = c.pools
 	case hostcall.HugepagesSet:

@@ -17,11 +17,7 @@ func (c *Core) SetPCI(devices ...hostcall.PCIDevice) {
 
 // tellPCI says that PCI devices have changed. mu is held.
 func (c *Core) tellPCI() {
-	for k := range c.conns {
-		if k.subscribed {
-			_ = k.c.Send(hostcall.Message{Event: &hostcall.Event{PCI: true}})
-		}
-	}
+	c.event(hostcall.Event{PCI: true})
 }
 
 // SetPool makes what a pool of huge pages has, whatever control asks for.

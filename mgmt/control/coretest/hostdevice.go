@@ -10,7 +10,7 @@ import (
 // another guest has. mu is held.
 func (c *Core) checkDevices(id string, devices []hostcall.HostDevice, later bool) error {
 	var wrong []hostcall.Violation
-	for _, d := range devices {
+	for _, d := range c.chosen(devices, later) {
 		i := slices.IndexFunc(c.pci, func(p hostcall.PCIDevice) bool { return slices.Contains(p.Names, d.Name) })
 		switch {
 		case i < 0:
@@ -24,13 +24,29 @@ func (c *Core) checkDevices(id string, devices []hostcall.HostDevice, later bool
 	return hostcall.Refuse(wrong)
 }
 
+// chosen are devices with a name for those that core is to choose: the first function of a link
+// that nobody has, or with later one that somebody has only as long as it runs. mu is held.
+func (c *Core) chosen(devices []hostcall.HostDevice, later bool) (out []hostcall.HostDevice) {
+	for _, d := range devices {
+		for i := 0; d.VF != nil && d.Name == "" && i < len(c.pci); i++ {
+			pf := slices.IndexFunc(c.pci, func(p hostcall.PCIDevice) bool { return slices.Contains(p.Names, d.VF.Links[0]) })
+			had := slices.ContainsFunc(out, func(o hostcall.HostDevice) bool { return slices.Contains(c.pci[i].Names, o.Name) })
+			if pf >= 0 && c.pci[i].Physical == c.pci[pf].Address && (later || c.pci[i].Owner == "") && !had {
+				d.Name = c.pci[i].Names[0]
+			}
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
 // holdDevices gives devices to a guest. mu is held.
 func (c *Core) holdDevices(id string, devices []hostcall.HostDevice) (held []hostcall.HeldDevice, err error) {
 	if err := c.checkDevices(id, devices, false); err != nil {
 		return nil, err
 	}
 	c.pci = slices.Clone(c.pci)
-	for _, d := range devices {
+	for _, d := range c.chosen(devices, false) {
 		for i := range c.pci {
 			if slices.Contains(c.pci[i].Names, d.Name) {
 				c.pci[i].Owner = id

@@ -45,15 +45,22 @@ type Manager struct {
 	stale chan struct{} // what is known may be old
 	owner func(uid string) string
 
+	reading sync.Mutex // one reading at a time
+
 	mu     sync.Mutex
 	known  bool
 	all    []*ashlarv1.PciDevice // by address; not written to
 	byName map[string]*ashlarv1.PciDevice
+	links  links
+	follow func() // see Follow
 }
+
+// Follow has changed called after devices have come, gone or changed. It must not wait.
+func (m *Manager) Follow(changed func()) { m.follow = changed }
 
 // New makes a Manager that knows nothing yet.
 func New(core Core, f *feed.Feed, log *slog.Logger) *Manager {
-	return &Manager{core: core, feed: f, log: log, stale: make(chan struct{}, 1)}
+	return &Manager{core: core, feed: f, log: log, stale: make(chan struct{}, 1), links: links{stale: make(chan struct{}, 1)}}
 }
 
 // SetOwners says how to find the name of the virtual machine that core knows by uid. To be
@@ -81,24 +88,34 @@ func (m *Manager) Changed() {
 	}
 }
 
-// Run reads the devices again and again, after each Changed, until ctx ends.
+// Run reads the devices again and again, after each Changed, and the links after each
+// LinksChanged, until ctx ends.
 func (m *Manager) Run(ctx context.Context) {
 	for {
 		select {
 		case <-m.stale:
-			// A core that is away says so by itself when it is back.
-			if err := m.read(ctx); err != nil && !refuse.IsDown(err) && ctx.Err() == nil {
-				m.log.Warn("PCI devices are not known anew", "error", err, "again_in", again)
-				time.AfterFunc(again, m.Changed)
-			}
+			m.retry(ctx, "PCI devices", m.Read(ctx), m.Changed)
+		case <-m.links.stale:
+			m.retry(ctx, "links", m.readLinks(ctx), m.LinksChanged)
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// read asks core for all devices.
-func (m *Manager) read(ctx context.Context) error {
+// retry has a reading that has failed done again.
+func (m *Manager) retry(ctx context.Context, what string, err error, stale func()) {
+	// A core that is away says so by itself when it is back.
+	if err != nil && !refuse.IsDown(err) && ctx.Err() == nil {
+		m.log.Warn(what+" are not known anew", "error", err, "again_in", again)
+		time.AfterFunc(again, stale)
+	}
+}
+
+// Read asks core for all devices.
+func (m *Manager) Read(ctx context.Context) error {
+	m.reading.Lock()
+	defer m.reading.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var devices []hostcall.PCIDevice
@@ -143,6 +160,10 @@ func (m *Manager) take(all []*ashlarv1.PciDevice) {
 	}
 	for _, d := range all {
 		m.feed.Put(d.Name, d)
+	}
+	m.join()
+	if m.follow != nil {
+		m.follow()
 	}
 }
 

@@ -44,6 +44,7 @@ var slow = []struct {
 	{4, []hostcall.Method{hostcall.GuestKill, hostcall.GuestReset}},
 	{4, []hostcall.Method{hostcall.GuestConnect}},
 	{1, []hostcall.Method{hostcall.HugepagesSet}},
+	{1, []hostcall.Method{hostcall.VFsSet}},
 	{2, []hostcall.Method{hostcall.GuestAttachDevice, hostcall.GuestCheckDevices}},
 }
 
@@ -57,6 +58,8 @@ type Handler interface {
 	// PCIChanged says that PCI devices may have come, gone or changed: after each
 	// connect, and when core says so. It may be called beside the others.
 	PCIChanged()
+	// LinksChanged says the same of the host's links.
+	LinksChanged()
 }
 
 // A Link is the connection to core. Run runs it; Call and Do may be called by many
@@ -192,6 +195,9 @@ func (l *Link) receive(conn *seqpacket.Conn) error {
 			if msg.Event != nil && msg.Event.PCI {
 				l.handler.PCIChanged()
 			}
+			if msg.Event != nil && msg.Event.Links {
+				l.handler.LinksChanged()
+			}
 			continue
 		}
 		l.mu.Lock()
@@ -232,6 +238,7 @@ func (l *Link) keepSynced(ctx context.Context) error {
 	l.mu.Unlock()
 	l.log.Info("connected to core")
 	l.handler.PCIChanged()
+	l.handler.LinksChanged()
 	tick := time.NewTicker(relist)
 	defer tick.Stop()
 	for {

@@ -46,6 +46,9 @@ func (n *notes) Changed(g hostcall.GuestStatus) {
 
 func (n *notes) PCIChanged() {}
 
+// LinksChanged implements Handler.
+func (n *notes) LinksChanged() {}
+
 func (n *notes) state(id string) hostcall.GuestState {
 	n.mu.Lock()
 	defer n.mu.Unlock()

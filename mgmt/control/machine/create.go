@@ -249,7 +249,7 @@ func startField(field string) string {
 		return f
 	}
 	if strings.HasPrefix(field, "guest.devices") {
-		return strings.TrimSuffix(strings.TrimPrefix(field, "guest."), ".name")
+		return vfField(strings.TrimSuffix(strings.TrimPrefix(field, "guest."), ".name"))
 	}
 	if p := diskField.FindStringSubmatch(field); p != nil {
 		return "disks[" + p[1] + "]" + leaf[p[2]]

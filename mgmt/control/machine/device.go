@@ -176,7 +176,7 @@ func (m *Machine) canDetach(o Order, will stand) error {
 	return nil
 }
 
-// name gives what o attaches its number, and a NIC its address, which is taken from then
+// name gives what o attaches its number, and a NIC or virtual function its address, which is taken from then
 // on. Manager.mu and mu are held.
 func (m *Machine) name(o *Order) error {
 	if o.NewDisk != nil {
@@ -187,6 +187,11 @@ func (m *Machine) name(o *Order) error {
 	if o.NewDevice != nil {
 		d := *o.NewDevice
 		d.Number = m.free(hostcall.VFIOKind)
+		if d.VF != nil {
+			if err := m.nameFunction(&d); err != nil {
+				return err
+			}
+		}
 		o.NewDevice = &d
 	}
 	if o.NewNIC == nil {
@@ -207,17 +212,18 @@ func (m *Machine) name(o *Order) error {
 	return nil
 }
 
-// unname lets go of the address of a NIC that has not come to be.
+// unname lets go of the address of a NIC or virtual function that has not come to be.
 func (m *Machine) unname(op store.Operation) {
-	if op.NewNIC == nil {
+	mac := newAddress(op)
+	if mac == "" {
 		return
 	}
 	m.g.mu.Lock()
 	defer m.g.mu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !slices.ContainsFunc(m.rec.NICs, func(n store.NIC) bool { return n.MAC == op.NewNIC.MAC }) {
-		delete(m.g.macs, op.NewNIC.MAC)
+	if !slices.ContainsFunc(addresses(&m.rec), func(a address) bool { return *a.mac == mac }) {
+		delete(m.g.macs, mac)
 	}
 }
 
@@ -260,7 +266,12 @@ func (m *Machine) forgetDevice(d device) error {
 			return
 		}
 		if d.kind == hostcall.VFIOKind {
-			rec.Devices = slices.DeleteFunc(slices.Clone(rec.Devices), func(o store.HostDevice) bool { return o.Number == d.number })
+			rec.Devices = slices.DeleteFunc(slices.Clone(rec.Devices), func(o store.HostDevice) bool {
+				if o.Number == d.number && o.VF != nil {
+					mac = o.VF.MAC
+				}
+				return o.Number == d.number
+			})
 			return
 		}
 		rec.NICs = slices.DeleteFunc(slices.Clone(rec.NICs), func(o store.NIC) bool {

@@ -66,8 +66,16 @@ func stableName(d *ashlarv1.PciDevice, asked string) string {
 func (g *Manager) hostDevice(c *checker, field string, d *ashlarv1.HostDevice) (store.HostDevice, error) {
 	out := store.HostDevice{HostDevice: hostcall.HostDevice{AllowNoReset: d.GetAllowNoReset(), ROM: d.GetRom()}}
 	name := d.GetDevice()
+	if f := d.GetVirtualFunction(); f != nil {
+		if name != "" {
+			c.bad(field+".device", "is %.80q, and virtual_function is there, too: the host chooses the device then, leave one of them out", name)
+		}
+		var err error
+		out.VF, err = g.function(c, field+".virtual_function", f)
+		return out, err
+	}
 	if name == "" {
-		c.bad(field+".device", "is missing: name a PCI device of the host, as %s0000:17:00.0 or by a stable name", devicePrefix)
+		c.bad(field+".device", "is missing: name a PCI device of the host, as %s0000:17:00.0 or by a stable name, or say a virtual_function", devicePrefix)
 		return out, nil
 	}
 	found, err := g.findDevice(name)
@@ -187,7 +195,7 @@ func (g *Manager) DetachDevice(o Order, number int) (*operation.Op, error) {
 }
 
 func hasDevice(rec store.VM, name string) bool {
-	return slices.ContainsFunc(rec.Devices, func(d store.HostDevice) bool { return d.Name == name })
+	return name != "" && slices.ContainsFunc(rec.Devices, func(d store.HostDevice) bool { return d.Name == name })
 }
 
 // mayHave refuses a device that the machine has or is getting, and any where it has a balloon.
@@ -195,7 +203,7 @@ func hasDevice(rec store.VM, name string) bool {
 func (m *Machine) mayHave(d *store.HostDevice) error {
 	getting := func(op *operation.Op) bool {
 		n := op.Record().NewDevice
-		return n != nil && n.Name == d.Name
+		return n != nil && n.Name == d.Name && n.Name != ""
 	}
 	switch {
 	case hasDevice(m.rec, d.Name), slices.ContainsFunc(m.pendingOps(), getting):
@@ -222,7 +230,11 @@ func (m *Machine) plugDevice(d *store.HostDevice) error {
 func devicesProto(rec store.VM) (all []*ashlarv1.HostDevice) {
 	for _, d := range rec.Devices {
 		if d.Phase == store.Ready {
-			all = append(all, &ashlarv1.HostDevice{Device: devicePrefix + d.Name, Number: int32(d.Number), AllowNoReset: d.AllowNoReset, Rom: d.ROM})
+			p := &ashlarv1.HostDevice{Number: int32(d.Number), AllowNoReset: d.AllowNoReset, Rom: d.ROM, VirtualFunction: functionProto(d.VF)}
+			if d.Name != "" {
+				p.Device = devicePrefix + d.Name
+			}
+			all = append(all, p)
 		}
 	}
 	return all

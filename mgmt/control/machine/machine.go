@@ -61,6 +61,8 @@ type Manager struct {
 	ops    *operation.Registry
 	// findDevice finds a PCI device of the host by its address or a stable name (SetDevices).
 	findDevice func(name string) (*ashlarv1.PciDevice, error)
+	// findLink finds a link (SetLinks).
+	findLink func(name string) (*ashlarv1.Link, error)
 
 	ctx context.Context // ends with Run
 	wg  sync.WaitGroup  // one per machine's goroutine
@@ -145,8 +147,8 @@ func (g *Manager) takeUp(op *operation.Op) {
 		op.Finish(refuse.New(connect.CodeAborted, refuse.HostRestarted, "the host was restarted before it was done: start it again"))
 	default:
 		m.queue = append(m.queue, op)
-		if rec.NewNIC != nil {
-			g.macs[rec.NewNIC.MAC] = true
+		if mac := newAddress(rec); mac != "" {
+			g.macs[mac] = true
 		}
 	}
 }
@@ -161,8 +163,8 @@ func (g *Manager) newMachine(rec store.VM) *Machine {
 // enter puts m into the maps. mu is held, or nobody else is there yet.
 func (g *Manager) enter(m *Machine) {
 	g.byID[m.id], g.byUID[m.uid] = m, m
-	for _, nic := range m.rec.NICs {
-		g.macs[nic.MAC] = true
+	for _, a := range addresses(&m.rec) {
+		g.macs[*a.mac] = true
 	}
 }
 
@@ -338,15 +340,15 @@ func (m *Machine) leave() []*operation.Op {
 	defer m.g.mu.Unlock()
 	delete(m.g.byID, m.id)
 	delete(m.g.byUID, m.uid)
-	for _, nic := range m.rec.NICs {
-		delete(m.g.macs, nic.MAC)
+	for _, a := range addresses(&m.rec) {
+		delete(m.g.macs, *a.mac)
 	}
 	m.mu.Lock()
 	m.gone = true
 	queue := m.queue
 	for _, op := range queue {
-		if nic := op.Record().NewNIC; nic != nil {
-			delete(m.g.macs, nic.MAC)
+		if mac := newAddress(op.Record()); mac != "" {
+			delete(m.g.macs, mac)
 		}
 	}
 	m.queue = nil

@@ -311,24 +311,27 @@ func parseMAC(s string) (mac, wrong string) {
 	return hw.String(), ""
 }
 
-// assignMACs gives an address to each interface that has none, and refuses those in
-// use. g.mu is held.
+// assignMACs gives an address to each interface and virtual function that has none, and
+// refuses those in use. g.mu is held.
 func (g *Manager) assignMACs(rec *store.VM) error {
+	ownAddresses(rec)
 	taken := map[string]bool{}
-	for i, n := range rec.NICs {
-		if n.MAC == "" {
+	for _, a := range addresses(rec) {
+		if *a.mac == "" {
 			continue
 		}
-		if g.macs[n.MAC] {
-			return refuse.Field(fmt.Sprintf("virtual_machine.network_interfaces[%d].mac_address", i), "%s is in use by another virtual machine: choose another one, or leave it empty", n.MAC)
+		switch field := "virtual_machine." + a.field + ".mac_address"; {
+		case g.macs[*a.mac]:
+			return refuse.Field(field, "%s is in use by another virtual machine: choose another one, or leave it empty", *a.mac)
+		case taken[*a.mac]:
+			return refuse.Field(field, "%s stands there twice: choose another one, or leave it empty", *a.mac)
 		}
-		taken[n.MAC] = true
+		taken[*a.mac] = true
 	}
-	rec.NICs = slices.Clone(rec.NICs)
-	for i := range rec.NICs {
-		for try := 0; rec.NICs[i].MAC == ""; try++ {
-			if mac := derivedMAC(rec.UID, i, try); !g.macs[mac] && !taken[mac] {
-				rec.NICs[i].MAC, taken[mac] = mac, true
+	for _, a := range addresses(rec) {
+		for try := 0; *a.mac == ""; try++ {
+			if mac := derivedMAC(rec.UID, a.place, try); !g.macs[mac] && !taken[mac] {
+				*a.mac, taken[mac] = mac, true
 			}
 		}
 	}

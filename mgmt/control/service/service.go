@@ -29,6 +29,7 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/control/operation"
 	"github.com/ashlar-hv/ashlar/mgmt/control/refuse"
 	"github.com/ashlar-hv/ashlar/mgmt/control/tunnel"
+	"github.com/ashlar-hv/ashlar/mgmt/control/vf"
 )
 
 // maxMessage is the largest message a client may send: a piece of an image as JSON,
@@ -47,13 +48,14 @@ type API struct {
 	Log        *slog.Logger
 	Devices    *device.Manager
 	Hugepages  *hugepage.Manager
+	VFs        *vf.Manager
 }
 
 // names of the services, for health and reflection.
 var names = []string{
 	ashlarv1connect.HostServiceName, ashlarv1connect.ImageServiceName, ashlarv1connect.VirtualMachineServiceName,
 	ashlarv1connect.OperationServiceName, ashlarv1connect.WatchServiceName,
-	ashlarv1connect.DeviceServiceName, ashlarv1connect.HugepageServiceName,
+	ashlarv1connect.DeviceServiceName, ashlarv1connect.HugepageServiceName, ashlarv1connect.LinkServiceName,
 }
 
 // Handler serves all services, health and reflection.
@@ -71,6 +73,7 @@ func (a *API) Handler() http.Handler {
 	mux.Handle(ashlarv1connect.NewWatchServiceHandler(watchService{a}, options...))
 	mux.Handle(ashlarv1connect.NewDeviceServiceHandler(deviceService{a}, options...))
 	mux.Handle(ashlarv1connect.NewHugepageServiceHandler(hugepageService{a}, options...))
+	mux.Handle(ashlarv1connect.NewLinkServiceHandler(linkService{a}, options...))
 	mux.Handle(grpchealth.NewHandler(health{a.Link}, options...))
 	reflector := grpcreflect.NewStaticReflector(append(names[:len(names):len(names)], grpchealth.HealthV1ServiceName)...)
 	mux.Handle(grpcreflect.NewHandlerV1(reflector, options...))
@@ -93,7 +96,7 @@ func (h health) Check(_ context.Context, req *grpchealth.CheckRequest) (*grpchea
 	case "", ashlarv1connect.OperationServiceName, ashlarv1connect.WatchServiceName, grpchealth.HealthV1ServiceName:
 		return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
 	case ashlarv1connect.HostServiceName, ashlarv1connect.ImageServiceName, ashlarv1connect.VirtualMachineServiceName,
-		ashlarv1connect.DeviceServiceName, ashlarv1connect.HugepageServiceName:
+		ashlarv1connect.DeviceServiceName, ashlarv1connect.HugepageServiceName, ashlarv1connect.LinkServiceName:
 		if h.link.Up() {
 			return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
 		}

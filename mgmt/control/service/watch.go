@@ -17,7 +17,7 @@ import (
 // watchBatch is how many changes are taken from the feed at once.
 const watchBatch = 64
 
-var collections = []string{"virtualMachines", "images", "operations", "pciDevices"}
+var collections = []string{"virtualMachines", "images", "operations", "pciDevices", "links"}
 
 type watchService struct{ *API }
 
@@ -25,7 +25,7 @@ type watchService struct{ *API }
 func (s watchService) Watch(ctx context.Context, req *connect.Request[ashlarv1.WatchRequest], stream *connect.ServerStream[ashlarv1.WatchResponse]) error {
 	for i, c := range req.Msg.Collections {
 		if !slices.Contains(collections, c) {
-			return refuse.Field(fmt.Sprintf("collections[%d]", i), "is %q: virtualMachines, images, operations or pciDevices", c)
+			return refuse.Field(fmt.Sprintf("collections[%d]", i), "is %q: virtualMachines, images, operations, pciDevices or links", c)
 		}
 	}
 	w := &watcher{feed: s.Feed, want: req.Msg.Collections, stream: stream}
@@ -134,6 +134,8 @@ func toResponse(c feed.Change) *ashlarv1.WatchResponse {
 		r.Resource = &ashlarv1.WatchResponse_Operation{Operation: m}
 	case *ashlarv1.PciDevice:
 		r.Resource = &ashlarv1.WatchResponse_PciDevice{PciDevice: m}
+	case *ashlarv1.Link:
+		r.Resource = &ashlarv1.WatchResponse_Link{Link: m}
 	}
 	return r
 }

@@ -16,7 +16,7 @@ var (
 	Requests   = Table[Request]{[]byte("requests"), func(v Request) string { return v.Key }}
 )
 
-var buckets = [][]byte{VMs.bucket, Images.bucket, Operations.bucket, Requests.bucket, Hugepages.bucket}
+var buckets = [][]byte{VMs.bucket, Images.bucket, Operations.bucket, Requests.bucket, Hugepages.bucket, VFs.bucket}
 
 // A Phase is where a record is between intent and fact.
 type Phase string

@@ -4,9 +4,11 @@ import (
 	"context"
 	"log/slog"
 	"path"
+	"reflect"
 	"strings"
 	"time"
 
+	"github.com/ashlar-hv/ashlar/drivers/nic"
 	"github.com/ashlar-hv/ashlar/initramfs/uevent"
 )
 
@@ -47,6 +49,37 @@ func followDevices(ctx context.Context, log *slog.Logger, changed func(), happen
 			}
 		}
 	}()
+	settled(ctx, wake, changed)
+}
+
+// followLinks calls changed after the host's physical links have changed, until ctx ends: not
+// after what only guests' taps have done.
+func followLinks(ctx context.Context, log *slog.Logger, changed func()) {
+	wake := make(chan struct{}, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		defer cancel()
+		err := nic.Follow(ctx, func() {
+			select {
+			case wake <- struct{}{}:
+			default: // it will look anyway
+			}
+		})
+		if err != nil {
+			log.Error("changes of links are not noticed until core is started again", "error", err)
+		}
+	}()
+	var last []nic.Port
+	settled(ctx, wake, func() {
+		if now, err := nic.Ports("/sys"); err != nil || !reflect.DeepEqual(now, last) {
+			last = now
+			changed()
+		}
+	})
+}
+
+// settled calls changed for each wake, or several that come close together, until ctx ends.
+func settled(ctx context.Context, wake <-chan struct{}, changed func()) {
 	for {
 		select {
 		case <-wake:

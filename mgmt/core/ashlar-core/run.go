@@ -26,6 +26,7 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/core/image"
 	"github.com/ashlar-hv/ashlar/mgmt/core/network"
 	"github.com/ashlar-hv/ashlar/mgmt/core/server"
+	"github.com/ashlar-hv/ashlar/mgmt/core/sriov"
 	"github.com/ashlar-hv/ashlar/vmm/jail"
 	"golang.org/x/sys/unix"
 )
@@ -171,7 +172,13 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 	}
 	var latest atomic.Pointer[layout.HostInfo]
 	latest.Store(&info)
+	s.Functions = sriov.New(sriov.Config{
+		Inventory: func() (*pci.Inventory, error) { return host.Devices(*latest.Load()) },
+		Owners:    func() map[string]string { return guests.DeviceOwners() },
+		Uplink:    nets.Uplink, Log: log,
+	})
 	guests, err = guest.New(guest.Config{
+		Functions: s.Functions,
 		DeviceDir: deviceDir, DevicesChanged: s.NotifyPCI,
 		FindDevices: func() (*pci.Inventory, error) { return host.Devices(*latest.Load()) },
 		RunDir:      layout.GuestRunDir, EndDir: endDir, Cgroup: layout.GuestCgroup, VMM: layout.VMMBinary,
@@ -192,6 +199,7 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 	changed := func(i layout.HostInfo) {
 		latest.Store(&i)
 		s.NotifyPCI() // another interface may be that of the management
+		s.NotifyLinks()
 		if err := nets.Update(i); err != nil {
 			log.Error("guest networks do not follow the host's", "error", err)
 		}
@@ -228,6 +236,7 @@ func serveUntil(ctx context.Context, s *server.Server, nets *network.Set, guests
 	defer end()
 	all.Go(func() { nets.Serve(serving, layout.NetBinary) })
 	all.Go(func() { followDevices(serving, log, s.NotifyPCI, guests.DeviceEvent) })
+	all.Go(func() { followLinks(serving, log, s.NotifyLinks) })
 	all.Go(func() { followHost(serving, layout.HostFile, factsPoll, log, changed) })
 	failed := make(chan error, 1)
 	all.Go(func() { failed <- s.Serve(serving, l) })

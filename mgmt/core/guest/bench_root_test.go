@@ -22,6 +22,7 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/mgmt/core/image"
 	"github.com/ashlar-hv/ashlar/mgmt/core/network"
+	"github.com/ashlar-hv/ashlar/mgmt/core/sriov"
 )
 
 // A bench is a manager on folders of its own.
@@ -74,6 +75,7 @@ func newBench(t *testing.T) *bench {
 		Folders: folders, Images: images, Networks: nets, Log: slog.Default(),
 		Memory:      func() (int64, error) { return 1 << 30, nil },
 		FindDevices: func() (*pci.Inventory, error) { return pci.Find(pci.Host{}) },
+		Functions:   sriov.New(sriov.Config{Inventory: func() (*pci.Inventory, error) { return pci.Find(pci.Host{}) }, Owners: func() map[string]string { return nil }, Log: slog.Default()}),
 		Notify: func(s hostcall.GuestStatus) {
 			b.mu.Lock()
 			defer b.mu.Unlock()

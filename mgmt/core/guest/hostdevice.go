@@ -87,7 +87,7 @@ func (m *Manager) gatherVFIO(r *run, g *hostcall.Guest, spec *protocol.Spec, l *
 		}
 		return nil
 	}
-	held, err := m.devices.Take(r.rec.ID, g.Devices)
+	held, err := m.devices.Take(r.rec.ID, g.Devices, hostNodes(g.NUMA))
 	if err != nil {
 		return err
 	}
@@ -105,6 +105,17 @@ func (m *Manager) gatherVFIO(r *run, g *hostcall.Guest, spec *protocol.Spec, l *
 	}
 	spec.VFIO.IOMMUFD, spec.VFIO.Container, err = openMemory(byNode, l)
 	return err
+}
+
+// hostNodes are the host's NUMA nodes that memory is bound to, none where some is not.
+func hostNodes(numa []protocol.NUMANode) (nodes []int) {
+	for _, n := range numa {
+		if len(n.HostNodes) == 0 {
+			return nil
+		}
+		nodes = append(nodes, n.HostNodes...)
+	}
+	return nodes
 }
 
 // openHost opens a device by its own file or that of its group, which opened says somebody has.
@@ -195,7 +206,7 @@ func (m *Manager) AttachDevice(ctx context.Context, id string, d hostcall.HostDe
 			Message: "The guest was started when the host could give no devices away: stop it, attach the device, and start it."}
 	}
 	had := m.devices.Of(id)
-	if _, err := m.devices.Take(id, []hostcall.HostDevice{d}); err != nil {
+	if _, err := m.devices.Take(id, []hostcall.HostDevice{d}, hostNodes(rec.NUMA)); err != nil {
 		return err
 	}
 	err = m.plugHost(ctx, r, rec, had, d.Number)

@@ -74,6 +74,8 @@ type Config struct {
 	// them. It must not wait.
 	FindDevices    func() (*pci.Inventory, error)
 	DevicesChanged func()
+	// Functions are the virtual functions of these.
+	Functions hostdevice.Functions
 	// Memory tells how many bytes the host has available.
 	Memory func() (int64, error)
 	// Notify is told of each change, one at a time. It must not wait.
@@ -109,7 +111,7 @@ func New(c Config) (*Manager, error) {
 		}
 	}
 	var err error
-	m.devices, err = hostdevice.New(hostdevice.Config{Dir: c.DeviceDir, Find: c.FindDevices, NameOf: m.NameOf, Changed: c.DevicesChanged, Log: c.Log})
+	m.devices, err = hostdevice.New(hostdevice.Config{Dir: c.DeviceDir, Find: c.FindDevices, NameOf: m.NameOf, Functions: c.Functions, Changed: c.DevicesChanged, Log: c.Log})
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ import (
 // (image-build/config): only what hosts boot from has one.
 const bootLabel = "ASHLAR-CFG"
 
-// pageBytes is how much of a message devices may take.
+// pageBytes is how much of a message a list may take.
 const pageBytes = seqpacket.MaxMessage * 3 / 4
 
 // Devices finds the PCI devices that there are.
@@ -33,30 +33,42 @@ func PCI(info layout.HostInfo, after string) (*hostcall.PCIPage, error) {
 	return page(inv.After(after), inv.Read)
 }
 
-// page reads as many devices as fit. One that goes away meanwhile is left out.
 func page(addresses []string, read func(string) (*pci.Device, error)) (*hostcall.PCIPage, error) {
-	p := &hostcall.PCIPage{}
-	size := 0
-	for _, address := range addresses {
+	devices, more, err := Page(addresses, func(address string) (hostcall.PCIDevice, error) {
 		d, err := read(address)
+		if err != nil {
+			return hostcall.PCIDevice{}, err
+		}
+		return pciDevice(d), nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &hostcall.PCIPage{Devices: devices, More: more}, nil
+}
+
+// Page reads as many things as fit a message, and says whether there are more. One that goes away meanwhile
+// (fs.ErrNotExist) is left out.
+func Page[K, T any](keys []K, read func(K) (T, error)) (out []T, more bool, err error) {
+	size := 0
+	for _, k := range keys {
+		one, err := read(k)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
-		out := pciDevice(d)
-		b, err := json.Marshal(out)
+		b, err := json.Marshal(one)
 		if err != nil {
-			return nil, fmt.Errorf("write PCI device %s: %w", address, err)
+			return nil, false, fmt.Errorf("write what is read of the host: %w", err)
 		}
-		if size += len(b) + 1; size > pageBytes && len(p.Devices) > 0 {
-			p.More = true
-			return p, nil
+		if size += len(b) + 1; size > pageBytes && len(out) > 0 {
+			return out, true, nil
 		}
-		p.Devices = append(p.Devices, out)
+		out = append(out, one)
 	}
-	return p, nil
+	return out, false, nil
 }
 
 func pciDevice(d *pci.Device) hostcall.PCIDevice {

@@ -160,6 +160,8 @@ type Call struct {
 	// After is of PCIList, HugepageSize of HugepagesSet.
 	After        string        `json:"after,omitempty"`
 	HugepageSize *HugepageSize `json:"hugepageSize,omitempty"`
+	// VFs is of VFsSet.
+	VFs *VFs `json:"vfs,omitempty"`
 }
 
 // A Message is what core sends: a Reply to the Call with the same Seq, or
@@ -189,6 +191,8 @@ type Message struct {
 	// PCI answers PCIList, Hugepages HugepagesList and HugepagesSet.
 	PCI       *PCIPage       `json:"pci,omitempty"`
 	Hugepages []HugepagePool `json:"hugepages,omitempty"`
+	// Links answers LinkList.
+	Links *LinkPage `json:"links,omitempty"`
 }
 
 // A Code says what kind of Error it is; the names are gRPC's.
@@ -361,10 +365,11 @@ type Counters struct {
 // Lost is the Reason of a guest whose VMM died without a Result.
 const Lost = "lost"
 
-// An Event tells that a guest's status has changed, or that PCI devices have.
+// An Event tells that a guest's status has changed, or that PCI devices or links have.
 type Event struct {
 	Guest *GuestStatus `json:"guest,omitempty"`
 	PCI   bool         `json:"pci,omitempty"`
+	Links bool         `json:"links,omitempty"`
 }
 
 // ValidID reports whether s is an identifier: 32 lower-case hexadecimal digits.

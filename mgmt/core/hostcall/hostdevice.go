@@ -21,6 +21,8 @@ type HostDevice struct {
 	AllowNoReset bool `json:"allowNoReset,omitempty"`
 	// ROM shows the guest its option ROM.
 	ROM bool `json:"rom,omitempty"`
+	// VF has core choose a virtual function of a link: Name is empty then.
+	VF *VF `json:"vf,omitempty"`
 }
 
 // maxDeviceName bounds HostDevice.Name: a path has an address for each bridge.
@@ -29,6 +31,9 @@ const maxDeviceName = 512
 // Check says what is wrong with d by itself, by its field.
 func (d *HostDevice) Check() (field, wrong string) {
 	kind, rest, _ := strings.Cut(d.Name, "-")
+	if d.VF != nil && d.Number >= 0 && d.Number < MaxHostDevices {
+		return d.checkVF()
+	}
 	switch {
 	case d.Number < 0 || d.Number >= MaxHostDevices:
 		return "number", fmt.Sprintf("is %d: 0 to %d", d.Number, MaxHostDevices-1)
@@ -36,6 +41,20 @@ func (d *HostDevice) Check() (field, wrong string) {
 		return "name", fmt.Sprintf("is %.60q: the name of a device by its path (path-) or serial number (dsn-)", d.Name)
 	case d.Vendor < 0 || d.Vendor > 0xffff || d.Device < 0 || d.Device > 0xffff:
 		return "vendor", fmt.Sprintf("and device are %d and %d: IDs have 16 bits", d.Vendor, d.Device)
+	}
+	return "", ""
+}
+
+// checkVF is Check of a virtual function that core chooses.
+func (d *HostDevice) checkVF() (field, wrong string) {
+	switch {
+	case d.Name != "" || d.Vendor != 0 || d.Device != 0:
+		return "name", fmt.Sprintf("is %.60q, and vf says to choose one", d.Name)
+	case len(d.VF.Links) == 0 || len(d.VF.Links) > MaxLinks:
+		return "vf.links", fmt.Sprintf("has %d: 1 to %d", len(d.VF.Links), MaxLinks)
+	}
+	if field, wrong = d.VF.Check(); wrong != "" {
+		return "vf." + field, wrong
 	}
 	return "", ""
 }
@@ -108,6 +127,12 @@ const (
 	NotAssignable        Reason = "NOT_ASSIGNABLE"
 	HasVFs               Reason = "HAS_VIRTUAL_FUNCTIONS"
 	DriverStuck          Reason = "DRIVER_STUCK"
+	// Of virtual functions that core is to choose.
+	NoFreeVF  Reason = "NO_FREE_VIRTUAL_FUNCTION"
+	NotALink  Reason = "NOT_A_LINK"
+	NoCarrier Reason = "NO_CARRIER"
+	MACInUse  Reason = "MAC_IN_USE"
+	Settings  Reason = "SETTINGS_REFUSED"
 )
 
 // A Violation is one thing that stands in the way of giving a device to a guest.

@@ -17,7 +17,8 @@ import (
 func (s *Set) Check(guest string, want []hostcall.HostDevice) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	_, err := s.check(guest, want, true)
+	defer s.c.Functions.Hold()()
+	_, err := s.check(guest, want, nil, true)
 	return err
 }
 
@@ -38,7 +39,7 @@ func CheckNames(field string, want []hostcall.HostDevice) error {
 			if o.Number == d.Number {
 				return invalid(i, "number", fmt.Sprintf("is %d twice: each has its own", d.Number))
 			}
-			if o.Name == d.Name {
+			if o.Name == d.Name && d.VF == nil {
 				return invalid(i, "name", fmt.Sprintf("is %s twice: each is another one", d.Name))
 			}
 		}
@@ -51,6 +52,8 @@ type checker struct {
 	s     *Set
 	inv   *pci.Inventory
 	guest string
+	nodes []int // of the host, where its memory is; nil for any
+	later bool  // what others have only as long as they run is not wrong
 	// with are the addresses of all that the guest will have.
 	with  []string
 	wrong []hostcall.Violation
@@ -66,7 +69,7 @@ func (c *checker) refuse(r hostcall.Reason, device, format string, args ...any) 
 // check finds the devices wanted, in their order, and says all that is wrong with them at once. With
 // later, what another guest has is not wrong if it gives it up when it ends. The caller
 // holds changing.
-func (s *Set) check(guest string, want []hostcall.HostDevice, later bool) ([]*pci.Device, error) {
+func (s *Set) check(guest string, want []hostcall.HostDevice, nodes []int, later bool) ([]*pci.Device, error) {
 	if err := CheckNames("guest.devices", want); err != nil {
 		return nil, err
 	}
@@ -74,7 +77,7 @@ func (s *Set) check(guest string, want []hostcall.HostDevice, later bool) ([]*pc
 	if err != nil {
 		return nil, err
 	}
-	c := &checker{s: s, inv: inv, guest: guest}
+	c := &checker{s: s, inv: inv, guest: guest, nodes: nodes, later: later}
 	found := make([]*pci.Device, len(want))
 	for i, w := range want {
 		if found[i], err = c.find(w); err != nil {
@@ -100,9 +103,9 @@ func (s *Set) check(guest string, want []hostcall.HostDevice, later bool) ([]*pc
 		}
 		c.host(d, remapped)
 		c.one(d, want[i])
-		c.owner(d.Address, later)
+		c.owner(d.Address)
 		if d.Group >= 0 {
-			c.group(d, later)
+			c.group(d)
 		}
 	}
 	return found, hostcall.Refuse(c.wrong)
@@ -115,6 +118,9 @@ func missing(name string) hostcall.Violation {
 
 // find finds a device; nil is one that was refused.
 func (c *checker) find(w hostcall.HostDevice) (*pci.Device, error) {
+	if w.VF != nil {
+		return c.findFunction(w)
+	}
 	address, err := c.inv.Resolve(w.Name)
 	var d *pci.Device
 	if err == nil {
@@ -181,7 +187,7 @@ func (c *checker) one(d *pci.Device, w hostcall.HostDevice) {
 const classBridge = 0x06
 
 // owner refuses a device that another guest has.
-func (c *checker) owner(address string, later bool) {
+func (c *checker) owner(address string) {
 	c.s.mu.Lock()
 	h, held := c.s.held[address]
 	c.s.mu.Unlock()
@@ -195,13 +201,13 @@ func (c *checker) owner(address string, later bool) {
 	switch {
 	case h.NoReset:
 		c.refuse(hostcall.Owned, address, "%s was given to the virtual machine %s and cannot be reset: it is free again when the host has been restarted.", address, who)
-	case !later:
+	case !c.later:
 		c.refuse(hostcall.Owned, address, "%s is the virtual machine %s's: detach it there, or stop that one first.", address, who)
 	}
 }
 
 // group refuses a device that cannot be told apart from what does not go to the same guest.
-func (c *checker) group(d *pci.Device, later bool) {
+func (c *checker) group(d *pci.Device) {
 	members := c.inv.Group(d.Group)
 	for _, m := range members {
 		if m.Bridge || slices.Contains(c.with, m.Address) {
@@ -212,7 +218,7 @@ func (c *checker) group(d *pci.Device, later bool) {
 			why = "but " + hostUses[m.Uses[0]] + ": plug one of the two in elsewhere"
 		}
 		c.refuse(hostcall.GroupShared, m.Address, "The IOMMU cannot tell %s from %s (group %d): %s.", d.Address, m.Address, d.Group, why)
-		c.owner(m.Address, later)
+		c.owner(m.Address)
 	}
 	if !d.Extended {
 		c.refuse(hostcall.ACSMissing, d.Address, "Whether %s is kept from others cannot be told: its configuration space cannot be read.", d.Address)

@@ -15,6 +15,7 @@ import (
 	"github.com/ashlar-hv/ashlar/drivers/pci"
 	"github.com/ashlar-hv/ashlar/drivers/vfio"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/mgmt/core/sriov"
 )
 
 const (
@@ -45,7 +46,8 @@ func disk(t *testing.T) (*pci.Device, hostcall.HostDevice) {
 // newSet is a Set as a core that has just been started has it.
 func newSet(t *testing.T, dir string, use pci.Host) *Set {
 	t.Helper()
-	s, err := New(Config{Dir: dir, Find: func() (*pci.Inventory, error) { return pci.Find(use) },
+	find := func() (*pci.Inventory, error) { return pci.Find(use) }
+	s, err := New(Config{Dir: dir, Find: find, Functions: sriov.New(sriov.Config{Inventory: find, Owners: func() map[string]string { return nil }, Log: slog.Default()}),
 		NameOf: func(id string) string { return "guest-" + id[:1] }, Log: slog.Default()})
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +108,7 @@ func TestHostDeviceTaken(t *testing.T) {
 	dir := t.TempDir()
 	s := newSet(t, dir, pci.Host{})
 	for range 2 { // again is no error
-		held, err := s.Take(guestA, []hostcall.HostDevice{want})
+		held, err := s.Take(guestA, []hostcall.HostDevice{want}, nil)
 		if err != nil || len(held) != 1 || held[0].Address != d.Address || held[0].Driver != "nvme" || held[0].NoReset {
 			t.Fatalf("Take = %+v, %v", held, err)
 		}
@@ -117,7 +119,7 @@ func TestHostDeviceTaken(t *testing.T) {
 		t.Error(err)
 	}
 	f.Close()
-	if _, err := s.Take(guestB, []hostcall.HostDevice{want}); !slices.Equal(reasons(t, err), []hostcall.Reason{hostcall.Owned}) {
+	if _, err := s.Take(guestB, []hostcall.HostDevice{want}, nil); !slices.Equal(reasons(t, err), []hostcall.Reason{hostcall.Owned}) {
 		t.Errorf("another guest gets it: %v", err)
 	}
 	if err := s.Check(guestB, []hostcall.HostDevice{want}); err != nil {
@@ -176,7 +178,7 @@ func TestHostDeviceCutOff(t *testing.T) {
 			}
 			// One that goes on has it taken; the next gives it back.
 			if i%2 == 1 {
-				if _, err := newSet(t, dir, pci.Host{}).Take(guestA, []hostcall.HostDevice{want}); err != nil {
+				if _, err := newSet(t, dir, pci.Host{}).Take(guestA, []hostcall.HostDevice{want}, nil); err != nil {
 					t.Fatal(err)
 				}
 				wantDriver(t, d.Address, vfio.Driver)
@@ -201,12 +203,12 @@ func TestHostDeviceWithoutReset(t *testing.T) {
 	}()
 	dir := t.TempDir()
 	s := newSet(t, dir, pci.Host{})
-	if _, err := s.Take(guestA, []hostcall.HostDevice{want}); !slices.Equal(reasons(t, err), []hostcall.Reason{hostcall.NoReset}) {
+	if _, err := s.Take(guestA, []hostcall.HostDevice{want}, nil); !slices.Equal(reasons(t, err), []hostcall.Reason{hostcall.NoReset}) {
 		t.Errorf("without a reset: %v", err)
 	}
 	want.AllowNoReset = true
 	for range 2 { // again and again
-		if _, err := s.Take(guestA, []hostcall.HostDevice{want}); err != nil {
+		if _, err := s.Take(guestA, []hostcall.HostDevice{want}, nil); err != nil {
 			t.Fatal(err)
 		}
 		s.Return(guestA)
@@ -245,7 +247,7 @@ func TestHostDeviceRefused(t *testing.T) {
 		{pci.Host{}, hostcall.HostDevice{Name: "path-" + strings.TrimSuffix(strings.TrimPrefix(want.Name, "path-"), "-00.0")}, hostcall.NotAssignable},
 	} {
 		dir := t.TempDir()
-		_, err := newSet(t, dir, tt.use).Take(guestA, []hostcall.HostDevice{tt.want})
+		_, err := newSet(t, dir, tt.use).Take(guestA, []hostcall.HostDevice{tt.want}, nil)
 		if got := reasons(t, err); !slices.Contains(got, tt.reason) {
 			t.Errorf("%v is refused for %v, want %s", tt.want, got, tt.reason)
 		}

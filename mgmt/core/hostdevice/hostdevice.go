@@ -34,6 +34,8 @@ type Config struct {
 	Find func() (*pci.Inventory, error)
 	// NameOf is the name of a guest, "" where it is not known. It must not wait for a Set.
 	NameOf func(id string) string
+	// Functions chooses virtual functions of network cards, and sets them up.
+	Functions Functions
 	// Changed is told of each change of who has what; it may be nil. It must not wait.
 	Changed func()
 	Log     *slog.Logger
@@ -51,6 +53,8 @@ type Held struct {
 	// NoReset: it cannot be reset, and stays with its guest.
 	NoReset bool `json:"noReset,omitempty"`
 	ROM     bool `json:"rom,omitempty"`
+	// VF are the settings of a virtual function that core has chosen; nil of others.
+	VF *hostcall.VFSettings `json:"vf,omitempty"`
 	// Idle: its guest does not have it now, but it cannot go back: the guest has others of its
 	// group, or it cannot be reset.
 	Idle bool `json:"idle,omitempty"`
@@ -187,11 +191,13 @@ func (s *Set) Fault(guest, address, fault string, at time.Time) bool {
 }
 
 // Take has devices ready for a guest, all or none: it checks them, records them, and has vfio-pci
-// take them. What the guest has already it keeps.
-func (s *Set) Take(guest string, want []hostcall.HostDevice) ([]Held, error) {
+// take them. What the guest has already it keeps. nodes are the host's that its memory is on,
+// nil for any: virtual functions that are chosen are near to them.
+func (s *Set) Take(guest string, want []hostcall.HostDevice, nodes []int) ([]Held, error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	found, err := s.check(guest, want, false)
+	defer s.c.Functions.Hold()()
+	found, err := s.check(guest, want, nodes, false)
 	if err != nil {
 		return nil, err
 	}
@@ -209,12 +215,18 @@ func (s *Set) Take(guest string, want []hostcall.HostDevice) ([]Held, error) {
 func (s *Set) takeOne(guest string, want hostcall.HostDevice, d *pci.Device) error {
 	h := Held{Guest: guest, Number: want.Number, Address: d.Address, Name: want.Name, Group: d.Group,
 		Driver: d.Driver, NoReset: len(d.ResetMethods) == 0, ROM: want.ROM}
+	if want.VF != nil {
+		h.Name, h.VF = d.Names()[0], &want.VF.VFSettings
+	}
 	s.mu.Lock()
 	if had, ok := s.held[d.Address]; ok {
 		h.Driver = had.Driver // the host's, not what has it now
 	}
 	s.mu.Unlock()
 	if err := s.note(h); err != nil {
+		return err
+	}
+	if err := s.prepare(h, d); err != nil {
 		return err
 	}
 	err := vfio.Take(d.Address)
@@ -225,7 +237,7 @@ func (s *Set) takeOne(guest string, want hostcall.HostDevice, d *pci.Device) err
 		return hostcall.Refuse([]hostcall.Violation{{Reason: hostcall.DriverStuck, Device: d.Address,
 			Message: fmt.Sprintf("The host's driver %s does not let go of %s: look whether something uses it; at worst restart the host.", h.Driver, d.Address)}})
 	case errors.Is(err, fs.ErrNotExist):
-		return hostcall.Refuse([]hostcall.Violation{missing(want.Name)})
+		return hostcall.Refuse([]hostcall.Violation{missing(h.Name)})
 	}
 	return hostcall.Refuse([]hostcall.Violation{{Reason: hostcall.NotAssignable, Device: d.Address,
 		Message: fmt.Sprintf("The kernel does not hand %s on: %v.", d.Address, err)}})
@@ -306,6 +318,7 @@ func (s *Set) giveBack(address string) {
 	if err != nil { // vfio-pci has let go of it; more is not to be had
 		s.c.Log.Error("a device has no driver of the host's again", "device", address, "error", err)
 	}
+	s.reset(h)
 	if err := s.forget(address); err != nil {
 		s.c.Log.Error("a device stays with its guest", "error", err)
 	}

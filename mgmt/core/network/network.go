@@ -186,6 +186,16 @@ func (s *Set) Names() []string {
 	return names
 }
 
+// Uplink are the networks that reach the outside through the interface called name.
+func (s *Set) Uplink(name string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if name == "" || name != s.uplink {
+		return nil
+	}
+	return s.Names()
+}
+
 func (s *Set) byName(name string) (int, bool) {
 	for i, n := range s.networks {
 		if n.Name == name {

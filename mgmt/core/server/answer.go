@@ -21,6 +21,8 @@ var methods = map[hostcall.Method]method{
 	hostcall.PCIList:            {do: pciList},
 	hostcall.HugepagesList:      {do: hugepagesList},
 	hostcall.HugepagesSet:       {do: hugepagesSet},
+	hostcall.LinkList:           {do: linkList},
+	hostcall.VFsSet:             {do: vfsSet},
 	hostcall.ImageCreate:        {id: true, do: imageCreate},
 	hostcall.ImageOpen:          {id: true, do: imageOpen},
 	hostcall.ImageSeal:          {id: true, do: imageSeal},

@@ -21,6 +21,7 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/core/guest"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/mgmt/core/image"
+	"github.com/ashlar-hv/ashlar/mgmt/core/sriov"
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
 )
 
@@ -36,6 +37,8 @@ const (
 type Server struct {
 	Guests *guest.Manager
 	Images *image.Store
+	// Functions are the virtual functions of the host's devices.
+	Functions *sriov.Manager
 	// Host fills the answer to hostcall.Host.
 	Host func() hostcall.HostStatus
 	// Facts are the newest that init has found out.

@@ -49,6 +49,7 @@ type Host struct {
 	Watch           ashlarv1connect.WatchServiceClient
 	Devices         ashlarv1connect.DeviceServiceClient
 	Hugepages       ashlarv1connect.HugepageServiceClient
+	Links           ashlarv1connect.LinkServiceClient
 
 	transport *http.Transport
 }
@@ -84,6 +85,7 @@ func New(o Options) (*Host, error) {
 		Watch:           ashlarv1connect.NewWatchServiceClient(hc, url, opts...),
 		Devices:         ashlarv1connect.NewDeviceServiceClient(hc, url, opts...),
 		Hugepages:       ashlarv1connect.NewHugepageServiceClient(hc, url, opts...),
+		Links:           ashlarv1connect.NewLinkServiceClient(hc, url, opts...),
 		transport:       t,
 	}, nil
 }

@@ -47,8 +47,8 @@ serial number of a disk.`,
 		}),
 	}
 	a.formatFlag(list, get)
-	return group("device", "Look at the PCI devices of the host", "Look at the PCI devices of the host that the context names.",
-		"  ashlarctl device list\n  ashlarctl device get 0000:01:00.0", list, get)
+	return group("device", "Look at the PCI devices of the host", "Look at the PCI devices of the host that the context names, and make virtual functions of them.",
+		"  ashlarctl device list\n  ashlarctl device get 0000:01:00.0\n  ashlarctl device set-vfs 0000:01:00.0 4", list, get, a.deviceSetVFs())
 }
 
 // devices is the collection of ashlar.v1.

@@ -55,7 +55,7 @@ func (a *app) root() *cobra.Command {
 	a.must(cmd.RegisterFlagCompletionFunc("address", cobra.NoFileCompletions))
 	a.must(cmd.RegisterFlagCompletionFunc("retry", cobra.NoFileCompletions))
 	cmd.AddCommand(a.contextCommand(), a.configCommand(), a.imageCommand(), a.hostCommand(), a.vmCommand(),
-		a.deviceCommand(), a.hugepagesCommand(),
+		a.deviceCommand(), a.linkCommand(), a.hugepagesCommand(),
 		a.operationCommand(), a.watchCommand(), a.versionCommand())
 	return cmd
 }

@@ -18,10 +18,10 @@ import (
 
 // watchCommand shows changes as they happen.
 func (a *app) watchCommand() *cobra.Command {
-	collections := []string{machines, images, operations, devices}
+	collections := []string{machines, images, operations, devices, links}
 	cmd := &cobra.Command{
 		Use: "watch [COLLECTION...]", Short: "Show changes as they happen",
-		Long:      "Show the present state of virtual machines, images, operations and PCI devices (or of the collections named), then every change, until interrupted. With -o json each change is a line, with -o yaml a document.",
+		Long:      "Show the present state of virtual machines, images, operations, PCI devices and links (or of the collections named), then every change, until interrupted. With -o json each change is a line, with -o yaml a document.",
 		Example:   "  ashlarctl watch\n  ashlarctl watch virtualMachines -o json",
 		Args:      cobra.OnlyValidArgs,
 		ValidArgs: collections,
@@ -108,6 +108,8 @@ func watchLine(m *ashlarv1.WatchResponse) string {
 		name, text = r.Operation.GetName(), r.Operation.GetKind()+" "+r.Operation.GetTarget()+" "+render.OperationState(r.Operation)
 	case *ashlarv1.WatchResponse_PciDevice:
 		name, text = r.PciDevice.GetName(), render.PciDeviceLine(r.PciDevice)
+	case *ashlarv1.WatchResponse_Link:
+		name, text = r.Link.GetName(), render.LinkLine(r.Link)
 	default:
 		return ""
 	}

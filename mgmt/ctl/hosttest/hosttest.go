@@ -121,6 +121,7 @@ func (h *Host) serve(l net.Listener) {
 	mux.Handle(ashlarv1connect.NewWatchServiceHandler(h))
 	mux.Handle(ashlarv1connect.NewDeviceServiceHandler(h))
 	mux.Handle(ashlarv1connect.NewHugepageServiceHandler(h))
+	mux.Handle(ashlarv1connect.NewLinkServiceHandler(h))
 	h.srv = &http.Server{Handler: mux, TLSConfig: h.conf, ErrorLog: log.New(io.Discard, "", 0)}
 	h.done = make(chan struct{})
 	go func(srv *http.Server, done chan struct{}) {

@@ -8,7 +8,7 @@ import (
 
 // hostDevice is a device of the host's that a virtual machine has.
 func hostDevice(d *ashlarv1.HostDevice) string {
-	words := nonEmpty(ID(d.GetAddress()), ID(d.GetDevice()))
+	words := nonEmpty(ID(d.GetAddress()), ID(d.GetDevice()), Function(d.GetVirtualFunction()))
 	if d.GetRom() {
 		words = append(words, "with its option ROM")
 	}

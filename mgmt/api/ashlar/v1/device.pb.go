@@ -503,6 +503,72 @@ func (x *GetPciDeviceRequest) GetName() string {
 	return ""
 }
 
+// SetVirtualFunctionsRequest says how many virtual functions a device is to have.
+type SetVirtualFunctionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By address or by one of its stable names. The host keeps where it is plugged in.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// 0 to PciDevice.Sriov.total_vfs.
+	Count int32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// Of an NVMe controller: which namespaces are attached to which of the virtual functions, an
+	// entry for each. Each namespace can be of one alone. Where empty, what they have is up to
+	// the controller: many attach all shared namespaces to all of them.
+	Namespaces    []*SetVirtualFunctionsRequest_Namespaces `protobuf:"bytes,3,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetVirtualFunctionsRequest) Reset() {
+	*x = SetVirtualFunctionsRequest{}
+	mi := &file_ashlar_v1_device_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetVirtualFunctionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetVirtualFunctionsRequest) ProtoMessage() {}
+
+func (x *SetVirtualFunctionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_device_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetVirtualFunctionsRequest.ProtoReflect.Descriptor instead.
+func (*SetVirtualFunctionsRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_device_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SetVirtualFunctionsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetVirtualFunctionsRequest) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *SetVirtualFunctionsRequest) GetNamespaces() []*SetVirtualFunctionsRequest_Namespaces {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
 // Sriov says how many virtual functions a physical one has.
 type PciDevice_Sriov struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -516,7 +582,7 @@ type PciDevice_Sriov struct {
 
 func (x *PciDevice_Sriov) Reset() {
 	*x = PciDevice_Sriov{}
-	mi := &file_ashlar_v1_device_proto_msgTypes[4]
+	mi := &file_ashlar_v1_device_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -528,7 +594,7 @@ func (x *PciDevice_Sriov) String() string {
 func (*PciDevice_Sriov) ProtoMessage() {}
 
 func (x *PciDevice_Sriov) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_device_proto_msgTypes[4]
+	mi := &file_ashlar_v1_device_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -581,7 +647,7 @@ type PciDevice_Bar struct {
 
 func (x *PciDevice_Bar) Reset() {
 	*x = PciDevice_Bar{}
-	mi := &file_ashlar_v1_device_proto_msgTypes[5]
+	mi := &file_ashlar_v1_device_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +659,7 @@ func (x *PciDevice_Bar) String() string {
 func (*PciDevice_Bar) ProtoMessage() {}
 
 func (x *PciDevice_Bar) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_device_proto_msgTypes[5]
+	mi := &file_ashlar_v1_device_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +724,7 @@ type PciDevice_Link struct {
 
 func (x *PciDevice_Link) Reset() {
 	*x = PciDevice_Link{}
-	mi := &file_ashlar_v1_device_proto_msgTypes[6]
+	mi := &file_ashlar_v1_device_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +736,7 @@ func (x *PciDevice_Link) String() string {
 func (*PciDevice_Link) ProtoMessage() {}
 
 func (x *PciDevice_Link) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_device_proto_msgTypes[6]
+	mi := &file_ashlar_v1_device_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +792,7 @@ type PciDevice_NetworkInterface struct {
 
 func (x *PciDevice_NetworkInterface) Reset() {
 	*x = PciDevice_NetworkInterface{}
-	mi := &file_ashlar_v1_device_proto_msgTypes[7]
+	mi := &file_ashlar_v1_device_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -738,7 +804,7 @@ func (x *PciDevice_NetworkInterface) String() string {
 func (*PciDevice_NetworkInterface) ProtoMessage() {}
 
 func (x *PciDevice_NetworkInterface) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_device_proto_msgTypes[7]
+	mi := &file_ashlar_v1_device_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -766,6 +832,51 @@ func (x *PciDevice_NetworkInterface) GetMacAddress() string {
 		return x.MacAddress
 	}
 	return ""
+}
+
+// Namespaces are those of one virtual function.
+type SetVirtualFunctionsRequest_Namespaces struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ids           []int32                `protobuf:"varint,1,rep,packed,name=ids,proto3" json:"ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetVirtualFunctionsRequest_Namespaces) Reset() {
+	*x = SetVirtualFunctionsRequest_Namespaces{}
+	mi := &file_ashlar_v1_device_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetVirtualFunctionsRequest_Namespaces) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetVirtualFunctionsRequest_Namespaces) ProtoMessage() {}
+
+func (x *SetVirtualFunctionsRequest_Namespaces) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_device_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetVirtualFunctionsRequest_Namespaces.ProtoReflect.Descriptor instead.
+func (*SetVirtualFunctionsRequest_Namespaces) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_device_proto_rawDescGZIP(), []int{4, 0}
+}
+
+func (x *SetVirtualFunctionsRequest_Namespaces) GetIds() []int32 {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
 }
 
 var File_ashlar_v1_device_proto protoreflect.FileDescriptor
@@ -843,10 +954,20 @@ const file_ashlar_v1_device_proto_rawDesc = "" +
 	"pciDevices\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\")\n" +
 	"\x13GetPciDeviceRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name2\xac\x01\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xb8\x01\n" +
+	"\x1aSetVirtualFunctionsRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x05R\x05count\x12P\n" +
+	"\n" +
+	"namespaces\x18\x03 \x03(\v20.ashlar.v1.SetVirtualFunctionsRequest.NamespacesR\n" +
+	"namespaces\x1a\x1e\n" +
+	"\n" +
+	"Namespaces\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\x05R\x03ids2\x80\x02\n" +
 	"\rDeviceService\x12U\n" +
 	"\x0eListPciDevices\x12 .ashlar.v1.ListPciDevicesRequest\x1a!.ashlar.v1.ListPciDevicesResponse\x12D\n" +
-	"\fGetPciDevice\x12\x1e.ashlar.v1.GetPciDeviceRequest\x1a\x14.ashlar.v1.PciDeviceB9Z7github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1;ashlarv1b\x06proto3"
+	"\fGetPciDevice\x12\x1e.ashlar.v1.GetPciDeviceRequest\x1a\x14.ashlar.v1.PciDevice\x12R\n" +
+	"\x13SetVirtualFunctions\x12%.ashlar.v1.SetVirtualFunctionsRequest\x1a\x14.ashlar.v1.PciDeviceB9Z7github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1;ashlarv1b\x06proto3"
 
 var (
 	file_ashlar_v1_device_proto_rawDescOnce sync.Once
@@ -861,34 +982,39 @@ func file_ashlar_v1_device_proto_rawDescGZIP() []byte {
 }
 
 var file_ashlar_v1_device_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ashlar_v1_device_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_ashlar_v1_device_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_ashlar_v1_device_proto_goTypes = []any{
-	(PciDevice_Use)(0),                 // 0: ashlar.v1.PciDevice.Use
-	(*PciDevice)(nil),                  // 1: ashlar.v1.PciDevice
-	(*ListPciDevicesRequest)(nil),      // 2: ashlar.v1.ListPciDevicesRequest
-	(*ListPciDevicesResponse)(nil),     // 3: ashlar.v1.ListPciDevicesResponse
-	(*GetPciDeviceRequest)(nil),        // 4: ashlar.v1.GetPciDeviceRequest
-	(*PciDevice_Sriov)(nil),            // 5: ashlar.v1.PciDevice.Sriov
-	(*PciDevice_Bar)(nil),              // 6: ashlar.v1.PciDevice.Bar
-	(*PciDevice_Link)(nil),             // 7: ashlar.v1.PciDevice.Link
-	(*PciDevice_NetworkInterface)(nil), // 8: ashlar.v1.PciDevice.NetworkInterface
+	(PciDevice_Use)(0),                            // 0: ashlar.v1.PciDevice.Use
+	(*PciDevice)(nil),                             // 1: ashlar.v1.PciDevice
+	(*ListPciDevicesRequest)(nil),                 // 2: ashlar.v1.ListPciDevicesRequest
+	(*ListPciDevicesResponse)(nil),                // 3: ashlar.v1.ListPciDevicesResponse
+	(*GetPciDeviceRequest)(nil),                   // 4: ashlar.v1.GetPciDeviceRequest
+	(*SetVirtualFunctionsRequest)(nil),            // 5: ashlar.v1.SetVirtualFunctionsRequest
+	(*PciDevice_Sriov)(nil),                       // 6: ashlar.v1.PciDevice.Sriov
+	(*PciDevice_Bar)(nil),                         // 7: ashlar.v1.PciDevice.Bar
+	(*PciDevice_Link)(nil),                        // 8: ashlar.v1.PciDevice.Link
+	(*PciDevice_NetworkInterface)(nil),            // 9: ashlar.v1.PciDevice.NetworkInterface
+	(*SetVirtualFunctionsRequest_Namespaces)(nil), // 10: ashlar.v1.SetVirtualFunctionsRequest.Namespaces
 }
 var file_ashlar_v1_device_proto_depIdxs = []int32{
-	5, // 0: ashlar.v1.PciDevice.sriov:type_name -> ashlar.v1.PciDevice.Sriov
-	6, // 1: ashlar.v1.PciDevice.bars:type_name -> ashlar.v1.PciDevice.Bar
-	7, // 2: ashlar.v1.PciDevice.link:type_name -> ashlar.v1.PciDevice.Link
-	8, // 3: ashlar.v1.PciDevice.network_interfaces:type_name -> ashlar.v1.PciDevice.NetworkInterface
-	0, // 4: ashlar.v1.PciDevice.uses:type_name -> ashlar.v1.PciDevice.Use
-	1, // 5: ashlar.v1.ListPciDevicesResponse.pci_devices:type_name -> ashlar.v1.PciDevice
-	2, // 6: ashlar.v1.DeviceService.ListPciDevices:input_type -> ashlar.v1.ListPciDevicesRequest
-	4, // 7: ashlar.v1.DeviceService.GetPciDevice:input_type -> ashlar.v1.GetPciDeviceRequest
-	3, // 8: ashlar.v1.DeviceService.ListPciDevices:output_type -> ashlar.v1.ListPciDevicesResponse
-	1, // 9: ashlar.v1.DeviceService.GetPciDevice:output_type -> ashlar.v1.PciDevice
-	8, // [8:10] is the sub-list for method output_type
-	6, // [6:8] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	6,  // 0: ashlar.v1.PciDevice.sriov:type_name -> ashlar.v1.PciDevice.Sriov
+	7,  // 1: ashlar.v1.PciDevice.bars:type_name -> ashlar.v1.PciDevice.Bar
+	8,  // 2: ashlar.v1.PciDevice.link:type_name -> ashlar.v1.PciDevice.Link
+	9,  // 3: ashlar.v1.PciDevice.network_interfaces:type_name -> ashlar.v1.PciDevice.NetworkInterface
+	0,  // 4: ashlar.v1.PciDevice.uses:type_name -> ashlar.v1.PciDevice.Use
+	1,  // 5: ashlar.v1.ListPciDevicesResponse.pci_devices:type_name -> ashlar.v1.PciDevice
+	10, // 6: ashlar.v1.SetVirtualFunctionsRequest.namespaces:type_name -> ashlar.v1.SetVirtualFunctionsRequest.Namespaces
+	2,  // 7: ashlar.v1.DeviceService.ListPciDevices:input_type -> ashlar.v1.ListPciDevicesRequest
+	4,  // 8: ashlar.v1.DeviceService.GetPciDevice:input_type -> ashlar.v1.GetPciDeviceRequest
+	5,  // 9: ashlar.v1.DeviceService.SetVirtualFunctions:input_type -> ashlar.v1.SetVirtualFunctionsRequest
+	3,  // 10: ashlar.v1.DeviceService.ListPciDevices:output_type -> ashlar.v1.ListPciDevicesResponse
+	1,  // 11: ashlar.v1.DeviceService.GetPciDevice:output_type -> ashlar.v1.PciDevice
+	1,  // 12: ashlar.v1.DeviceService.SetVirtualFunctions:output_type -> ashlar.v1.PciDevice
+	10, // [10:13] is the sub-list for method output_type
+	7,  // [7:10] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_ashlar_v1_device_proto_init() }
@@ -903,7 +1029,7 @@ func file_ashlar_v1_device_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ashlar_v1_device_proto_rawDesc), len(file_ashlar_v1_device_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -75,7 +75,7 @@ func (WatchResponse_Kind) EnumDescriptor() ([]byte, []int) {
 // WatchRequest says what to watch.
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `virtualMachines`, `images`, `operations`, `pciDevices`; empty for all.
+	// `virtualMachines`, `images`, `operations`, `pciDevices`, `links`; empty for all.
 	Collections   []string `protobuf:"bytes,1,rep,name=collections,proto3" json:"collections,omitempty"`
 	ResumeToken   string   `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -136,6 +136,7 @@ type WatchResponse struct {
 	//	*WatchResponse_Image
 	//	*WatchResponse_Operation
 	//	*WatchResponse_PciDevice
+	//	*WatchResponse_Link
 	Resource      isWatchResponse_Resource `protobuf_oneof:"resource"`
 	Synced        bool                     `protobuf:"varint,5,opt,name=synced,proto3" json:"synced,omitempty"`
 	Reset_        bool                     `protobuf:"varint,6,opt,name=reset,proto3" json:"reset,omitempty"`
@@ -225,6 +226,15 @@ func (x *WatchResponse) GetPciDevice() *PciDevice {
 	return nil
 }
 
+func (x *WatchResponse) GetLink() *Link {
+	if x != nil {
+		if x, ok := x.Resource.(*WatchResponse_Link); ok {
+			return x.Link
+		}
+	}
+	return nil
+}
+
 func (x *WatchResponse) GetSynced() bool {
 	if x != nil {
 		return x.Synced
@@ -273,6 +283,10 @@ type WatchResponse_PciDevice struct {
 	PciDevice *PciDevice `protobuf:"bytes,9,opt,name=pci_device,json=pciDevice,proto3,oneof"`
 }
 
+type WatchResponse_Link struct {
+	Link *Link `protobuf:"bytes,12,opt,name=link,proto3,oneof"`
+}
+
 func (*WatchResponse_VirtualMachine) isWatchResponse_Resource() {}
 
 func (*WatchResponse_Image) isWatchResponse_Resource() {}
@@ -281,21 +295,24 @@ func (*WatchResponse_Operation) isWatchResponse_Resource() {}
 
 func (*WatchResponse_PciDevice) isWatchResponse_Resource() {}
 
+func (*WatchResponse_Link) isWatchResponse_Resource() {}
+
 var File_ashlar_v1_watch_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_watch_proto_rawDesc = "" +
 	"\n" +
-	"\x15ashlar/v1/watch.proto\x12\tashlar.v1\x1a\x16ashlar/v1/device.proto\x1a\x15ashlar/v1/image.proto\x1a\x19ashlar/v1/operation.proto\x1a\x1fashlar/v1/virtual_machine.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"S\n" +
+	"\x15ashlar/v1/watch.proto\x12\tashlar.v1\x1a\x16ashlar/v1/device.proto\x1a\x15ashlar/v1/image.proto\x1a\x14ashlar/v1/link.proto\x1a\x19ashlar/v1/operation.proto\x1a\x1fashlar/v1/virtual_machine.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"S\n" +
 	"\fWatchRequest\x12 \n" +
 	"\vcollections\x18\x01 \x03(\tR\vcollections\x12!\n" +
-	"\fresume_token\x18\x02 \x01(\tR\vresumeToken\"\xea\x03\n" +
+	"\fresume_token\x18\x02 \x01(\tR\vresumeToken\"\x91\x04\n" +
 	"\rWatchResponse\x121\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1d.ashlar.v1.WatchResponse.KindR\x04kind\x12D\n" +
 	"\x0fvirtual_machine\x18\x02 \x01(\v2\x19.ashlar.v1.VirtualMachineH\x00R\x0evirtualMachine\x12(\n" +
 	"\x05image\x18\x03 \x01(\v2\x10.ashlar.v1.ImageH\x00R\x05image\x124\n" +
 	"\toperation\x18\x04 \x01(\v2\x14.ashlar.v1.OperationH\x00R\toperation\x125\n" +
 	"\n" +
-	"pci_device\x18\t \x01(\v2\x14.ashlar.v1.PciDeviceH\x00R\tpciDevice\x12\x16\n" +
+	"pci_device\x18\t \x01(\v2\x14.ashlar.v1.PciDeviceH\x00R\tpciDevice\x12%\n" +
+	"\x04link\x18\f \x01(\v2\x0f.ashlar.v1.LinkH\x00R\x04link\x12\x16\n" +
 	"\x06synced\x18\x05 \x01(\bR\x06synced\x12\x14\n" +
 	"\x05reset\x18\x06 \x01(\bR\x05reset\x12!\n" +
 	"\fresume_token\x18\a \x01(\tR\vresumeToken\x12.\n" +
@@ -331,7 +348,8 @@ var file_ashlar_v1_watch_proto_goTypes = []any{
 	(*Image)(nil),                 // 4: ashlar.v1.Image
 	(*Operation)(nil),             // 5: ashlar.v1.Operation
 	(*PciDevice)(nil),             // 6: ashlar.v1.PciDevice
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*Link)(nil),                  // 7: ashlar.v1.Link
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_ashlar_v1_watch_proto_depIdxs = []int32{
 	0, // 0: ashlar.v1.WatchResponse.kind:type_name -> ashlar.v1.WatchResponse.Kind
@@ -339,14 +357,15 @@ var file_ashlar_v1_watch_proto_depIdxs = []int32{
 	4, // 2: ashlar.v1.WatchResponse.image:type_name -> ashlar.v1.Image
 	5, // 3: ashlar.v1.WatchResponse.operation:type_name -> ashlar.v1.Operation
 	6, // 4: ashlar.v1.WatchResponse.pci_device:type_name -> ashlar.v1.PciDevice
-	7, // 5: ashlar.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
-	1, // 6: ashlar.v1.WatchService.Watch:input_type -> ashlar.v1.WatchRequest
-	2, // 7: ashlar.v1.WatchService.Watch:output_type -> ashlar.v1.WatchResponse
-	7, // [7:8] is the sub-list for method output_type
-	6, // [6:7] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	7, // 5: ashlar.v1.WatchResponse.link:type_name -> ashlar.v1.Link
+	8, // 6: ashlar.v1.WatchResponse.time:type_name -> google.protobuf.Timestamp
+	1, // 7: ashlar.v1.WatchService.Watch:input_type -> ashlar.v1.WatchRequest
+	2, // 8: ashlar.v1.WatchService.Watch:output_type -> ashlar.v1.WatchResponse
+	8, // [8:9] is the sub-list for method output_type
+	7, // [7:8] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_ashlar_v1_watch_proto_init() }
@@ -356,6 +375,7 @@ func file_ashlar_v1_watch_proto_init() {
 	}
 	file_ashlar_v1_device_proto_init()
 	file_ashlar_v1_image_proto_init()
+	file_ashlar_v1_link_proto_init()
 	file_ashlar_v1_operation_proto_init()
 	file_ashlar_v1_virtual_machine_proto_init()
 	file_ashlar_v1_watch_proto_msgTypes[1].OneofWrappers = []any{
@@ -363,6 +383,7 @@ func file_ashlar_v1_watch_proto_init() {
 		(*WatchResponse_Image)(nil),
 		(*WatchResponse_Operation)(nil),
 		(*WatchResponse_PciDevice)(nil),
+		(*WatchResponse_Link)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -39,6 +39,9 @@ const (
 	// DeviceServiceGetPciDeviceProcedure is the fully-qualified name of the DeviceService's
 	// GetPciDevice RPC.
 	DeviceServiceGetPciDeviceProcedure = "/ashlar.v1.DeviceService/GetPciDevice"
+	// DeviceServiceSetVirtualFunctionsProcedure is the fully-qualified name of the DeviceService's
+	// SetVirtualFunctions RPC.
+	DeviceServiceSetVirtualFunctionsProcedure = "/ashlar.v1.DeviceService/SetVirtualFunctions"
 )
 
 // DeviceServiceClient is a client for the ashlar.v1.DeviceService service.
@@ -47,6 +50,12 @@ type DeviceServiceClient interface {
 	ListPciDevices(context.Context, *connect.Request[v1.ListPciDevicesRequest]) (*connect.Response[v1.ListPciDevicesResponse], error)
 	// GetPciDevice returns one PCI device.
 	GetPciDevice(context.Context, *connect.Request[v1.GetPciDeviceRequest]) (*connect.Response[v1.PciDevice], error)
+	// SetVirtualFunctions gives a device with SR-IOV that many virtual functions, now and after
+	// each boot, in place of those that it has. It is done as a whole or not at all, and fails
+	// with FAILED_PRECONDITION while one of those is in use. The device itself stays the host's.
+	// A network card is switched on for it, and out of touch for some seconds; an NVMe
+	// controller shares its queues and interrupts out to them evenly and brings them online.
+	SetVirtualFunctions(context.Context, *connect.Request[v1.SetVirtualFunctionsRequest]) (*connect.Response[v1.PciDevice], error)
 }
 
 // NewDeviceServiceClient constructs a client for the ashlar.v1.DeviceService service. By default,
@@ -72,13 +81,20 @@ func NewDeviceServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(deviceServiceMethods.ByName("GetPciDevice")),
 			connect.WithClientOptions(opts...),
 		),
+		setVirtualFunctions: connect.NewClient[v1.SetVirtualFunctionsRequest, v1.PciDevice](
+			httpClient,
+			baseURL+DeviceServiceSetVirtualFunctionsProcedure,
+			connect.WithSchema(deviceServiceMethods.ByName("SetVirtualFunctions")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // deviceServiceClient implements DeviceServiceClient.
 type deviceServiceClient struct {
-	listPciDevices *connect.Client[v1.ListPciDevicesRequest, v1.ListPciDevicesResponse]
-	getPciDevice   *connect.Client[v1.GetPciDeviceRequest, v1.PciDevice]
+	listPciDevices      *connect.Client[v1.ListPciDevicesRequest, v1.ListPciDevicesResponse]
+	getPciDevice        *connect.Client[v1.GetPciDeviceRequest, v1.PciDevice]
+	setVirtualFunctions *connect.Client[v1.SetVirtualFunctionsRequest, v1.PciDevice]
 }
 
 // ListPciDevices calls ashlar.v1.DeviceService.ListPciDevices.
@@ -91,12 +107,23 @@ func (c *deviceServiceClient) GetPciDevice(ctx context.Context, req *connect.Req
 	return c.getPciDevice.CallUnary(ctx, req)
 }
 
+// SetVirtualFunctions calls ashlar.v1.DeviceService.SetVirtualFunctions.
+func (c *deviceServiceClient) SetVirtualFunctions(ctx context.Context, req *connect.Request[v1.SetVirtualFunctionsRequest]) (*connect.Response[v1.PciDevice], error) {
+	return c.setVirtualFunctions.CallUnary(ctx, req)
+}
+
 // DeviceServiceHandler is an implementation of the ashlar.v1.DeviceService service.
 type DeviceServiceHandler interface {
 	// ListPciDevices returns all PCI devices of the host, by address.
 	ListPciDevices(context.Context, *connect.Request[v1.ListPciDevicesRequest]) (*connect.Response[v1.ListPciDevicesResponse], error)
 	// GetPciDevice returns one PCI device.
 	GetPciDevice(context.Context, *connect.Request[v1.GetPciDeviceRequest]) (*connect.Response[v1.PciDevice], error)
+	// SetVirtualFunctions gives a device with SR-IOV that many virtual functions, now and after
+	// each boot, in place of those that it has. It is done as a whole or not at all, and fails
+	// with FAILED_PRECONDITION while one of those is in use. The device itself stays the host's.
+	// A network card is switched on for it, and out of touch for some seconds; an NVMe
+	// controller shares its queues and interrupts out to them evenly and brings them online.
+	SetVirtualFunctions(context.Context, *connect.Request[v1.SetVirtualFunctionsRequest]) (*connect.Response[v1.PciDevice], error)
 }
 
 // NewDeviceServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -118,12 +145,20 @@ func NewDeviceServiceHandler(svc DeviceServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(deviceServiceMethods.ByName("GetPciDevice")),
 		connect.WithHandlerOptions(opts...),
 	)
+	deviceServiceSetVirtualFunctionsHandler := connect.NewUnaryHandler(
+		DeviceServiceSetVirtualFunctionsProcedure,
+		svc.SetVirtualFunctions,
+		connect.WithSchema(deviceServiceMethods.ByName("SetVirtualFunctions")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/ashlar.v1.DeviceService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case DeviceServiceListPciDevicesProcedure:
 			deviceServiceListPciDevicesHandler.ServeHTTP(w, r)
 		case DeviceServiceGetPciDeviceProcedure:
 			deviceServiceGetPciDeviceHandler.ServeHTTP(w, r)
+		case DeviceServiceSetVirtualFunctionsProcedure:
+			deviceServiceSetVirtualFunctionsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -139,4 +174,8 @@ func (UnimplementedDeviceServiceHandler) ListPciDevices(context.Context, *connec
 
 func (UnimplementedDeviceServiceHandler) GetPciDevice(context.Context, *connect.Request[v1.GetPciDeviceRequest]) (*connect.Response[v1.PciDevice], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.DeviceService.GetPciDevice is not implemented"))
+}
+
+func (UnimplementedDeviceServiceHandler) SetVirtualFunctions(context.Context, *connect.Request[v1.SetVirtualFunctionsRequest]) (*connect.Response[v1.PciDevice], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.DeviceService.SetVirtualFunctions is not implemented"))
 }
