@@ -29,8 +29,11 @@ type Run struct {
 	Files    map[string]string // place in the root → file
 	// Guests are initramfs archives with one program each, as /init.
 	Guests map[string]string // place in the root → import path of a program
-	// Filter is given to each test program as -test.run, where it is not "".
-	Filter string
+	// Filter and Skip are given to each test program as -test.run and -test.skip, where
+	// they are not "".
+	Filter, Skip string
+	// ManyCPUs gives the machine eight CPUs on two NUMA nodes, threads of two cores each.
+	ManyCPUs bool
 }
 
 // Do builds and runs everything in dir. It returns what the machine printed.
@@ -40,7 +43,7 @@ func (r Run) Do(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	// A page of 1 GiB can be had for sure only at the start.
-	text, err := boot(ctx, r.Kernel, initrd, "console=ttyS0", "quiet", "hugepagesz=1G", "hugepages=1", "roottest.run="+r.Filter)
+	text, err := boot(ctx, r.Kernel, initrd, r.ManyCPUs, "console=ttyS0", "quiet", "hugepagesz=1G", "hugepages=1", "roottest.run="+r.Filter, "roottest.skip="+r.Skip)
 	if err == nil && !strings.Contains(text, passed) {
 		err = fmt.Errorf("the tests have not passed")
 	}

@@ -29,7 +29,6 @@ func (m *Machine) Start() error {
 			r.launch()
 		}
 	}
-	m.homes.begin()
 	go func() {
 		m.running.Wait()
 		close(m.done)

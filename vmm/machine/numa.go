@@ -3,10 +3,6 @@ package machine
 import (
 	"errors"
 	"fmt"
-	"runtime"
-	"sync"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/ashlar-hv/ashlar/vmm/acpi"
 	"github.com/ashlar-hv/ashlar/vmm/memory"
@@ -15,16 +11,6 @@ import (
 
 // checkNUMA checks what a Spec says of nodes.
 func checkNUMA(s *protocol.Spec) *protocol.Error {
-	if len(s.NodeCPUs) > len(s.NUMA) {
-		return invalid("nodeCpus", "CPUs for %d nodes of %d", len(s.NodeCPUs), len(s.NUMA))
-	}
-	for i, cpus := range s.NodeCPUs {
-		for _, c := range cpus {
-			if c < 0 || c > protocol.MaxHostCPU {
-				return invalid(fmt.Sprintf("nodeCpus[%d]", i), "there is no CPU %d: 0 to %d", c, protocol.MaxHostCPU)
-			}
-		}
-	}
 	threads := 1
 	if s.CPU != nil {
 		threads = s.CPU.Threads
@@ -113,78 +99,4 @@ func nodeError(s *protocol.Spec, e *protocol.Error, err error) *protocol.Error {
 		}
 	}
 	return e
-}
-
-// homes are the threads of vCPUs that run on certain CPUs only. They are made, and put
-// there, before the process is in its jail, which lets nobody choose a CPU, and wait.
-type homes struct {
-	begun   chan bool // closed when the guest starts
-	left    chan bool // closed when it never will
-	once    sync.Once // closes either
-	waiting sync.WaitGroup
-}
-
-func (h *homes) begin() { h.end(h.begun) }
-
-// leave ends the threads of a machine that was not started.
-func (h *homes) leave() {
-	h.end(h.left)
-	h.waiting.Wait()
-}
-
-func (h *homes) end(c chan bool) {
-	h.once.Do(func() {
-		if c != nil {
-			close(c)
-		}
-	})
-}
-
-// settle makes a thread for each vCPU of a node that is to run on certain CPUs.
-func (m *Machine) settle() error {
-	m.homes.begun, m.homes.left = make(chan bool), make(chan bool)
-	for i, cpus := range m.c.NodeCPUs {
-		if len(cpus) == 0 {
-			continue
-		}
-		var set unix.CPUSet
-		for _, c := range cpus {
-			set.Set(c)
-		}
-		for _, v := range m.c.NUMA[i].VCPUs {
-			if err := m.homes.move(m.runners[v], &set); err != nil {
-				return fmt.Errorf("run vCPU %d on CPUs of the host %v: %w", v, cpus, err)
-			}
-		}
-	}
-	return nil
-}
-
-// move makes the thread of r, on the CPUs of set. The runtime makes no thread from one
-// that is locked: none inherits the set.
-func (h *homes) move(r *runner, set *unix.CPUSet) error {
-	there := make(chan error)
-	h.waiting.Add(1)
-	go func() {
-		runtime.LockOSThread() // not undone, as in run
-		err := unix.SchedSetaffinity(0, set)
-		there <- err
-		run := false
-		if err == nil {
-			select {
-			case <-h.begun:
-				run = true
-			case <-h.left:
-			}
-		}
-		h.waiting.Done()
-		if run {
-			r.run(r.asks)
-		}
-	}()
-	if err := <-there; err != nil {
-		return err
-	}
-	r.home = true
-	return nil
 }

@@ -24,13 +24,14 @@ type runner struct {
 	stats *kvm.Stats
 	tid   atomic.Int32 // of the thread, 0 where it has none
 	exits userExits
+	// home has a thread that is there already run a life; nil where each has its own.
+	home chan (<-chan func())
 
 	// What follows is guarded by m.mu.
 	life
 	present bool // it is to have a thread
 	live    bool // it has one
 	ejected bool // the guest has given it up, perhaps to get it again
-	home    bool // its thread is there already, and waits for the guest to start
 }
 
 // A life is from the start of a vCPU's thread to its end.
@@ -56,8 +57,8 @@ func (r *runner) launch() {
 	r.live = true
 	r.m.live++
 	r.m.running.Add(1)
-	if r.home {
-		r.home = false // what is to be run has to be there before homes.begin
+	if r.home != nil {
+		r.home <- r.asks // it has room: the thread waits, or is about to
 		return
 	}
 	go r.run(r.asks)

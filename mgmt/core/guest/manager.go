@@ -67,6 +67,7 @@ type Config struct {
 	Folders  *folder.Store
 	Images   *image.Store
 	Networks Networks
+	CPUs     CPUPolicy
 	// Memory tells how many bytes the host has available.
 	Memory func() (int64, error)
 	// Notify is told of each change, one at a time. It must not wait.

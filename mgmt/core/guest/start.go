@@ -71,6 +71,9 @@ func (m *Manager) check(g *hostcall.Guest) error {
 	if err := checkNodes(g); err != nil {
 		return err
 	}
+	if err := checkPlacement(g); err != nil {
+		return err
+	}
 	if err := checkPluggable(g); err != nil {
 		return err
 	}
@@ -128,6 +131,9 @@ func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
 	if err := m.admit(&rec); err != nil {
 		return nil, err
 	}
+	if err := m.place(&rec, g); err != nil {
+		return nil, err
+	}
 	if err := m.admitToNodes(&rec); err != nil {
 		return nil, err
 	}
@@ -174,6 +180,9 @@ func (m *Manager) bring(ctx context.Context, r *run, g *hostcall.Guest) error {
 	if r.killed.Load() {
 		return &hostcall.Error{Code: hostcall.FailedPrecondition, Message: "The guest was killed while it was being started."}
 	}
+	if err := r.addThreads(spec, files); err != nil {
+		return err
+	}
 	return m.configure(ctx, r, spec, files, ended)
 }
 
@@ -208,7 +217,7 @@ func (m *Manager) spawn(r *run, use diskUse) error {
 	if err := r.group.Remove(killTimeout); err != nil { // of an earlier life, if any
 		return err
 	}
-	_, err := cgroup.Create(m.c.Cgroup+"/"+id, cgroup.Limits{
+	group, err := m.makeGroup(r, cgroup.Limits{
 		MemoryMax: vmmMemory(&r.rec, use), Hugetlb: r.rec.pooled(), PIDsMax: int64(protocol.Threads(r.rec.VCPUs)), CPUWeight: 100})
 	if err != nil {
 		return err
@@ -228,7 +237,7 @@ func (m *Manager) spawn(r *run, use diskUse) error {
 		return fmt.Errorf("make message file: %w", err)
 	}
 	defer messages.Close()
-	if r.process, err = startVMM(m.c.VMM, r.group, listen, result, messages); err != nil {
+	if r.process, err = startVMM(m.c.VMM, group, listen, result, messages); err != nil {
 		return err
 	}
 	return m.noteProcess(r, fileMax(use))

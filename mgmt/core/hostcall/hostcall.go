@@ -180,6 +180,8 @@ type Message struct {
 	// PCI answers PCIList, Hugepages HugepagesList and HugepagesSet.
 	PCI       *PCIPage       `json:"pci,omitempty"`
 	Hugepages []HugepagePool `json:"hugepages,omitempty"`
+	// Placed answers GuestPlacement.
+	Placed *Placed `json:"placed,omitempty"`
 }
 
 // A Code says what kind of Error it is; the names are gRPC's.
@@ -253,6 +255,8 @@ type Guest struct {
 	Board *protocol.Board `json:"board,omitempty"`
 	// HotplugSlots is how many slots there are for devices that come and go.
 	HotplugSlots int `json:"hotplugSlots,omitempty"`
+	// Placement is where it is to be on the host; optional.
+	Placement *Placement `json:"placement,omitempty"`
 }
 
 // A NIC of a guest.
