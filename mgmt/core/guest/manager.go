@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ashlar-hv/ashlar/drivers/cgroup"
+	"github.com/ashlar-hv/ashlar/drivers/interrupt"
 	"github.com/ashlar-hv/ashlar/initramfs/layout"
 	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
@@ -68,6 +69,8 @@ type Config struct {
 	Images   *image.Store
 	Networks Networks
 	CPUs     CPUPolicy
+	// Interrupts are the host's.
+	Interrupts *interrupt.Steering
 	// Memory tells how many bytes the host has available.
 	Memory func() (int64, error)
 	// Notify is told of each change, one at a time. It must not wait.
@@ -91,6 +94,11 @@ type Manager struct {
 	closed  bool                            // no new guests: the host goes down
 
 	pools pools
+
+	// steering is held while interrupts are moved: before mu in the order of locks.
+	steering sync.Mutex
+	away     []int // the CPUs that interrupts were kept off last
+	steered  bool  // away is in force
 }
 
 // New returns a Manager that has adopted the guests that run already.

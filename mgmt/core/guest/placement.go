@@ -147,7 +147,37 @@ func (m *Manager) ShareCPUs() error {
 	}
 	h := m.placementHost(host)
 	own := slices.DeleteFunc(slices.Clone(h.Guests), func(c int) bool { return slices.Contains(h.Reserved, c) })
+	m.steer()
 	return cgroup.Open(m.c.Cgroup).ShareCPUs(h.Guests, own)
+}
+
+// steer keeps the host's interrupts off the CPUs that guests have for themselves.
+func (m *Manager) steer() {
+	m.steering.Lock()
+	defer m.steering.Unlock()
+	m.mu.Lock()
+	away := placement.Exclusive(m.placed())
+	m.mu.Unlock()
+	if slices.Equal(away, m.away) && m.steered {
+		return
+	}
+	host, err := topology.Read()
+	if err != nil {
+		m.c.Log.Error("interrupts stay where they are", "error", err)
+		return
+	}
+	var online []int
+	for _, c := range host.CPUs {
+		online = append(online, c.ID)
+	}
+	stuck, err := m.c.Interrupts.Keep(online, away, nil)
+	if err != nil {
+		m.c.Log.Error("interrupts stay where they are", "error", err)
+		return
+	}
+	if m.away, m.steered = away, true; stuck > 0 && len(away) > 0 {
+		m.c.Log.Warn("interrupts of the kernel's own choice stay on CPUs that are a guest's alone", "interrupts", stuck, "cpus", topology.FormatList(away))
+	}
 }
 
 // makeGroup makes the control group of the VMM of r, and returns the one that it is to be
@@ -169,6 +199,7 @@ func (m *Manager) makeGroup(r *run, l cgroup.Limits) (*cgroup.Group, error) {
 	if err != nil || !p.Pinned {
 		return group, err
 	}
+	defer m.steer()
 	err = group.Split(cgroup.Part{Name: vcpuPart, CPUs: vcpus, Exclusive: len(p.Exclusive) > 0}, cgroup.Part{Name: emulationPart, CPUs: p.Emulation})
 	return group.Part(emulationPart), err
 }
