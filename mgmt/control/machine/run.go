@@ -320,7 +320,7 @@ func (m *Machine) startCall() (hostcall.Call, error) {
 	for _, n := range rec.NICs {
 		guest.NICs = append(guest.NICs, hostcall.NIC{Number: n.Number, Network: n.Network, MAC: n.MAC, Limits: n.Limits, LinkDown: n.LinkDown})
 	}
-	guest.Vsock, guest.SerialPorts = rec.Vsock, rec.SerialPorts
+	guest.Vsock, guest.SerialPorts, guest.Placement = rec.Vsock, rec.SerialPorts, rec.Placement
 	return hostcall.Call{Method: hostcall.GuestStart, ID: rec.UID, Guest: guest}, nil
 }
 

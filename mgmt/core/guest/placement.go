@@ -228,3 +228,15 @@ func (m *Manager) Placed(id string) (*hostcall.Placed, error) {
 	rec := m.recordOf(r)
 	return rec.Placed, nil
 }
+
+// CPUs is who has the host's CPUs (hostcall.HostTopology).
+func (m *Manager) CPUs() (hostcall.GuestCPUs, error) {
+	host, err := topology.Read()
+	if err != nil {
+		return hostcall.GuestCPUs{}, err
+	}
+	h := m.placementHost(host)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return h.Use(m.placed()), nil
+}

@@ -40,3 +40,15 @@ type Placed struct {
 	// Why is a sentence or two about how it came to that.
 	Why string `json:"why"`
 }
+
+// GuestCPUs is who has the host's CPUs.
+type GuestCPUs struct {
+	// Reserved are the control domain's, Shared those that guests share, Exclusive those that
+	// are one's alone.
+	Reserved  []int `json:"reserved,omitempty"`
+	Shared    []int `json:"shared,omitempty"`
+	Exclusive []int `json:"exclusive,omitempty"`
+	// VCPUs is how many processors guests have on the shared ones, Most how many they may have.
+	VCPUs int `json:"vcpus"`
+	Most  int `json:"most"`
+}

@@ -67,3 +67,10 @@ func (h *Host) isFree(core []int, t *taken) bool {
 func (h *Host) freeCores(nodes []int, t *taken) [][]int {
 	return slices.DeleteFunc(h.cores(nodes), func(core []int) bool { return !h.isFree(core, t) })
 }
+
+// Use is who has the CPUs of h.
+func (h *Host) Use(running []*hostcall.Placed) hostcall.GuestCPUs {
+	t := h.taken(running)
+	shared := h.sharedCPUs(t)
+	return hostcall.GuestCPUs{Reserved: h.Reserved, Shared: shared, Exclusive: t.exclusive, VCPUs: t.shared, Most: len(shared) * h.Overcommit}
+}

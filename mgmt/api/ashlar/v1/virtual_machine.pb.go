@@ -412,9 +412,14 @@ type VirtualMachine struct {
 	// Serial ports besides the console, for programs in the guest such as agents to open by their names
 	// (virtio console; /dev/virtio-ports/NAME in Linux), and for ConnectVirtualMachine: at most 7, of 1 to
 	// 64 characters of [a-z0-9._-], such as `org.qemu.guest_agent.0`.
-	SerialPorts   []string `protobuf:"bytes,26,rep,name=serial_ports,json=serialPorts,proto3" json:"serial_ports,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	SerialPorts []string `protobuf:"bytes,26,rep,name=serial_ports,json=serialPorts,proto3" json:"serial_ports,omitempty"`
+	// Where on the host it is to be; without it processors and memory are where the host has
+	// them at the moment.
+	Placement *Placement `protobuf:"bytes,35,opt,name=placement,proto3" json:"placement,omitempty"`
+	// Observed, by GetVirtualMachine alone: where one is that is running or paused, and why.
+	ObservedPlacement *PlacementStatus `protobuf:"bytes,45,opt,name=observed_placement,json=observedPlacement,proto3" json:"observed_placement,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *VirtualMachine) Reset() {
@@ -639,6 +644,20 @@ func (x *VirtualMachine) GetPresentCpus() int32 {
 func (x *VirtualMachine) GetSerialPorts() []string {
 	if x != nil {
 		return x.SerialPorts
+	}
+	return nil
+}
+
+func (x *VirtualMachine) GetPlacement() *Placement {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
+func (x *VirtualMachine) GetObservedPlacement() *PlacementStatus {
+	if x != nil {
+		return x.ObservedPlacement
 	}
 	return nil
 }
@@ -3875,7 +3894,7 @@ var File_ashlar_v1_virtual_machine_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\r\n" +
+	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x19ashlar/v1/placement.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x0e\n" +
 	"\x0eVirtualMachine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -3909,7 +3928,9 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"numa_nodes\x18\x12 \x03(\v2\x13.ashlar.v1.NumaNodeR\tnumaNodes\x12\x19\n" +
 	"\bmax_cpus\x18\x13 \x01(\x05R\amaxCpus\x12!\n" +
 	"\fpresent_cpus\x18\x1c \x01(\x05R\vpresentCpus\x12!\n" +
-	"\fserial_ports\x18\x1a \x03(\tR\vserialPorts\"\x92\x01\n" +
+	"\fserial_ports\x18\x1a \x03(\tR\vserialPorts\x122\n" +
+	"\tplacement\x18# \x01(\v2\x14.ashlar.v1.PlacementR\tplacement\x12I\n" +
+	"\x12observed_placement\x18- \x01(\v2\x1a.ashlar.v1.PlacementStatusR\x11observedPlacement\"\x92\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_STOPPED\x10\x01\x12\x12\n" +
@@ -4299,8 +4320,10 @@ var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
 	nil,                                                 // 56: ashlar.v1.VirtualCpuCounters.CountersEntry
 	nil,                                                 // 57: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
 	(*timestamppb.Timestamp)(nil),                       // 58: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),                         // 59: google.protobuf.Duration
-	(*Operation)(nil),                                   // 60: ashlar.v1.Operation
+	(*Placement)(nil),                                   // 59: ashlar.v1.Placement
+	(*PlacementStatus)(nil),                             // 60: ashlar.v1.PlacementStatus
+	(*durationpb.Duration)(nil),                         // 61: google.protobuf.Duration
+	(*Operation)(nil),                                   // 62: ashlar.v1.Operation
 }
 var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	8,  // 0: ashlar.v1.VirtualMachine.boot:type_name -> ashlar.v1.Boot
@@ -4316,92 +4339,94 @@ var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	7,  // 10: ashlar.v1.VirtualMachine.watchdog:type_name -> ashlar.v1.Watchdog
 	0,  // 11: ashlar.v1.VirtualMachine.on_panic:type_name -> ashlar.v1.PanicAction
 	11, // 12: ashlar.v1.VirtualMachine.numa_nodes:type_name -> ashlar.v1.NumaNode
-	3,  // 13: ashlar.v1.Watchdog.action:type_name -> ashlar.v1.Watchdog.Action
-	59, // 14: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
-	4,  // 15: ashlar.v1.MemoryBacking.pages:type_name -> ashlar.v1.MemoryBacking.Pages
-	13, // 16: ashlar.v1.Disk.limits:type_name -> ashlar.v1.DiskLimits
-	15, // 17: ashlar.v1.NetworkInterface.limits:type_name -> ashlar.v1.NetworkInterfaceLimits
-	16, // 18: ashlar.v1.NetworkInterfaceLimits.receive:type_name -> ashlar.v1.NetworkLimits
-	16, // 19: ashlar.v1.NetworkInterfaceLimits.transmit:type_name -> ashlar.v1.NetworkLimits
-	5,  // 20: ashlar.v1.CreateVirtualMachineRequest.virtual_machine:type_name -> ashlar.v1.VirtualMachine
-	5,  // 21: ashlar.v1.ListVirtualMachinesResponse.virtual_machines:type_name -> ashlar.v1.VirtualMachine
-	59, // 22: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
-	13, // 23: ashlar.v1.SetVirtualMachineDiskLimitsRequest.limits:type_name -> ashlar.v1.DiskLimits
-	15, // 24: ashlar.v1.SetVirtualMachineNetworkLimitsRequest.limits:type_name -> ashlar.v1.NetworkInterfaceLimits
-	59, // 25: ashlar.v1.SetVirtualMachineCpusRequest.grace_period:type_name -> google.protobuf.Duration
-	12, // 26: ashlar.v1.AttachVirtualMachineDiskRequest.disk:type_name -> ashlar.v1.Disk
-	59, // 27: ashlar.v1.DetachVirtualMachineDiskRequest.grace_period:type_name -> google.protobuf.Duration
-	14, // 28: ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest.network_interface:type_name -> ashlar.v1.NetworkInterface
-	59, // 29: ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest.grace_period:type_name -> google.protobuf.Duration
-	58, // 30: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
-	58, // 31: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
-	54, // 32: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
-	41, // 33: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
-	55, // 34: ashlar.v1.VirtualMachineCounters.latencies:type_name -> ashlar.v1.VirtualMachineCounters.LatenciesEntry
-	56, // 35: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
-	57, // 36: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	58, // 37: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
-	5,  // 38: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
-	40, // 39: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
-	17, // 40: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
-	18, // 41: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
-	19, // 42: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
-	21, // 43: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
-	22, // 44: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
-	23, // 45: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
-	24, // 46: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
-	25, // 47: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
-	26, // 48: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
-	27, // 49: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
-	28, // 50: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
-	29, // 51: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:input_type -> ashlar.v1.SetVirtualMachineNetworkLimitsRequest
-	30, // 52: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:input_type -> ashlar.v1.SetVirtualMachineNetworkLinkRequest
-	31, // 53: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:input_type -> ashlar.v1.SetVirtualMachineCpusRequest
-	32, // 54: ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk:input_type -> ashlar.v1.AttachVirtualMachineDiskRequest
-	33, // 55: ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk:input_type -> ashlar.v1.DetachVirtualMachineDiskRequest
-	34, // 56: ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface:input_type -> ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest
-	35, // 57: ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface:input_type -> ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest
-	36, // 58: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
-	38, // 59: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
-	42, // 60: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
-	43, // 61: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
-	45, // 62: ashlar.v1.VirtualMachineService.SetVirtualMachineMemory:input_type -> ashlar.v1.SetVirtualMachineMemoryRequest
-	46, // 63: ashlar.v1.VirtualMachineService.GetVirtualMachineMemory:input_type -> ashlar.v1.GetVirtualMachineMemoryRequest
-	48, // 64: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
-	50, // 65: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:input_type -> ashlar.v1.ConnectVirtualMachineRequest
-	52, // 66: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
-	5,  // 67: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	5,  // 68: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	20, // 69: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
-	60, // 70: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
-	60, // 71: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
-	60, // 72: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
-	60, // 73: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
-	60, // 74: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
-	60, // 75: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
-	60, // 76: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
-	60, // 77: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
-	60, // 78: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:output_type -> ashlar.v1.Operation
-	60, // 79: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:output_type -> ashlar.v1.Operation
-	60, // 80: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:output_type -> ashlar.v1.Operation
-	60, // 81: ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk:output_type -> ashlar.v1.Operation
-	60, // 82: ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk:output_type -> ashlar.v1.Operation
-	60, // 83: ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface:output_type -> ashlar.v1.Operation
-	60, // 84: ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface:output_type -> ashlar.v1.Operation
-	37, // 85: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
-	39, // 86: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
-	5,  // 87: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
-	44, // 88: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
-	5,  // 89: ashlar.v1.VirtualMachineService.SetVirtualMachineMemory:output_type -> ashlar.v1.VirtualMachine
-	47, // 90: ashlar.v1.VirtualMachineService.GetVirtualMachineMemory:output_type -> ashlar.v1.VirtualMachineMemory
-	49, // 91: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
-	51, // 92: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:output_type -> ashlar.v1.ConnectVirtualMachineResponse
-	53, // 93: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
-	67, // [67:94] is the sub-list for method output_type
-	40, // [40:67] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	59, // 13: ashlar.v1.VirtualMachine.placement:type_name -> ashlar.v1.Placement
+	60, // 14: ashlar.v1.VirtualMachine.observed_placement:type_name -> ashlar.v1.PlacementStatus
+	3,  // 15: ashlar.v1.Watchdog.action:type_name -> ashlar.v1.Watchdog.Action
+	61, // 16: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
+	4,  // 17: ashlar.v1.MemoryBacking.pages:type_name -> ashlar.v1.MemoryBacking.Pages
+	13, // 18: ashlar.v1.Disk.limits:type_name -> ashlar.v1.DiskLimits
+	15, // 19: ashlar.v1.NetworkInterface.limits:type_name -> ashlar.v1.NetworkInterfaceLimits
+	16, // 20: ashlar.v1.NetworkInterfaceLimits.receive:type_name -> ashlar.v1.NetworkLimits
+	16, // 21: ashlar.v1.NetworkInterfaceLimits.transmit:type_name -> ashlar.v1.NetworkLimits
+	5,  // 22: ashlar.v1.CreateVirtualMachineRequest.virtual_machine:type_name -> ashlar.v1.VirtualMachine
+	5,  // 23: ashlar.v1.ListVirtualMachinesResponse.virtual_machines:type_name -> ashlar.v1.VirtualMachine
+	61, // 24: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	13, // 25: ashlar.v1.SetVirtualMachineDiskLimitsRequest.limits:type_name -> ashlar.v1.DiskLimits
+	15, // 26: ashlar.v1.SetVirtualMachineNetworkLimitsRequest.limits:type_name -> ashlar.v1.NetworkInterfaceLimits
+	61, // 27: ashlar.v1.SetVirtualMachineCpusRequest.grace_period:type_name -> google.protobuf.Duration
+	12, // 28: ashlar.v1.AttachVirtualMachineDiskRequest.disk:type_name -> ashlar.v1.Disk
+	61, // 29: ashlar.v1.DetachVirtualMachineDiskRequest.grace_period:type_name -> google.protobuf.Duration
+	14, // 30: ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest.network_interface:type_name -> ashlar.v1.NetworkInterface
+	61, // 31: ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest.grace_period:type_name -> google.protobuf.Duration
+	58, // 32: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
+	58, // 33: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
+	54, // 34: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
+	41, // 35: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
+	55, // 36: ashlar.v1.VirtualMachineCounters.latencies:type_name -> ashlar.v1.VirtualMachineCounters.LatenciesEntry
+	56, // 37: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
+	57, // 38: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	58, // 39: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
+	5,  // 40: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
+	40, // 41: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
+	17, // 42: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
+	18, // 43: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
+	19, // 44: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
+	21, // 45: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
+	22, // 46: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
+	23, // 47: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
+	24, // 48: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
+	25, // 49: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
+	26, // 50: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
+	27, // 51: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
+	28, // 52: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
+	29, // 53: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:input_type -> ashlar.v1.SetVirtualMachineNetworkLimitsRequest
+	30, // 54: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:input_type -> ashlar.v1.SetVirtualMachineNetworkLinkRequest
+	31, // 55: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:input_type -> ashlar.v1.SetVirtualMachineCpusRequest
+	32, // 56: ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk:input_type -> ashlar.v1.AttachVirtualMachineDiskRequest
+	33, // 57: ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk:input_type -> ashlar.v1.DetachVirtualMachineDiskRequest
+	34, // 58: ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface:input_type -> ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest
+	35, // 59: ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface:input_type -> ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest
+	36, // 60: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
+	38, // 61: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
+	42, // 62: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
+	43, // 63: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
+	45, // 64: ashlar.v1.VirtualMachineService.SetVirtualMachineMemory:input_type -> ashlar.v1.SetVirtualMachineMemoryRequest
+	46, // 65: ashlar.v1.VirtualMachineService.GetVirtualMachineMemory:input_type -> ashlar.v1.GetVirtualMachineMemoryRequest
+	48, // 66: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
+	50, // 67: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:input_type -> ashlar.v1.ConnectVirtualMachineRequest
+	52, // 68: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
+	5,  // 69: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	5,  // 70: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	20, // 71: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
+	62, // 72: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
+	62, // 73: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
+	62, // 74: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
+	62, // 75: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
+	62, // 76: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
+	62, // 77: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
+	62, // 78: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
+	62, // 79: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	62, // 80: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:output_type -> ashlar.v1.Operation
+	62, // 81: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:output_type -> ashlar.v1.Operation
+	62, // 82: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:output_type -> ashlar.v1.Operation
+	62, // 83: ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	62, // 84: ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	62, // 85: ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface:output_type -> ashlar.v1.Operation
+	62, // 86: ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface:output_type -> ashlar.v1.Operation
+	37, // 87: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
+	39, // 88: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
+	5,  // 89: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
+	44, // 90: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
+	5,  // 91: ashlar.v1.VirtualMachineService.SetVirtualMachineMemory:output_type -> ashlar.v1.VirtualMachine
+	47, // 92: ashlar.v1.VirtualMachineService.GetVirtualMachineMemory:output_type -> ashlar.v1.VirtualMachineMemory
+	49, // 93: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
+	51, // 94: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:output_type -> ashlar.v1.ConnectVirtualMachineResponse
+	53, // 95: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
+	69, // [69:96] is the sub-list for method output_type
+	42, // [42:69] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_ashlar_v1_virtual_machine_proto_init() }
@@ -4410,6 +4435,7 @@ func file_ashlar_v1_virtual_machine_proto_init() {
 		return
 	}
 	file_ashlar_v1_operation_proto_init()
+	file_ashlar_v1_placement_proto_init()
 	file_ashlar_v1_virtual_machine_proto_msgTypes[0].OneofWrappers = []any{}
 	file_ashlar_v1_virtual_machine_proto_msgTypes[45].OneofWrappers = []any{
 		(*ConnectVirtualMachineRequest_Port)(nil),
