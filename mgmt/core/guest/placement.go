@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -69,6 +70,24 @@ func (r *record) shares() []protocol.NUMANode {
 		return r.NUMA
 	}
 	return nil
+}
+
+// admitMore checks that the nodes that all of the guest's memory is of have so many bytes
+// more for it. The caller holds m.mu.
+func (m *Manager) admitMore(rec *record, bytes int64) error {
+	if rec.Placed == nil || len(rec.Placed.Nodes) == 0 {
+		return nil
+	}
+	host, err := topology.Read()
+	if err != nil {
+		return err
+	}
+	err = admitTo([]protocol.NUMANode{{MemoryBytes: uint64(bytes), HostNodes: rec.Placed.Nodes}}, host, m.taken())
+	var e *hostcall.Error
+	if errors.As(err, &e) {
+		e.Field = "size"
+	}
+	return err
 }
 
 // place decides where a guest is to be, beside those that run. The caller holds m.mu.
