@@ -24,6 +24,9 @@ type Event struct {
 	Path string
 	// Subsystem is "block", "input", "net" and the like.
 	Subsystem string
+	// Error is, of a PCI device, how it stands with an error that the kernel has been told of
+	// (ERROR_EVENT): "BEGIN_RECOVERY", "SUCCESSFUL_RECOVERY" or "FAILED_RECOVERY".
+	Error string
 }
 
 // ErrNotKernel is what Parse returns for a message of another form than the
@@ -42,6 +45,9 @@ func Parse(b []byte) (Event, error) {
 	for _, f := range fields[1:] {
 		if value, ok := bytes.CutPrefix(f, []byte("SUBSYSTEM=")); ok {
 			e.Subsystem = string(value)
+		}
+		if value, ok := bytes.CutPrefix(f, []byte("ERROR_EVENT=")); ok {
+			e.Error = string(value)
 		}
 	}
 	return e, nil

@@ -79,6 +79,8 @@ func (c *Control) load() (err error) {
 		return err
 	}
 	c.ops, c.devices = ops, device.New(c.link, f, c.log)
+	c.machines.SetDevices(c.devices.Get)
+	c.devices.SetOwners(c.machines.NameOf)
 	c.api = &service.API{
 		Link: c.link, Feed: f, Images: c.images, Machines: c.machines, Operations: ops,
 		Consoles: console.New(c.link, c.machines), Tunnels: tunnel.New(c.link, c.machines), Log: c.log,

@@ -1,7 +1,7 @@
 // Package lab runs an Ashlar host in QEMU as it would run on a server: UEFI
 // firmware starts the disk image from an emulated USB stick; the machine has
 // two NUMA nodes, an IOMMU with interrupt remapping, a network card for
-// management, one with SR-IOV (igb), and an NVMe disk for guests.
+// management, one with SR-IOV (igb), and an NVMe disk for guests; and what guests can be given whole (spare.go).
 //
 // With vmx or svm among the CPU's flags the machine uses KVM, without them
 // software emulation with an emulated AMD SVM, so that the host can run guests
@@ -161,6 +161,9 @@ func (l *Lab) prepare() error {
 			return err
 		}
 	}
+	if err := l.makeSpare(); err != nil {
+		return err
+	}
 	if l.NoDisk {
 		return nil
 	}
@@ -256,7 +259,7 @@ func (l *Lab) args() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(a, nodes, l.Args), nil
+	return slices.Concat(a, l.spare(), nodes, l.Args), nil
 }
 
 // PID is QEMU's process, 0 where it does not run.

@@ -15,13 +15,15 @@ const none = "none"
 
 // disk finds the block device with a serial number.
 func disk(serial string) (string, error) {
-	files, err := filepath.Glob("/sys/block/*/serial")
+	names, err := filepath.Glob("/sys/block/*")
 	if err != nil {
 		return "", err
 	}
-	for _, f := range files {
-		if b, err := os.ReadFile(f); err == nil && strings.TrimSpace(string(b)) == serial {
-			return filepath.Base(filepath.Dir(f)), nil
+	for _, name := range names {
+		for _, f := range []string{"serial", "device/serial"} { // of virtio, of NVMe
+			if b, err := os.ReadFile(filepath.Join(name, f)); err == nil && strings.TrimSpace(string(b)) == serial {
+				return filepath.Base(name), nil
+			}
 		}
 	}
 	return none, nil

@@ -103,9 +103,8 @@ const (
 	routingMSI     = 2 // KVM_IRQ_ROUTING_MSI
 )
 
-// MaxRoutes is the most entries SetRoutes takes (KVM_MAX_IRQ_ROUTES is 4096;
-// no machine here comes near).
-const MaxRoutes = 1024
+// MaxRoutes is the most entries SetRoutes takes (KVM_MAX_IRQ_ROUTES).
+const MaxRoutes = 4096
 
 // routingTable is struct kvm_irq_routing with room for MaxRoutes entries.
 type routingTable struct {
@@ -127,6 +126,7 @@ type irqfd struct {
 // Flags of irqfd.
 const (
 	irqfdDeassign = 1 << 0
+	irqfdResample = 1 << 1
 )
 
 // ioeventfd is struct kvm_ioeventfd.

@@ -52,7 +52,11 @@ var (
 	kvmGetClock            = ior[ClockData](0x7c)
 	kvmSignalMSI           = iow[msi](0xa5)
 	kvmEnableCap           = iow[enableCap](0xa3)
+	kvmCreateDevice        = iowr[createDevice](0xe0)
 )
+
+// Ioctls of what KVM_CREATE_DEVICE returns.
+var kvmSetDeviceAttr = iow[deviceAttr](0xe1)
 
 // Ioctls of a vCPU.
 var (

@@ -72,6 +72,7 @@ type Memory struct {
 	bounds   []uint64 // where in the file the parts begin that Bind was called for
 
 	pluggable *pluggable // behind these; nil where there is none
+	followers followers
 }
 
 // Create makes an unlinked memory file of size bytes, as Map wants it. Its
@@ -241,14 +242,16 @@ func (m *Memory) Zero(gpa, n uint64) error {
 // Remove gives the whole pages among the n bytes at gpa back to the host; they read as
 // zeros from then on, until somebody writes to them. Pages of the host's pools stay as
 // they are: what is promised of a pool would go with them, and whoever touched them
-// again would be killed where others had taken them.
+// again would be killed where others had taken them. So does all memory that has a Follower.
 func (m *Memory) Remove(gpa, n uint64) error {
+	m.followers.mu.RLock()
+	defer m.followers.mu.RUnlock()
 	off, ok := m.enter(gpa, n)
 	if !ok {
 		return outOfRange("remove", gpa, n)
 	}
 	defer m.leave(off)
-	if m.pageSize > PageSize {
+	if m.pageSize > PageSize || len(m.followers.list) > 0 {
 		return nil
 	}
 	// Regions begin and end with a page, in the guest as in the file.

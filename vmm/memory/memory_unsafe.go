@@ -20,12 +20,17 @@ type hostPointer = unsafe.Pointer
 // mapFile maps size bytes at off of f, shared, at a multiple of align, a power of two.
 // Pages are left out of core dumps.
 func mapFile(f *os.File, off, size, align uint64, prot int) (unsafe.Pointer, error) {
+	return mapFileAt(f, off, size, align, 0, prot)
+}
+
+// mapFileAt is mapFile at an address that is phase behind a multiple of align.
+func mapFileAt(f *os.File, off, size, align, phase uint64, prot int) (unsafe.Pointer, error) {
 	// Address space alone, with room to move the mapping in.
 	room, err := unix.MmapPtr(-1, 0, nil, uintptr(size+align), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, err
 	}
-	before := -uint64(uintptr(room)) % align
+	before := (phase - uint64(uintptr(room))) % align
 	p := unsafe.Add(room, before)
 	_, err = unix.MmapPtr(int(f.Fd()), int64(off), p, uintptr(size),
 		prot, unix.MAP_SHARED|unix.MAP_NORESERVE|unix.MAP_FIXED)

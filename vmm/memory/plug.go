@@ -226,6 +226,8 @@ func (m *Memory) Plug(gpa, n uint64) error {
 		return err
 	}
 	off := gpa - p.gpa
+	m.followers.mu.RLock()
+	defer m.followers.mu.RUnlock()
 	p.mu.RLock()
 	have := p.count(first, end)
 	p.mu.RUnlock()
@@ -237,6 +239,9 @@ func (m *Memory) Plug(gpa, n uint64) error {
 	}
 	if err == nil {
 		err = protect(p.view, off, n, unix.PROT_READ|unix.PROT_WRITE)
+	}
+	if err == nil {
+		err = m.mapBlocks(first, end)
 	}
 	if err != nil {
 		// Of an area that could not be split all or nothing has changed.
@@ -263,16 +268,21 @@ func (m *Memory) Unplug(gpa, n uint64) error {
 		return err
 	}
 	off := gpa - p.gpa
+	m.followers.mu.RLock()
+	defer m.followers.mu.RUnlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.count(first, end) < end-first {
 		return fmt.Errorf("unplug %d bytes at %#x: %w", n, gpa, ErrUnplugged)
 	}
+	if err := m.unmapBlocks(first, end); err != nil {
+		return fmt.Errorf("unplug %d bytes at %#x: %w", n, gpa, err)
+	}
 	if err = protect(p.view, off, n, unix.PROT_NONE); err == nil {
 		err = m.remove(p.off+off, n)
 	}
 	if err != nil {
-		err = errors.Join(err, protect(p.view, off, n, unix.PROT_READ|unix.PROT_WRITE))
+		err = errors.Join(err, protect(p.view, off, n, unix.PROT_READ|unix.PROT_WRITE), m.mapBlocks(first, end))
 		return fmt.Errorf("unplug %d bytes at %#x: %w", n, gpa, err)
 	}
 	p.set(first, end, false)

@@ -189,7 +189,7 @@ func (b *Bus) Write(off uint64, p []byte) {
 		}
 		return
 	}
-	if overlap(reg, len(p), regCommand, 2) || overlap(reg, len(p), regBAR, 4*bars) {
+	if s.cfg.moved.Swap(false) || overlap(reg, len(p), regCommand, 2) || overlap(reg, len(p), regBAR, 4*ROM) || overlap(reg, len(p), regROM, 4) {
 		b.remap(s)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 )
 
 // ErrConfigSpace says that a capability or BAR does not fit where it was asked for.
@@ -34,6 +35,8 @@ type Config struct {
 	nextCap int   // where the next capability goes
 	hooks   []hook
 	express int // offset of the PCI Express capability, 0 with none
+	passed  *passed
+	moved   atomic.Bool // reset, and the Bus has not looked since
 }
 
 // A hook is code behind some bytes of configuration space. It is called
@@ -123,6 +126,7 @@ func (c *Config) read(off int, b []byte) {
 		}
 	}
 	c.Bytes(off, b)
+	c.passed.read(off, b)
 }
 
 // write is the guest writing b at off.
@@ -136,11 +140,18 @@ func (c *Config) write(off int, b []byte) {
 		}
 	}
 	c.mu.Unlock()
+	c.passed.write(off, b)
 	for _, h := range c.hooks {
 		if h.written != nil && overlap(off, len(b), h.off, h.n) {
 			h.written()
 		}
 	}
+}
+
+// Reset clears all that the guest has written, on a guest's access that resets its function.
+func (c *Config) Reset() {
+	c.reset()
+	c.moved.Store(true)
 }
 
 // reset clears all that the guest has written.

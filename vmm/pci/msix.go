@@ -24,8 +24,10 @@ const (
 type MSIX struct {
 	cfg     *Config
 	capOff  int
-	vectors []Vector
+	vectors []Vector    // of a source, nil as long as it was never open; guarded by mu then
 	report  func(error) // a vector did not take its message
+	router  MSIRouter   // of a source's vectors
+	source  MSIXSource  // nil: the function signals the vectors itself
 
 	mu      sync.Mutex
 	table   []byte // guarded by mu
@@ -38,10 +40,10 @@ type MSIX struct {
 // tableOff in BAR bar and the pending bits at pbaOff, both multiples of 8.
 // report is told, once per vector at most, when a vector takes no message.
 func NewMSIX(cfg *Config, r MSIRouter, n, bar int, tableOff, pbaOff uint32, report func(error)) (*MSIX, error) {
-	if n < 1 || n > MaxVectors || bar < 0 || bar >= bars || tableOff%8 != 0 || pbaOff%8 != 0 {
+	if n < 1 || n > MaxVectors || bar < 0 || bar >= ROM || tableOff%8 != 0 || pbaOff%8 != 0 {
 		return nil, fmt.Errorf("MSI-X with %d vectors in BAR %d: %w", n, bar, ErrConfigSpace)
 	}
-	m := &MSIX{cfg: cfg, report: report, table: make([]byte, n*MSIXEntrySize), open: make([]bool, n)}
+	m := &MSIX{cfg: cfg, report: report, table: make([]byte, n*MSIXEntrySize), open: make([]bool, n), vectors: make([]Vector, n)}
 	var body, mask [10]byte
 	binary.LittleEndian.PutUint16(body[0:], uint16(n-1))
 	binary.LittleEndian.PutUint32(body[2:], tableOff|uint32(bar))
@@ -52,16 +54,24 @@ func NewMSIX(cfg *Config, r MSIRouter, n, bar int, tableOff, pbaOff uint32, repo
 		return nil, err
 	}
 	m.capOff = off
+	m.maskAll()
 	for i := range n {
-		binary.LittleEndian.PutUint32(m.entry(i)[12:], msixEntryMask)
 		v, err := r.NewVector()
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("make MSI-X vector %d: %w", i, err), m.Close())
 		}
-		m.vectors = append(m.vectors, v)
+		m.vectors[i] = v
 	}
 	cfg.Hook(off+2, 2, m.controlWritten, nil)
 	return m, nil
+}
+
+// maskAll clears the table and masks all its entries.
+func (m *MSIX) maskAll() {
+	clear(m.table)
+	for i := range m.vectors {
+		m.entry(i)[12] = msixEntryMask
+	}
 }
 
 func (m *MSIX) entry(i int) []byte { return m.table[i*MSIXEntrySize:][:MSIXEntrySize] }
@@ -78,7 +88,7 @@ func (m *MSIX) Enabled() bool {
 
 // EventFD is the file that raises vector i, nil where there is no such vector.
 func (m *MSIX) EventFD(i int) *os.File {
-	if i < 0 || i >= len(m.vectors) {
+	if i < 0 || i >= len(m.vectors) || m.vectors[i] == nil {
 		return nil
 	}
 	return m.vectors[i].EventFD()
@@ -91,9 +101,16 @@ func (m *MSIX) controlWritten() {
 	c := binary.LittleEndian.Uint16(b[:])
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	was := m.enabled
 	m.enabled, m.masked = c&msixEnable != 0, c&msixFunctionMask != 0
+	if m.source != nil && m.enabled && !was {
+		m.source.EnableMSIX(true)
+	}
 	for i := range m.vectors {
 		m.update(i, false)
+	}
+	if m.source != nil && was && !m.enabled {
+		m.source.EnableMSIX(false)
 	}
 }
 
@@ -103,12 +120,22 @@ func (m *MSIX) update(i int, changed bool) {
 	e := m.entry(i)
 	open := m.enabled && !m.masked && e[12]&msixEntryMask == 0
 	v := m.vectors[i]
+	if v == nil {
+		if !open {
+			return
+		}
+		if v = m.lateVector(i); v == nil {
+			return
+		}
+	}
 	var err error
 	switch {
 	case open && (changed || !m.open[i]):
 		address := binary.LittleEndian.Uint64(e[0:])
 		if err = v.Set(address, binary.LittleEndian.Uint32(e[8:])); err == nil && !m.open[i] {
-			err = v.Unmask()
+			if err = v.Unmask(); err == nil && m.source != nil {
+				err = m.source.OpenMSIX(i, v.EventFD())
+			}
 		}
 		if err != nil {
 			// The vector may not go on with an older message: keep it shut.
@@ -128,9 +155,8 @@ func (m *MSIX) update(i int, changed bool) {
 func (m *MSIX) Reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	clear(m.table)
+	m.maskAll()
 	for i := range m.vectors {
-		m.entry(i)[12] = msixEntryMask
 		m.update(i, true)
 	}
 }
@@ -175,7 +201,7 @@ func (m *MSIX) ReadPBA(off uint64, b []byte) {
 	for i := range b {
 		for bit := range 8 {
 			n := (off+uint64(i))*8 + uint64(bit)
-			if n < uint64(len(m.vectors)) && !m.open[n] && m.vectors[n].Pending() {
+			if n < uint64(len(m.vectors)) && !m.open[n] && m.vectors[n] != nil && m.vectors[n].Pending() {
 				b[i] |= 1 << bit
 			}
 		}
@@ -186,7 +212,9 @@ func (m *MSIX) ReadPBA(off uint64, b []byte) {
 func (m *MSIX) Close() error {
 	var errs []error
 	for _, v := range m.vectors {
-		errs = append(errs, v.Close())
+		if v != nil {
+			errs = append(errs, v.Close())
+		}
 	}
 	return errors.Join(errs...)
 }

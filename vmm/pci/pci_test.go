@@ -213,7 +213,8 @@ func TestBARRefused(t *testing.T) {
 		i int
 		b pci.BAR
 	}{
-		{1, pci.BAR{Size: 0x1000}}, {0, pci.BAR{Size: 0x1000}}, {6, pci.BAR{Size: 0x1000}},
+		{1, pci.BAR{Size: 0x1000}}, {0, pci.BAR{Size: 0x1000}}, {7, pci.BAR{Size: 0x1000}},
+		{pci.ROM, pci.BAR{Size: 0x1000, Is64: true}}, {pci.ROM, pci.BAR{Size: 0x1000, Prefetch: true}},
 		{5, pci.BAR{Size: 0x1000, Is64: true}}, {2, pci.BAR{Size: 0x1800}}, {2, pci.BAR{Size: 16}},
 		{2, pci.BAR{Size: 1 << 32}}, {-1, pci.BAR{Size: 0x1000}},
 	} {

@@ -10,6 +10,7 @@ const (
 	regClass       = 0x09 // 3 bytes
 	regCacheLine   = 0x0c
 	regBAR         = 0x10 // 6 registers of 4 bytes
+	regROM         = 0x30
 	regSubVendor   = 0x2c
 	regSubDevice   = 0x2e
 	regCapPointer  = 0x34
@@ -17,7 +18,7 @@ const (
 	firstCap       = 0x40
 	regHeaderType  = 0x0e
 	headerSpace    = 0x100 // where capabilities end and extended ones start
-	bars           = 6
+	bars           = ROM + 1
 	cmdMemory      = 1 << 1
 	cmdBusMaster   = 1 << 2
 	cmdParity      = 1 << 6
@@ -26,10 +27,12 @@ const (
 	statusCapList  = 1 << 4
 	barMem64       = 2 << 1
 	barPrefetch    = 1 << 3
+	romEnable      = 1 << 0
 )
 
 // Capability IDs (PCI Code and ID Assignment 1.11 section 2).
 const (
+	CapPower   = 0x01
 	CapMSI     = 0x05
 	CapVendor  = 0x09
 	CapExpress = 0x10
@@ -37,6 +40,8 @@ const (
 )
 
 const (
+	// ROM is the number of the expansion ROM's BAR, behind those of memory.
+	ROM = 6
 	// ConfigSize is a function's configuration space in bytes.
 	ConfigSize = 4096
 	// Devices is how many device numbers a bus has.

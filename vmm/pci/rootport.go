@@ -17,7 +17,7 @@ const (
 	// What a port's windows have of the Bus's: BARs of 32 bits, and those that are not
 	// prefetchable, have to do with the first.
 	portLow     = 32 << 20
-	portHighMax = 64 << 30
+	portHighMax = 512 << 30 // a BAR of 256 GiB, and others
 )
 
 // ErrOccupied says that there is a card in a slot, or one has yet to leave it.

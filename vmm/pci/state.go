@@ -60,7 +60,7 @@ func (m *MSIX) Save() MSIXState {
 	defer m.mu.Unlock()
 	s := MSIXState{Table: append([]byte(nil), m.table...)}
 	for i, v := range m.vectors {
-		if !m.open[i] && v.Pending() {
+		if !m.open[i] && v != nil && v.Pending() {
 			s.Pending = append(s.Pending, i)
 		}
 	}

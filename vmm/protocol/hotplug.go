@@ -18,11 +18,13 @@ const MaxHotplugSlots = 8
 
 // A PluggedDevice is one of Status.Devices.
 type PluggedDevice struct {
-	// Name is `disk` or `nic` and the Number.
+	// Name is `disk`, `nic` or `vfio` and the Number.
 	Name string `json:"name"`
 	// Slot is the number of its hot-plug slot, from 1 on; 0 is one that was there at the start
 	// and cannot be taken away.
 	Slot int `json:"slot,omitempty"`
 	// Detaching says that the guest was asked to give it up.
 	Detaching bool `json:"detaching,omitempty"`
+	// Address is where a device of the host's is there.
+	Address string `json:"address,omitempty"`
 }

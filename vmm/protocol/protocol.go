@@ -95,6 +95,8 @@ type Request struct {
 	NewNIC  *NIC   `json:"newNic,omitempty"`
 	Device  string `json:"device,omitempty"`
 	Force   bool   `json:"force,omitempty"`
+	// NewVFIO is what AttachVFIO brings.
+	NewVFIO *NewVFIO `json:"newVfio,omitempty"`
 	// VCPUs is SetVCPUs's.
 	VCPUs int `json:"vcpus,omitempty"`
 	// PluggedBytes is SetMemory's.
@@ -221,6 +223,8 @@ type Spec struct {
 	Ports []Port `json:"ports,omitempty"`
 	// HotplugSlots is how many slots there are for devices that come and go, 0 to MaxHotplugSlots.
 	HotplugSlots int `json:"hotplugSlots,omitempty"`
+	// VFIO are devices of the host's.
+	VFIO *VFIO `json:"vfio,omitempty"`
 	// Board says what the devices on board are to do. WatchdogExpired is whether the
 	// watchdog ended the run before: its driver asks that.
 	Board           *Board `json:"board,omitempty"`
@@ -390,8 +394,11 @@ type Status struct {
 	Message string `json:"message,omitempty"`
 	// Panicked is when the guest's kernel panicked and was left alone, zero where it has not.
 	Panicked time.Time `json:"panicked,omitzero"`
-	// Devices are the disks and network devices of a guest that has not stopped.
+	// Devices are the disks, network devices and devices of the host's of a guest that has
+	// not stopped.
 	Devices []PluggedDevice `json:"devices,omitempty"`
+	// DeviceEvents are the last MaxDeviceEvents of devices of the host's, oldest first.
+	DeviceEvents []DeviceEvent `json:"deviceEvents,omitempty"`
 	// VCPUs says how many there are, of a guest that has been configured.
 	VCPUs *VCPUs `json:"vcpus,omitempty"`
 }

@@ -412,6 +412,9 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 	if call.Method == hostcall.GuestCreate {
 		return nil, c.createGuest(call)
 	}
+	if call.Method == hostcall.GuestCheckDevices {
+		return nil, c.checkDevices(call.ID, call.HostDevices, true)
+	}
 	if g == nil {
 		return nil, refusal(hostcall.NotFound, "no such guest")
 	}
@@ -429,10 +432,14 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 		if p := call.Guest.Pluggable; p != nil {
 			g.memory.RequestedBytes = p.Bytes
 		}
-		if err := g.plugAll(call.Guest); err != nil {
+		held, err := c.holdDevices(call.ID, call.Guest.Devices)
+		if err == nil {
+			err = g.plugAll(call.Guest)
+		}
+		if err != nil {
 			return nil, err
 		}
-		st := hostcall.GuestStatus{ID: call.ID, State: hostcall.Running, PID: 4711, Started: time.Now(), Addresses: make([]string, len(call.Guest.NICs)), VCPUs: call.Guest.VCPUs, NICs: nicNumbers(call.Guest.NICs)}
+		st := hostcall.GuestStatus{ID: call.ID, State: hostcall.Running, PID: 4711, Started: time.Now(), Addresses: make([]string, len(call.Guest.NICs)), VCPUs: call.Guest.VCPUs, Devices: held, NICs: nicNumbers(call.Guest.NICs)}
 		if call.Guest.Vsock {
 			st.CID = CID
 		}
@@ -508,7 +515,7 @@ func (c *Core) doGuest(call hostcall.Call) (*os.File, error) {
 			return nil, refusal(hostcall.ResourceExhausted, "the host has not enough")
 		}
 		g.memory.RequestedBytes = uint64(call.Size)
-	case hostcall.GuestAttachDisk, hostcall.GuestAttachNIC, hostcall.GuestDetach, hostcall.GuestDrop:
+	case hostcall.GuestAttachDisk, hostcall.GuestAttachNIC, hostcall.GuestAttachDevice, hostcall.GuestDetach, hostcall.GuestDrop:
 		return nil, c.hotplug(g, call, runs)
 	case hostcall.GuestLog:
 		return c.log(call.ID, g)

@@ -12,6 +12,11 @@ func (c *Core) SetPCI(devices ...hostcall.PCIDevice) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pci = devices
+	c.tellPCI()
+}
+
+// tellPCI says that PCI devices have changed. mu is held.
+func (c *Core) tellPCI() {
 	for k := range c.conns {
 		if k.subscribed {
 			_ = k.c.Send(hostcall.Message{Event: &hostcall.Event{PCI: true}})

@@ -47,6 +47,7 @@ func (c *Core) turn(g *guest, method hostcall.Method) error {
 func (c *Core) exit(g *guest, reason, message string) {
 	st := hostcall.GuestStatus{ID: g.status.ID, State: hostcall.Stopped, Reason: reason, Message: message}
 	g.end(st)
+	c.returnDevices(st.ID, nil)
 	c.change(g, st)
 }
 

@@ -26,6 +26,9 @@ func (g *guest) plugAll(spec *hostcall.Guest) error {
 	for _, n := range spec.NICs {
 		g.devices = append(g.devices, protocol.PluggedDevice{Name: hostcall.DeviceName(hostcall.NICKind, n.Number)})
 	}
+	for i, d := range spec.Devices {
+		g.devices = append(g.devices, protocol.PluggedDevice{Name: hostcall.DeviceName(hostcall.VFIOKind, d.Number), Slot: 1 + i})
+	}
 	return nil
 }
 
@@ -43,8 +46,8 @@ func (g *guest) plug(device string) error {
 	switch {
 	case g.find(device) >= 0:
 		return nil
-	case taken > g.spec.HotplugSlots:
-		return refusal(hostcall.FailedPrecondition, "All %d hot-plug slots of the guest are taken.", g.spec.HotplugSlots)
+	case taken > g.spec.HotplugSlots+len(g.spec.Devices):
+		return refusal(hostcall.FailedPrecondition, "All %d hot-plug slots of the guest are taken.", taken-1)
 	}
 	g.devices = append(g.devices, protocol.PluggedDevice{Name: device, Slot: taken})
 	return nil
@@ -60,6 +63,11 @@ func (c *Core) hotplug(g *guest, call hostcall.Call, runs bool) error {
 			return refusal(hostcall.FailedPrecondition, "does not run")
 		}
 		return g.plug(hostcall.DeviceName(hostcall.NICKind, call.NewNIC.Number))
+	case hostcall.GuestAttachDevice:
+		if !runs {
+			return refusal(hostcall.FailedPrecondition, "does not run")
+		}
+		return c.attachDevice(g, *call.NewDevice)
 	case hostcall.GuestDetach:
 		i := g.find(call.Device)
 		switch {
@@ -75,6 +83,9 @@ func (c *Core) hotplug(g *guest, call hostcall.Call, runs bool) error {
 			return refusal(hostcall.FailedPrecondition, "has %s", call.Device)
 		}
 		kind, number, _ := hostcall.ParseDevice(call.Device)
+		if kind == hostcall.VFIOKind {
+			c.dropDevice(g, number)
+		}
 		if i := slices.Index(g.numbers, number); i >= 0 && kind == hostcall.DiskKind {
 			g.numbers, g.disks = slices.Delete(slices.Clone(g.numbers), i, i+1), slices.Delete(slices.Clone(g.disks), i, i+1)
 		}

@@ -43,6 +43,7 @@ type Manager struct {
 	feed  *feed.Feed
 	log   *slog.Logger
 	stale chan struct{} // what is known may be old
+	owner func(uid string) string
 
 	mu     sync.Mutex
 	known  bool
@@ -53,6 +54,23 @@ type Manager struct {
 // New makes a Manager that knows nothing yet.
 func New(core Core, f *feed.Feed, log *slog.Logger) *Manager {
 	return &Manager{core: core, feed: f, log: log, stale: make(chan struct{}, 1)}
+}
+
+// SetOwners says how to find the name of the virtual machine that core knows by uid. To be
+// called before use.
+func (m *Manager) SetOwners(name func(uid string) string) { m.owner = name }
+
+// setOwners says in all who has what of devices.
+func (m *Manager) setOwners(all []*ashlarv1.PciDevice, devices []hostcall.PCIDevice) {
+	owners := map[string]string{}
+	for _, d := range devices {
+		if d.Owner != "" && m.owner != nil {
+			owners[Prefix+d.Address] = m.owner(d.Owner)
+		}
+	}
+	for _, d := range all {
+		d.Owner = owners[d.Name]
+	}
 }
 
 // Changed says that what is known may be old. It does not wait.
@@ -95,7 +113,9 @@ func (m *Manager) read(ctx context.Context) error {
 		}
 		devices = append(devices, msg.PCI.Devices...)
 		if !msg.PCI.More || len(msg.PCI.Devices) == 0 {
-			m.take(resources(devices))
+			all := resources(devices)
+			m.setOwners(all, devices)
+			m.take(all)
 			return nil
 		}
 		after = devices[len(devices)-1].Address

@@ -76,6 +76,8 @@ func (g *Manager) DetachNIC(o Order, number int) (*operation.Op, error) {
 func attachField(field string) string {
 	_, rest, ok := strings.Cut(startField(field), "]")
 	switch {
+	case strings.HasPrefix(field, "device"):
+		return "device"
 	case ok && strings.Contains(field, "nics["):
 		return "network_interface" + rest
 	case ok:
@@ -133,6 +135,13 @@ func (m *Machine) enterDevice(op store.Operation) error {
 			slices.SortFunc(rec.Disks, func(a, b store.Disk) int { return cmp.Compare(a.Number, b.Number) })
 			return
 		}
+		if op.NewDevice != nil {
+			d := *op.NewDevice
+			d.Phase = store.Creating
+			rec.Devices = append(slices.Clone(rec.Devices), d)
+			slices.SortFunc(rec.Devices, func(a, b store.HostDevice) int { return cmp.Compare(a.Number, b.Number) })
+			return
+		}
 		n := *op.NewNIC
 		n.Phase = store.Creating
 		rec.NICs = append(slices.Clone(rec.NICs), n)
@@ -142,6 +151,9 @@ func (m *Machine) enterDevice(op store.Operation) error {
 
 // plug makes core make the device, and give it to a guest that runs.
 func (m *Machine) plug(op store.Operation) error {
+	if op.NewDevice != nil {
+		return m.plugDevice(op.NewDevice)
+	}
 	if op.NewNIC != nil {
 		n := op.NewNIC
 		err := m.insist(m.g.ctx, hostcall.Call{Method: hostcall.GuestAttachNIC, ID: m.uid,

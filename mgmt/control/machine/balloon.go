@@ -36,6 +36,10 @@ func (m *Machine) noteBalloon(etag string, bytes int64) error {
 		if wrong := balloonWrong(bytes, rec.MemoryBytes); wrong != "" {
 			return false, refuse.Field("balloon_bytes", "%s", wrong)
 		}
+		if bytes > 0 && len(rec.Devices) > 0 {
+			return false, refuse.Precondition(refuse.WrongState, m.Name(),
+				m.Name()+" has devices of the host's, which reach all of its memory by themselves: none can be given back. Detach them first, or set its balloon to 0")
+		}
 		changed := bytes != rec.BalloonBytes
 		rec.BalloonBytes = bytes
 		return changed, nil

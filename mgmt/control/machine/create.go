@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -37,6 +38,9 @@ func (g *Manager) Create(ctx context.Context, req *ashlarv1.CreateVirtualMachine
 		}
 		rec, err := g.validate(req, host)
 		if err != nil {
+			return nil, err
+		}
+		if err := g.checkDevices(ctx, rec); err != nil {
 			return nil, err
 		}
 		m, twin, err := g.reserve(rec, t, req.ValidateOnly)
@@ -246,6 +250,9 @@ func startField(field string) string {
 	}
 	if f := serialField(field); f != "" {
 		return f
+	}
+	if strings.HasPrefix(field, "guest.devices") {
+		return strings.TrimSuffix(strings.TrimPrefix(field, "guest."), ".name")
 	}
 	if p := diskField.FindStringSubmatch(field); p != nil {
 		return "disks[" + p[1] + "]" + leaf[p[2]]

@@ -52,6 +52,9 @@ func devices(rec store.VM) (all []device) {
 	for _, n := range rec.NICs {
 		all = append(all, device{hostcall.NICKind, n.Number, n.Phase})
 	}
+	for _, d := range rec.Devices {
+		all = append(all, device{hostcall.VFIOKind, d.Number, d.Phase})
+	}
 	return all
 }
 
@@ -69,9 +72,12 @@ func place(disks []store.Disk, number int) int {
 	return slices.IndexFunc(disks, func(d store.Disk) bool { return d.Number == number && d.Phase == store.Ready })
 }
 
+// kindWords are what the kinds of devices are called.
+var kindWords = map[hostcall.DeviceKind]string{hostcall.DiskKind: "disk", hostcall.NICKind: "network interface", hostcall.VFIOKind: "device"}
+
 // has says which devices of a kind there are. mu is held.
 func (m *Machine) has(kind hostcall.DeviceKind) string {
-	word := map[hostcall.DeviceKind]string{hostcall.DiskKind: "disk", hostcall.NICKind: "network interface"}[kind]
+	word := kindWords[kind]
 	var numbers []string
 	for _, d := range devices(m.rec) {
 		if d.kind == kind && d.phase == store.Ready {
@@ -102,6 +108,8 @@ func attaching(op store.Operation) (d device, ok bool) {
 		return device{kind: hostcall.DiskKind, number: op.NewDisk.Number}, true
 	case op.NewNIC != nil:
 		return device{kind: hostcall.NICKind, number: op.NewNIC.Number}, true
+	case op.NewDevice != nil:
+		return device{kind: hostcall.VFIOKind, number: op.NewDevice.Number}, true
 	}
 	return device{}, false
 }
@@ -130,10 +138,16 @@ func (m *Machine) free(kind hostcall.DeviceKind) (n int) {
 }
 
 // canAttach refuses one more than there can be. mu is held.
-func (m *Machine) canAttach(kind string) error {
+func (m *Machine) canAttach(kind string, o Order) error {
 	device, most, words := hostcall.DiskKind, maxDisks, "disks"
-	if kind == kindAttachNIC {
+	switch kind {
+	case kindAttachNIC:
 		device, most, words = hostcall.NICKind, maxNICs, "network interfaces"
+	case kindAttachDevice:
+		if err := m.mayHave(o.NewDevice); err != nil {
+			return err
+		}
+		device, most, words = hostcall.VFIOKind, hostcall.MaxHostDevices, "devices of the host"
 	}
 	if len(m.taken(device)) >= most {
 		return refuse.New(connect.CodeResourceExhausted, refuse.LimitReached,
@@ -146,8 +160,8 @@ func (m *Machine) canAttach(kind string) error {
 func (m *Machine) canDetach(o Order, will stand) error {
 	d, ok := m.device(o.Device)
 	if !ok || d.phase != store.Ready {
-		if kind, number, _ := hostcall.ParseDevice(o.Device); kind == hostcall.NICKind {
-			return refuse.Field("network_interface", "is %d: %s", number, m.has(kind))
+		if kind, number, _ := hostcall.ParseDevice(o.Device); kind != hostcall.DiskKind {
+			return refuse.Field(strings.ReplaceAll(kindWords[kind], " ", "_"), "is %d: %s", number, m.has(kind))
 		}
 		return m.noDisk(o.Disk)
 	}
@@ -169,6 +183,11 @@ func (m *Machine) name(o *Order) error {
 		d := *o.NewDisk
 		d.Number = m.free(hostcall.DiskKind)
 		o.NewDisk = &d
+	}
+	if o.NewDevice != nil {
+		d := *o.NewDevice
+		d.Number = m.free(hostcall.VFIOKind)
+		o.NewDevice = &d
 	}
 	if o.NewNIC == nil {
 		return nil
@@ -213,7 +232,7 @@ func (m *Machine) willClone(imageID string) bool {
 // setPhase records where a device is.
 func (m *Machine) setPhase(d device, phase store.Phase) error {
 	return m.save(func(rec *store.VM) {
-		rec.Disks, rec.NICs = slices.Clone(rec.Disks), slices.Clone(rec.NICs)
+		rec.Disks, rec.NICs, rec.Devices = slices.Clone(rec.Disks), slices.Clone(rec.NICs), slices.Clone(rec.Devices)
 		for i := range rec.Disks {
 			if d.kind == hostcall.DiskKind && rec.Disks[i].Number == d.number {
 				rec.Disks[i].Phase = phase
@@ -222,6 +241,11 @@ func (m *Machine) setPhase(d device, phase store.Phase) error {
 		for i := range rec.NICs {
 			if d.kind == hostcall.NICKind && rec.NICs[i].Number == d.number {
 				rec.NICs[i].Phase = phase
+			}
+		}
+		for i := range rec.Devices {
+			if d.kind == hostcall.VFIOKind && rec.Devices[i].Number == d.number {
+				rec.Devices[i].Phase = phase
 			}
 		}
 	})
@@ -233,6 +257,10 @@ func (m *Machine) forgetDevice(d device) error {
 	err := m.save(func(rec *store.VM) {
 		if d.kind == hostcall.DiskKind {
 			rec.Disks = slices.DeleteFunc(slices.Clone(rec.Disks), func(o store.Disk) bool { return o.Number == d.number })
+			return
+		}
+		if d.kind == hostcall.VFIOKind {
+			rec.Devices = slices.DeleteFunc(slices.Clone(rec.Devices), func(o store.HostDevice) bool { return o.Number == d.number })
 			return
 		}
 		rec.NICs = slices.DeleteFunc(slices.Clone(rec.NICs), func(o store.NIC) bool {

@@ -59,6 +59,8 @@ type Manager struct {
 	log    *slog.Logger
 	images *image.Manager
 	ops    *operation.Registry
+	// findDevice finds a PCI device of the host by its address or a stable name (SetDevices).
+	findDevice func(name string) (*ashlarv1.PciDevice, error)
 
 	ctx context.Context // ends with Run
 	wg  sync.WaitGroup  // one per machine's goroutine

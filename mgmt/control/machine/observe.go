@@ -69,7 +69,7 @@ func (m *Machine) observe(st hostcall.GuestStatus, ok bool) {
 
 func equal(a, b hostcall.GuestStatus) bool {
 	return a.State == b.State && a.Reason == b.Reason && a.Message == b.Message && a.PID == b.PID && a.VCPUs == b.VCPUs &&
-		a.Started.Equal(b.Started) && a.Panicked.Equal(b.Panicked) && a.Before == b.Before && slices.Equal(a.Addresses, b.Addresses) && a.CID == b.CID && slices.Equal(a.NICs, b.NICs)
+		a.Started.Equal(b.Started) && a.Panicked.Equal(b.Panicked) && a.Before == b.Before && slices.Equal(a.Addresses, b.Addresses) && a.CID == b.CID && slices.Equal(a.NICs, b.NICs) && slices.EqualFunc(a.Devices, b.Devices, hostcall.HeldDevice.Equal)
 }
 
 // alive reports whether a VMM runs, as far as known. mu is held.
@@ -259,6 +259,9 @@ func (m *Machine) proto() *ashlarv1.VirtualMachine {
 	if m.alive() && m.rec.MaxCPUs > 0 {
 		p.PresentCpus = int32(m.seen.VCPUs)
 	}
+	if m.alive() {
+		m.seeDevices(p)
+	}
 	p.Etag = image.Etag(p)
 	return p
 }
@@ -314,5 +317,6 @@ func describe(rec store.VM) *ashlarv1.VirtualMachine {
 		}
 		p.NetworkInterfaces = append(p.NetworkInterfaces, nicProto(n))
 	}
+	p.Devices = devicesProto(rec)
 	return p
 }

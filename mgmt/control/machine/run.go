@@ -122,9 +122,9 @@ func (m *Machine) work(ctx context.Context, op *operation.Op) {
 		err = m.resizeDisk(opctx, op)
 	case rec.Kind == kindSetCPUs:
 		err = m.setCPUs(opctx, op)
-	case rec.Kind == kindAttachDisk, rec.Kind == kindAttachNIC:
+	case rec.Kind == kindAttachDisk, rec.Kind == kindAttachNIC, rec.Kind == kindAttachDevice:
 		err = m.attach(opctx, op)
-	case rec.Kind == kindDetachDisk, rec.Kind == kindDetachNIC:
+	case rec.Kind == kindDetachDisk, rec.Kind == kindDetachNIC, rec.Kind == kindDetachDevice:
 		err = m.detach(opctx, op)
 	case rec.Kind == kindDelete:
 		err = m.delete(opctx, op)
@@ -180,8 +180,11 @@ func (m *Machine) insist(ctx context.Context, c hostcall.Call, needed func() boo
 	var populating time.Duration
 	if g := c.Guest; g != nil {
 		populating = g.Backing.PopulateTime(g.MemoryBytes)
+		if len(g.Devices) > 0 {
+			populating = takingTime
+		}
 	}
-	if c.Method == hostcall.GuestAttachDisk {
+	if c.Method == hostcall.GuestAttachDisk || c.Method == hostcall.GuestAttachDevice {
 		populating = createTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience+populating)
@@ -319,6 +322,9 @@ func (m *Machine) startCall() (hostcall.Call, error) {
 	}
 	for _, n := range rec.NICs {
 		guest.NICs = append(guest.NICs, hostcall.NIC{Number: n.Number, Network: n.Network, MAC: n.MAC, Limits: n.Limits, LinkDown: n.LinkDown})
+	}
+	for _, d := range rec.Devices {
+		guest.Devices = append(guest.Devices, d.HostDevice)
 	}
 	guest.Vsock, guest.SerialPorts, guest.Placement = rec.Vsock, rec.SerialPorts, rec.Placement
 	return hostcall.Call{Method: hostcall.GuestStart, ID: rec.UID, Guest: guest}, nil

@@ -33,10 +33,13 @@ const (
 	kindDetachDisk = "detach-disk"
 	kindAttachNIC  = "attach-nic"
 	kindDetachNIC  = "detach-nic"
+
+	kindAttachDevice = "attach-device"
+	kindDetachDevice = "detach-device"
 )
 
 // lasting are the kinds that are done after a restart of the host, too.
-var lasting = []string{kindStop, kindDelete, kindSetDiskLimits, kindResizeDisk, kindSetNICLimits, kindSetNICLink, kindSetCPUs, kindAttachDisk, kindDetachDisk, kindAttachNIC, kindDetachNIC}
+var lasting = []string{kindStop, kindDelete, kindSetDiskLimits, kindResizeDisk, kindSetNICLimits, kindSetNICLink, kindSetCPUs, kindAttachDisk, kindDetachDisk, kindAttachNIC, kindDetachNIC, kindAttachDevice, kindDetachDevice}
 
 // maxQueue bounds the operations that wait for one machine.
 const maxQueue = 8
@@ -102,15 +105,13 @@ type Order struct {
 	// NICLimits is of set-network-limits, LinkDown of set-network-link.
 	NICLimits *hostcall.NICLimits
 	LinkDown  bool
-	// NewDisk and NewNIC are of the kinds that attach one, Device of those that detach it.
-	NewDisk *store.Disk
-	NewNIC  *store.NIC
-	Device  string
-	Ticket  Ticket
+	// NewDisk, NewNIC and NewDevice are of the kinds that attach one, Device of those that detach it.
+	NewDisk   *store.Disk
+	NewNIC    *store.NIC
+	NewDevice *store.HostDevice
+	Device    string
+	Ticket    Ticket
 }
-
-// Start orders a start.
-func (g *Manager) Start(o Order) (*operation.Op, error) { return g.submit(kindStart, o) }
 
 // Stop orders a stop.
 func (g *Manager) Stop(o Order) (*operation.Op, error) { return g.submit(kindStop, o) }
@@ -155,7 +156,7 @@ func (g *Manager) submit(kind string, o Order) (*operation.Op, error) {
 		return nil, err
 	}
 	rec := store.Operation{Kind: kind, Target: m.Name(), TargetUID: m.uid, Force: o.Force, Grace: o.Grace, Disk: o.Disk, Limits: o.Limits, Size: o.Size,
-		NIC: o.NIC, NICLimits: o.NICLimits, LinkDown: o.LinkDown, CPUs: o.CPUs, NewDisk: o.NewDisk, NewNIC: o.NewNIC, Device: o.Device}
+		NIC: o.NIC, NICLimits: o.NICLimits, LinkDown: o.LinkDown, CPUs: o.CPUs, NewDisk: o.NewDisk, NewNIC: o.NewNIC, NewDevice: o.NewDevice, Device: o.Device}
 	op, err := g.ops.Begin(rec, o.Ticket.put)
 	if err != nil {
 		m.unname(rec)
@@ -222,9 +223,9 @@ func (m *Machine) acceptable(kind string, o Order) error {
 		return m.canGrow(o.Disk, o.Size)
 	case kind == kindSetCPUs && m.canHave(o.CPUs) != nil:
 		return m.canHave(o.CPUs)
-	case kind == kindAttachDisk || kind == kindAttachNIC:
-		return m.canAttach(kind)
-	case kind == kindDetachDisk || kind == kindDetachNIC:
+	case kind == kindAttachDisk || kind == kindAttachNIC || kind == kindAttachDevice:
+		return m.canAttach(kind, o)
+	case kind == kindDetachDisk || kind == kindDetachNIC || kind == kindDetachDevice:
 		return m.canDetach(o, will)
 	case m.seen.State == "" && will == stopped && (kind == kindPause || kind == kindResume || kind == kindReset):
 		return refuse.Down() // it has not told yet what runs

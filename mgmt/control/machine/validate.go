@@ -79,6 +79,9 @@ func (g *Manager) validate(req *ashlarv1.CreateVirtualMachineRequest, host *host
 	c.disks(vm.Disks, &rec)
 	c.nics(vm.NetworkInterfaces, host, &rec)
 	c.slots(vm, &rec)
+	if err := g.devices(c, vm, &rec); err != nil {
+		return store.VM{}, err
+	}
 	numberDevices(&rec)
 	return rec, refuse.Invalid(c.wrong...)
 }

@@ -272,7 +272,7 @@ func (o *Op) Finish(err error) {
 		}
 		rec.Done, rec.EndTime = true, time.Now()
 		if err != nil {
-			rec.ErrorCode, rec.Error = refuse.CodeName(err), refuse.Sentence(err)
+			rec.ErrorCode, rec.Error, rec.Violations = refuse.CodeName(err), refuse.Sentence(err), refuse.Violations(err)
 			rec.Message = "failed"
 			return
 		}
@@ -307,6 +307,9 @@ func toProto(rec store.Operation) *ashlarv1.Operation {
 	}
 	if rec.ErrorCode != "" {
 		p.Error = &ashlarv1.OperationError{Code: rec.ErrorCode, Message: rec.Error}
+		for _, v := range rec.Violations {
+			p.Error.Violations = append(p.Error.Violations, &ashlarv1.PreconditionViolation{Type: string(v.Reason), Subject: v.Device, Description: v.Message})
+		}
 	}
 	if !rec.EndTime.IsZero() {
 		p.EndTime = timestamppb.New(rec.EndTime)

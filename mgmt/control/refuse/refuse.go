@@ -172,6 +172,8 @@ func Core(err error, subject string, field func(string) string) error {
 	switch {
 	case code == connect.CodeInvalidArgument && path != "":
 		return Field(path, "%s", he.Message)
+	case code == connect.CodeFailedPrecondition && len(he.Violations) > 0:
+		return devices(he)
 	case code == connect.CodeFailedPrecondition:
 		return Precondition(CoreRefused, subject, he.Message)
 	case subject != "":

@@ -72,3 +72,25 @@ func (s machineService) DetachVirtualMachineNetworkInterface(ctx context.Context
 	}
 	return begun(s.Machines.DetachNIC(machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, Force: req.Msg.Force, Grace: d, Ticket: t}, int(req.Msg.NetworkInterface)))
 }
+
+// AttachVirtualMachineDevice implements VirtualMachineService.
+func (s machineService) AttachVirtualMachineDevice(ctx context.Context, req *connect.Request[ashlarv1.AttachVirtualMachineDeviceRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	t, err := ticket(ctx, "attach-device", req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	return begun(s.Machines.AttachDevice(ctx, machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, Ticket: t}, req.Msg.Device))
+}
+
+// DetachVirtualMachineDevice implements VirtualMachineService.
+func (s machineService) DetachVirtualMachineDevice(ctx context.Context, req *connect.Request[ashlarv1.DetachVirtualMachineDeviceRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	t, err := ticket(ctx, "detach-device", req.Msg)
+	if err != nil {
+		return nil, err
+	}
+	d, err := grace(req.Msg.GracePeriod, detachGrace)
+	if err != nil {
+		return nil, err
+	}
+	return begun(s.Machines.DetachDevice(machine.Order{Name: req.Msg.Name, Etag: req.Msg.Etag, Force: req.Msg.Force, Grace: d, Ticket: t}, int(req.Msg.Device)))
+}

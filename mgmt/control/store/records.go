@@ -51,13 +51,15 @@ type VM struct {
 	// Pluggable is what comes and goes besides; nil where the memory is fixed.
 	Pluggable *protocol.Pluggable `json:"pluggable,omitempty"`
 	// BalloonBytes is how much of that it is asked to give back.
-	BalloonBytes int64     `json:"balloonBytes,omitempty"`
-	Kernel       string    `json:"kernel"`
-	Initramfs    string    `json:"initramfs,omitempty"`
-	Cmdline      string    `json:"cmdline,omitempty"`
-	Disks        []Disk    `json:"disks,omitempty"`
-	NICs         []NIC     `json:"nics,omitempty"`
-	CreateTime   time.Time `json:"createTime"`
+	BalloonBytes int64  `json:"balloonBytes,omitempty"`
+	Kernel       string `json:"kernel"`
+	Initramfs    string `json:"initramfs,omitempty"`
+	Cmdline      string `json:"cmdline,omitempty"`
+	Disks        []Disk `json:"disks,omitempty"`
+	NICs         []NIC  `json:"nics,omitempty"`
+	// Devices are those of the host's that it has.
+	Devices    []HostDevice `json:"devices,omitempty"`
+	CreateTime time.Time    `json:"createTime"`
 	// Vsock is whether it has a socket device.
 	Vsock bool `json:"vsock,omitempty"`
 	// SerialPorts are the names of its serial ports besides the console.
@@ -98,6 +100,13 @@ type NIC struct {
 	Phase    Phase `json:"phase,omitempty"`
 }
 
+// A HostDevice is a PCI device of the host that a VM has. Its Number is that of the call, and Phase
+// as that of a Disk.
+type HostDevice struct {
+	hostcall.HostDevice
+	Phase Phase `json:"phase,omitempty"`
+}
+
 // NIC finds a network interface by its number, nil where there is none.
 func (vm *VM) NIC(number int) *NIC {
 	if i := slices.IndexFunc(vm.NICs, func(n NIC) bool { return n.Number == number && n.Phase == Ready }); i >= 0 {
@@ -124,14 +133,16 @@ type Operation struct {
 	Kind   string `json:"kind"`
 	Target string `json:"target"` // resource name
 	// TargetUID is the machine worked on, which may have gone since.
-	TargetUID  string    `json:"targetUID"`
-	Done       bool      `json:"done,omitempty"`
-	Percent    int32     `json:"percent,omitempty"`
-	Message    string    `json:"message,omitempty"`
-	ErrorCode  string    `json:"errorCode,omitempty"`
-	Error      string    `json:"error,omitempty"`
-	CreateTime time.Time `json:"createTime"`
-	EndTime    time.Time `json:"endTime,omitzero"`
+	TargetUID string `json:"targetUID"`
+	Done      bool   `json:"done,omitempty"`
+	Percent   int32  `json:"percent,omitempty"`
+	Message   string `json:"message,omitempty"`
+	ErrorCode string `json:"errorCode,omitempty"`
+	Error     string `json:"error,omitempty"`
+	// Violations are, of an Error about devices, what stands in the way.
+	Violations []hostcall.Violation `json:"violations,omitempty"`
+	CreateTime time.Time            `json:"createTime"`
+	EndTime    time.Time            `json:"endTime,omitzero"`
 	// Force and Deadline are of stop and delete: whether to end the guest at
 	// once, else when. Of set-cpus Deadline is when the guest has had its time.
 	Force    bool          `json:"force,omitempty"`
@@ -151,10 +162,11 @@ type Operation struct {
 	LinkDown  bool                `json:"linkDown,omitempty"`
 	// CPUs is how many there are to be, of set-cpus.
 	CPUs int32 `json:"cpus,omitempty"`
-	// NewDisk and NewNIC are what is attached; Device is the name of what is detached.
-	NewDisk *Disk  `json:"newDisk,omitempty"`
-	NewNIC  *NIC   `json:"newNic,omitempty"`
-	Device  string `json:"device,omitempty"`
+	// NewDisk, NewNIC and NewDevice are what is attached; Device is the name of what is detached.
+	NewDisk   *Disk       `json:"newDisk,omitempty"`
+	NewNIC    *NIC        `json:"newNic,omitempty"`
+	NewDevice *HostDevice `json:"newDevice,omitempty"`
+	Device    string      `json:"device,omitempty"`
 	// Cancelled is whether it was asked to end early.
 	Cancelled bool `json:"cancelled,omitempty"`
 	// Booted is how long the host had been up at CreateTime: an operation from

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"path"
 	"strings"
 	"time"
 
@@ -18,8 +19,9 @@ const (
 )
 
 // followDevices calls changed after PCI devices, or what is on them, have come, gone or got
-// another driver, until ctx ends.
-func followDevices(ctx context.Context, log *slog.Logger, changed func()) {
+// another driver, until ctx ends. happened is told at once of a device that has been taken out, or
+// has met an error, in words.
+func followDevices(ctx context.Context, log *slog.Logger, changed func(), happened func(address, words string)) {
 	c, err := uevent.Listen()
 	if err != nil {
 		log.Error("changes of PCI devices are not noticed until core is started again", "error", err)
@@ -33,6 +35,9 @@ func followDevices(ctx context.Context, log *slog.Logger, changed func()) {
 			if err != nil {
 				log.Error("changes of PCI devices are not noticed until core is started again", "error", err)
 				return
+			}
+			if words := deviceNews(e); words != "" {
+				happened(path.Base(e.Path), words)
 			}
 			if e.Path == "" || strings.HasPrefix(e.Path, pciPath) {
 				select {
@@ -59,4 +64,19 @@ func followDevices(ctx context.Context, log *slog.Logger, changed func()) {
 		}
 		changed()
 	}
+}
+
+// deviceNews is what an event says has happened to a PCI device that is no good, "" for nothing.
+func deviceNews(e uevent.Event) string {
+	switch {
+	case e.Subsystem != "pci":
+		return ""
+	case e.Action == "remove":
+		return "it was taken out of the host"
+	case e.Error == "BEGIN_RECOVERY":
+		return "it has reported an error (AER)"
+	case e.Error == "FAILED_RECOVERY":
+		return "it has reported an error (AER) that the host cannot recover it from"
+	}
+	return ""
 }

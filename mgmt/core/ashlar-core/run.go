@@ -18,6 +18,7 @@ import (
 
 	"github.com/ashlar-hv/ashlar/drivers/cgroup"
 	"github.com/ashlar-hv/ashlar/drivers/interrupt"
+	"github.com/ashlar-hv/ashlar/drivers/pci"
 	"github.com/ashlar-hv/ashlar/initramfs/layout"
 	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/guest"
@@ -51,6 +52,8 @@ const (
 	stopTimeoutText = "25"
 	// endDir remembers how guests ended, until the host is booted again.
 	endDir = layout.RunDir + "/ended"
+	// deviceDir has a record of each device that a guest has, until the host is booted again.
+	deviceDir = layout.RunDir + "/devices"
 	// firstStart holds the time from kernel entry to the first start of core,
 	// in nanoseconds.
 	firstStart = layout.RunDir + "/core-started"
@@ -173,8 +176,12 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	var latest atomic.Pointer[layout.HostInfo]
+	latest.Store(&info)
 	guests, err = guest.New(guest.Config{
-		RunDir: layout.GuestRunDir, EndDir: endDir, Cgroup: layout.GuestCgroup, VMM: layout.VMMBinary,
+		DeviceDir: deviceDir, DevicesChanged: s.NotifyPCI,
+		FindDevices: func() (*pci.Inventory, error) { return host.Devices(*latest.Load()) },
+		RunDir:      layout.GuestRunDir, EndDir: endDir, Cgroup: layout.GuestCgroup, VMM: layout.VMMBinary,
 		Folders: folders, Images: images, Networks: nets, Notify: s.Notify, Log: log,
 		CPUs: guest.CPUPolicy{Reserved: info.ReservedCPUs, Overcommit: info.CPUOvercommit}, Interrupts: interrupts,
 		Memory: func() (int64, error) { _, available, err := host.Memory(); return available, err },
@@ -187,8 +194,6 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 		own = append(own, fmt.Sprintf("Guests may use all CPUs, and get none for themselves: %v.", err))
 	}
 	s.Guests = guests
-	var latest atomic.Pointer[layout.HostInfo]
-	latest.Store(&info)
 	s.Host = func() hostcall.HostStatus {
 		h := host.Status(*latest.Load(), layout.DataDir, since)
 		h.Problems = slices.Concat(h.Problems, own)
@@ -234,7 +239,7 @@ func serveUntil(ctx context.Context, s *server.Server, nets *network.Set, guests
 	defer all.Wait()
 	defer end()
 	all.Go(func() { nets.Serve(serving, layout.NetBinary) })
-	all.Go(func() { followDevices(serving, log, s.NotifyPCI) })
+	all.Go(func() { followDevices(serving, log, s.NotifyPCI, guests.DeviceEvent) })
 	all.Go(func() { followHost(serving, layout.HostFile, factsPoll, log, changed) })
 	failed := make(chan error, 1)
 	all.Go(func() { failed <- s.Serve(serving, l) })

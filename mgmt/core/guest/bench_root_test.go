@@ -17,6 +17,7 @@ import (
 
 	"github.com/ashlar-hv/ashlar/drivers/cgroup"
 	"github.com/ashlar-hv/ashlar/drivers/interrupt"
+	"github.com/ashlar-hv/ashlar/drivers/pci"
 	"github.com/ashlar-hv/ashlar/initramfs/layout"
 	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
@@ -74,9 +75,10 @@ func newBench(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.c = Config{CPUs: CPUPolicy{Overcommit: 16}, Interrupts: interrupts, RunDir: filepath.Join(dir, "run"), EndDir: filepath.Join(dir, "ended"), Cgroup: group, VMM: program,
+	b.c = Config{CPUs: CPUPolicy{Overcommit: 16}, Interrupts: interrupts, RunDir: filepath.Join(dir, "run"), EndDir: filepath.Join(dir, "ended"), DeviceDir: filepath.Join(dir, "devices"), Cgroup: group, VMM: program,
 		Folders: folders, Images: images, Networks: nets, Log: slog.Default(),
-		Memory: func() (int64, error) { return 1 << 30, nil },
+		Memory:      func() (int64, error) { return 1 << 30, nil },
+		FindDevices: func() (*pci.Inventory, error) { return pci.Find(pci.Host{}) },
 		Notify: func(s hostcall.GuestStatus) {
 			b.mu.Lock()
 			defer b.mu.Unlock()

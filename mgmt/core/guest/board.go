@@ -63,6 +63,7 @@ func (m *Manager) listen(ctx context.Context, r *run, l *listener) {
 		response, _, err := r.client.call(ctx, protocol.Query, nil, nil)
 		if err == nil {
 			m.learn(r, response.Status)
+			m.learnDevices(r, response.Status)
 		}
 		answered <- err == nil
 	}()

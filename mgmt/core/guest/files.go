@@ -28,12 +28,12 @@ func (m *Manager) gather(r *run, g *hostcall.Guest) (*protocol.Spec, *fileList, 
 	l := new(fileList)
 	spec := &protocol.Spec{
 		Name: g.Name, UUID: uuid(r.rec.ID), VCPUs: g.VCPUs, MaxVCPUs: g.MaxVCPUs, CPU: g.CPU, MemoryBytes: g.MemoryBytes, Backing: g.Backing.ForNodes(r.rec.shares()), BalloonBytes: g.BalloonBytes, NUMA: r.rec.NUMA,
-		Pluggable: g.Pluggable, HotplugSlots: g.HotplugSlots,
-		Boot: protocol.Boot{Cmdline: g.Cmdline},
-		Jail: protocol.Jail{UID: r.rec.uid(), GID: r.rec.uid()},
+		Pluggable: g.Pluggable,
+		Boot:      protocol.Boot{Cmdline: g.Cmdline},
+		Jail:      protocol.Jail{UID: r.rec.uid(), GID: r.rec.uid()},
 	}
 	for _, step := range []func(*run, *hostcall.Guest, *protocol.Spec, *fileList) error{
-		m.gatherBoot, m.gatherHost, m.gatherDisks, m.gatherNICs, m.gatherVsock, m.gatherBoard, m.gatherSerial,
+		m.gatherBoot, m.gatherHost, m.gatherDisks, m.gatherNICs, m.gatherVsock, m.gatherBoard, m.gatherSerial, m.gatherVFIO,
 	} {
 		if err := step(r, g, spec, l); err != nil {
 			return nil, l, err

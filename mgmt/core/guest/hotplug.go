@@ -9,6 +9,7 @@ import (
 
 	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/mgmt/core/hostdevice"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
 
@@ -26,6 +27,7 @@ func number(g *hostcall.Guest) {
 	}
 	hostcall.Number(g.DiskNumbers, func(n *int) *int { return n })
 	hostcall.Number(g.NICs, func(n *hostcall.NIC) *int { return &n.Number })
+	hostcall.Number(g.Devices, func(d *hostcall.HostDevice) *int { return &d.Number })
 }
 
 // checkNumbers validates what the devices of g are named by.
@@ -299,8 +301,11 @@ func (m *Manager) Drop(ctx context.Context, id, device string) error {
 			return err
 		}
 	}
-	if kind == hostcall.NICKind {
+	switch kind {
+	case hostcall.NICKind:
 		return m.dropNIC(id, r, number)
+	case hostcall.VFIOKind:
+		return m.dropHost(id, r, number)
 	}
 	if err := m.c.Folders.RemoveDisk(id, number); err != nil || r == nil {
 		return err
@@ -313,8 +318,11 @@ func (m *Manager) Drop(ctx context.Context, id, device string) error {
 
 // has says whether there is anything of a device of r.
 func (m *Manager) has(r *run, kind hostcall.DeviceKind, number int) bool {
-	if kind == hostcall.DiskKind {
+	switch kind {
+	case hostcall.DiskKind:
 		return m.c.Folders.HasDisk(r.rec.ID, number)
+	case hostcall.VFIOKind:
+		return slices.ContainsFunc(m.devices.Of(r.rec.ID), func(h hostdevice.Held) bool { return h.Number == number })
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -370,7 +378,7 @@ func (m *Manager) dropNIC(id string, r *run, number int) error {
 	r.rec.Counted = maps.Clone(r.rec.Counted)
 	delete(r.rec.Counted, number)
 	if m.running[id] == r {
-		m.c.Notify(r.status())
+		m.c.Notify(m.statusOf(r))
 	}
 	if r.over {
 		return nil

@@ -19,9 +19,11 @@ import (
 
 	"github.com/ashlar-hv/ashlar/drivers/cgroup"
 	"github.com/ashlar-hv/ashlar/drivers/interrupt"
+	"github.com/ashlar-hv/ashlar/drivers/pci"
 	"github.com/ashlar-hv/ashlar/initramfs/layout"
 	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/mgmt/core/hostdevice"
 	"github.com/ashlar-hv/ashlar/mgmt/core/image"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
@@ -71,6 +73,11 @@ type Config struct {
 	CPUs     CPUPolicy
 	// Interrupts are the host's.
 	Interrupts *interrupt.Steering
+	DeviceDir  string // a record of each device of the host's that a guest has
+	// FindDevices finds the host's devices, and DevicesChanged is told when other guests have
+	// them. It must not wait.
+	FindDevices    func() (*pci.Inventory, error)
+	DevicesChanged func()
 	// Memory tells how many bytes the host has available.
 	Memory func() (int64, error)
 	// Notify is told of each change, one at a time. It must not wait.
@@ -82,7 +89,8 @@ type Config struct {
 //
 // Lock order: a guest's turn (turns), plugging, then mu.
 type Manager struct {
-	c Config
+	c       Config
+	devices *hostdevice.Set
 
 	turns turns
 	// plugging is held while it changes what a guest may have plugged in of memory.
@@ -109,12 +117,18 @@ func New(c Config) (*Manager, error) {
 			return nil, fmt.Errorf("manage guests: %w", err)
 		}
 	}
+	var err error
+	m.devices, err = hostdevice.New(hostdevice.Config{Dir: c.DeviceDir, Find: c.FindDevices, NameOf: m.NameOf, Changed: c.DevicesChanged, Log: c.Log})
+	if err != nil {
+		return nil, err
+	}
 	if err := m.readEnds(); err != nil {
 		return nil, err
 	}
 	if err := m.adoptAll(); err != nil {
 		return nil, err
 	}
+	m.devices.ReturnOthers(func(id string) bool { return m.lookup(id) != nil })
 	return m, nil
 }
 
@@ -175,7 +189,7 @@ func (m *Manager) List() ([]hostcall.GuestStatus, error) {
 		}
 	}
 	for id, r := range m.running {
-		all[id] = r.status()
+		all[id] = m.statusOf(r)
 	}
 	out := make([]hostcall.GuestStatus, 0, len(all))
 	for _, id := range slices.Sorted(maps.Keys(all)) {
@@ -236,7 +250,7 @@ func (m *Manager) Leased(mac, address string) {
 		if err := m.writeRecord(r.rec); err != nil {
 			m.c.Log.Warn("cannot note address of guest", "guest", r.rec.ID, "error", err)
 		}
-		m.c.Notify(r.status())
+		m.c.Notify(m.statusOf(r))
 	}
 }
 

@@ -72,7 +72,7 @@ func (m *Manager) learn(r *run, s *protocol.Status) protocol.State {
 	}
 	if r.notePanic(s, time.Now()) || r.state != state {
 		r.state = state
-		m.c.Notify(r.status())
+		m.c.Notify(m.statusOf(r))
 	}
 	return s.State
 }

@@ -59,6 +59,10 @@ type record struct {
 	NICs       []folder.Interface `json:"nics,omitempty"`
 	// HotplugSlots is how many the VMM has.
 	HotplugSlots int `json:"hotplugSlots,omitempty"`
+	// VFIO is whether it may have devices of the host's; DeviceEvent is the number of the last
+	// event of theirs that is noted.
+	VFIO        bool   `json:"vfio,omitempty"`
+	DeviceEvent uint64 `json:"deviceEvent,omitempty"`
 	// Leased are the addresses that the guest has taken, in order of NICs.
 	Leased []string `json:"leased,omitempty"`
 	// CID is that of its socket device; 0 where it has none.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -111,7 +112,7 @@ func TestRefusal(t *testing.T) {
 	}
 	for _, tt := range tests {
 		var got *hostcall.Error
-		if err := refusal(tt.err); !errors.As(err, &got) || *got != tt.want {
+		if err := refusal(tt.err); !errors.As(err, &got) || !reflect.DeepEqual(*got, tt.want) {
 			t.Errorf("refusal(%v) = %+v, want %+v", tt.err, got, tt.want)
 		}
 	}

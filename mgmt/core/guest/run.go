@@ -33,11 +33,11 @@ type run struct {
 	gone    chan struct{}        // closed when it has ended and is cleaned up
 }
 
-// status describes the run. The caller holds Manager.mu.
-func (r *run) status() hostcall.GuestStatus {
+// statusOf describes a run. The caller holds mu.
+func (m *Manager) statusOf(r *run) hostcall.GuestStatus {
 	s := hostcall.GuestStatus{ID: r.rec.ID, State: r.state, PID: r.rec.PID,
 		Addresses: append([]string(nil), r.rec.Leased...), Started: r.rec.Started,
-		CID: r.rec.CID, Panicked: r.panicked, Before: r.before, VCPUs: r.vcpus}
+		CID: r.rec.CID, Panicked: r.panicked, Before: r.before, VCPUs: r.vcpus, Devices: m.heldDevices(r.rec.ID)}
 	for _, n := range r.rec.NICs {
 		s.NICs = append(s.NICs, n.Number)
 	}
@@ -146,7 +146,7 @@ func (m *Manager) retire(r *run) {
 // fields maps the parts of protocol.Spec to those of hostcall.Guest.
 var fields = strings.NewReplacer("boot.kernel", "guest.kernel", "boot.initramfs", "guest.initramfs",
 	"boot.cmdline", "guest.cmdline", "memoryBytes", "guest.memoryBytes", "maxVcpus", "guest.maxVcpus", "vcpus", "guest.vcpus", "board.", "guest.board.", "backing.", "guest.backing.",
-	"newDisk.", "disk.", "newNic.", "nic.", "name", "guest.name", "nics[", "guest.nics[", "vsock.", "guest.vsock.", // Of nodes: what is within one keeps its name.
+	"newDisk.", "disk.", "newNic.", "nic.", "name", "guest.name", "nics[", "guest.nics[", "vfio.", "guest.", "newVfio.device.", "devices.", "vsock.", "guest.vsock.", // Of nodes: what is within one keeps its name.
 	"numa[", "guest.numa[", "].memoryBytes", "].memoryBytes", "].vcpus", "].vcpus")
 
 // refusal makes a hostcall.Error of what a VMM says.

@@ -89,6 +89,9 @@ func (m *Manager) check(g *hostcall.Guest) error {
 	if err := checkNICs(g); err != nil {
 		return err
 	}
+	if err := checkHostDevices(g); err != nil {
+		return err
+	}
 	return m.c.Networks.Check(g.NICs)
 }
 
@@ -126,8 +129,9 @@ func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
 	if m.closed {
 		return nil, &hostcall.Error{Code: hostcall.Unavailable, Message: "The host is shutting down."}
 	}
-	rec := record{ID: id, Name: g.Name, MemoryBytes: g.MemoryBytes, Pages: g.Backing.Kind(), VCPUs: mostVCPUs(g), NUMA: g.NUMA, HotplugSlots: g.HotplugSlots, Started: time.Now().UTC()}
+	rec := record{ID: id, Name: g.Name, MemoryBytes: g.MemoryBytes, Pages: g.Backing.Kind(), VCPUs: mostVCPUs(g), NUMA: g.NUMA, HotplugSlots: hotSlots(g), Started: time.Now().UTC()}
 	rec.plug(g)
+	rec.VFIO = len(g.Devices) > 0 || rec.HotplugSlots > 0 && canGive()
 	if err := m.admit(&rec); err != nil {
 		return nil, err
 	}
@@ -153,7 +157,7 @@ func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
 	}
 	r.before = m.ended[id].Reason
 	m.running[id] = r
-	m.c.Notify(r.status())
+	m.c.Notify(m.statusOf(r))
 	return r, nil
 }
 
@@ -173,6 +177,11 @@ func (m *Manager) bring(ctx context.Context, r *run, g *hostcall.Guest) error {
 	}
 	if err := m.spawn(r, use); err != nil {
 		return err
+	}
+	if len(g.Devices) > 0 {
+		if err := letLock(m.recordOf(r)); err != nil {
+			return errors.Join(err, r.cmd.Process.Kill(), r.cmd.Wait())
+		}
 	}
 	ended := make(chan struct{})
 	r.watched = true
@@ -266,7 +275,11 @@ func (m *Manager) noteProcess(r *run, limit int64) error {
 
 // configure hands the VMM everything and waits until the guest runs.
 func (m *Manager) configure(ctx context.Context, r *run, spec *protocol.Spec, files *fileList, ended <-chan struct{}) error {
-	ctx, cancel := context.WithTimeout(ctx, configureTimeout+spec.Backing.PopulateTime(spec.MemoryBytes))
+	patience := configureTimeout + spec.Backing.PopulateTime(spec.MemoryBytes)
+	if spec.VFIO != nil && len(spec.VFIO.Devices) > 0 {
+		patience += devicePatience(spec.MemoryBytes)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	_, extra, err := r.client.call(ctx, protocol.Configure, spec, files.files)
 	for _, f := range extra {
@@ -287,7 +300,7 @@ func (m *Manager) ranNow(r *run, vcpus int) {
 	r.ran = true
 	if m.running[r.rec.ID] == r {
 		r.state, r.vcpus = hostcall.Running, vcpus
-		m.c.Notify(r.status())
+		m.c.Notify(m.statusOf(r))
 		return
 	}
 	m.noteEnd(r)

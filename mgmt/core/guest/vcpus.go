@@ -69,7 +69,7 @@ func (m *Manager) learnVCPUs(r *run, s *protocol.Status) bool {
 	}
 	r.vcpus = v.Present
 	if m.running[r.rec.ID] == r && r.ran {
-		m.c.Notify(r.status())
+		m.c.Notify(m.statusOf(r))
 	}
 	return true
 }

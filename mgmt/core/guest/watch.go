@@ -84,6 +84,7 @@ func (m *Manager) dropLog(id string) {
 // cleanUp removes all that a run has made outside its guest's folder.
 func (m *Manager) cleanUp(rec record) {
 	errs := []error{m.groupOf(rec.ID).Remove(killTimeout)}
+	m.devices.Return(rec.ID) // nobody has them open any more
 	for _, n := range rec.NICs {
 		errs = append(errs, m.c.Networks.RemoveTap(rec.tap(n.Number)))
 	}
@@ -260,5 +261,6 @@ func (m *Manager) configured(r *run) bool {
 		r.state = hostcall.Paused
 	}
 	m.learnVCPUs(r, response.Status)
+	m.learnDevices(r, response.Status)
 	return response.Status == nil || response.Status.State != protocol.Waiting
 }

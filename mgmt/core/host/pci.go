@@ -19,9 +19,14 @@ const bootLabel = "ASHLAR-CFG"
 // pageBytes is how much of a message devices may take.
 const pageBytes = seqpacket.MaxMessage * 3 / 4
 
+// Devices finds the PCI devices that there are.
+func Devices(info layout.HostInfo) (*pci.Inventory, error) {
+	return pci.Find(pci.Host{BootLabel: bootLabel, DataDisk: info.DataDevice, Interface: info.Interface})
+}
+
 // PCI reads the devices that come after an address.
 func PCI(info layout.HostInfo, after string) (*hostcall.PCIPage, error) {
-	inv, err := pci.Find(pci.Host{BootLabel: bootLabel, DataDisk: info.DataDevice, Interface: info.Interface})
+	inv, err := Devices(info)
 	if err != nil {
 		return nil, err
 	}

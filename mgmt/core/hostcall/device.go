@@ -12,16 +12,19 @@ type DeviceKind string
 const (
 	DiskKind DeviceKind = "disk"
 	NICKind  DeviceKind = "nic"
+	VFIOKind DeviceKind = "vfio" // a device of the host's
 )
 
-// MaxDisks and MaxNICs bound the disks and NICs of a guest: numbers are below them.
+// MaxDisks, MaxNICs and MaxHostDevices bound what a guest has of each kind: numbers are
+// below them.
 const (
-	MaxDisks = 16
-	MaxNICs  = 8
+	MaxDisks       = 16
+	MaxNICs        = 8
+	MaxHostDevices = 16
 )
 
 // most is how many of a kind a guest can have.
-var most = map[DeviceKind]int{DiskKind: MaxDisks, NICKind: MaxNICs}
+var most = map[DeviceKind]int{DiskKind: MaxDisks, NICKind: MaxNICs, VFIOKind: MaxHostDevices}
 
 // DeviceName names a device: `disk3`.
 func DeviceName(kind DeviceKind, number int) string { return string(kind) + strconv.Itoa(number) }

@@ -73,13 +73,19 @@ const (
 	GuestAttachDisk Method = "guest-attach-disk"
 	// GuestAttachNIC reads ID and NewNIC: the same for a NIC of a guest that runs or is paused.
 	GuestAttachNIC Method = "guest-attach-nic"
+	// GuestAttachDevice reads ID and NewDevice: the same for a device of the host's.
+	GuestAttachDevice Method = "guest-attach-device"
+	// GuestCheckDevices reads ID, which may be of no guest yet, and HostDevices: it fails as GuestStart would
+	// for these devices, but for those that other guests have only as long as they run.
+	GuestCheckDevices Method = "guest-check-devices"
 	// GuestDetach reads ID, Device and Force: asks a guest that runs or is paused to give a
 	// device up, or takes it away. It answers before the guest does.
 	GuestDetach Method = "guest-detach"
 	// GuestDevices reads ID and fills Devices, of a guest that runs or is paused.
 	GuestDevices Method = "guest-devices"
 	// GuestDrop reads ID and Device: removes what belongs to a device that the guest does
-	// not have, or not any more: the file of a disk, the tap and address of a NIC. That
+	// not have, or not any more: the file of a disk, the tap and address of a NIC; a device of the host's goes
+	// back to the host. That
 	// there is nothing is no error.
 	GuestDrop Method = "guest-drop"
 	// GuestNMI reads ID: sends an NMI to a guest that runs and is not paused.
@@ -145,6 +151,9 @@ type Call struct {
 	// VCPUs is how many processors a guest is to have.
 	VCPUs  int  `json:"vcpus,omitempty"`
 	NewNIC *NIC `json:"newNic,omitempty"`
+	// NewDevice is what GuestAttachDevice attaches, HostDevices what GuestCheckDevices checks.
+	NewDevice   *HostDevice  `json:"newDevice,omitempty"`
+	HostDevices []HostDevice `json:"hostDevices,omitempty"`
 	// Device is the name of one (DeviceName); Force takes it away from a guest that is not asked.
 	Device string `json:"device,omitempty"`
 	Force  bool   `json:"force,omitempty"`
@@ -205,6 +214,8 @@ type Error struct {
 	Code    Code   `json:"code"`
 	Field   string `json:"field,omitempty"`
 	Message string `json:"message"`
+	// Violations are, of FailedPrecondition about devices, what stands in the way.
+	Violations []Violation `json:"violations,omitempty"`
 }
 
 // Error returns the message.
@@ -255,6 +266,8 @@ type Guest struct {
 	Board *protocol.Board `json:"board,omitempty"`
 	// HotplugSlots is how many slots there are for devices that come and go.
 	HotplugSlots int `json:"hotplugSlots,omitempty"`
+	// Devices are those of the host's that it gets.
+	Devices []HostDevice `json:"devices,omitempty"`
 	// Placement is where it is to be on the host; optional.
 	Placement *Placement `json:"placement,omitempty"`
 }
@@ -334,6 +347,8 @@ type GuestStatus struct {
 	Before   string    `json:"before,omitempty"`
 	// VCPUs are how many processors it had when its VMM was asked last.
 	VCPUs int `json:"vcpus,omitempty"`
+	// Devices are those of the host's that it has.
+	Devices []HeldDevice `json:"devices,omitempty"`
 }
 
 // Counters are what a guest has done since it was started. They only grow.

@@ -30,7 +30,8 @@ type PCIDevice struct {
 	SerialNumber string   `json:"serialNumber,omitempty"`
 	Interfaces   []PCINIC `json:"interfaces,omitempty"`
 	NVMe         string   `json:"nvme,omitempty"`
-	Uses         []string `json:"uses,omitempty"` // drivers/pci.Use
+	Uses         []string `json:"uses,omitempty"`  // drivers/pci.Use
+	Owner        string   `json:"owner,omitempty"` // ID of the guest that has it
 }
 
 // A PCIBAR is a window into a PCIDevice.

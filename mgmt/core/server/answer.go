@@ -54,6 +54,8 @@ var methods = map[hostcall.Method]method{
 	hostcall.GuestSetNICLink:    {id: true, do: guestSetNICLink},
 	hostcall.GuestAttachDisk:    {id: true, do: guestAttachDisk},
 	hostcall.GuestAttachNIC:     {id: true, do: guestAttachNIC},
+	hostcall.GuestAttachDevice:  {id: true, do: guestAttachDevice},
+	hostcall.GuestCheckDevices:  {id: true, do: guestCheckDevices},
 	hostcall.GuestDetach:        {id: true, do: guestDetach},
 	hostcall.GuestDevices:       {id: true, do: guestDevices},
 	hostcall.GuestDrop:          {id: true, do: guestDrop},

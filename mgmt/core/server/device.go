@@ -35,3 +35,14 @@ func guestDevices(ctx context.Context, s *Server, c *hostcall.Call, m *hostcall.
 func guestDrop(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
 	return nil, s.Guests.Drop(context.WithoutCancel(ctx), c.ID, c.Device)
 }
+
+func guestAttachDevice(ctx context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	if c.NewDevice == nil {
+		return nil, &hostcall.Error{Code: hostcall.InvalidArgument, Field: "newDevice", Message: "The call says nothing of the device to attach."}
+	}
+	return nil, s.Guests.AttachDevice(context.WithoutCancel(ctx), c.ID, *c.NewDevice)
+}
+
+func guestCheckDevices(_ context.Context, s *Server, c *hostcall.Call, _ *hostcall.Message) (*os.File, error) {
+	return nil, s.Guests.CheckDevices(c.ID, c.HostDevices)
+}

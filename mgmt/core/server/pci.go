@@ -9,8 +9,15 @@ import (
 )
 
 func pciList(_ context.Context, s *Server, c *hostcall.Call, m *hostcall.Message) (_ *os.File, err error) {
-	m.PCI, err = host.PCI(s.Facts(), c.After)
-	return nil, err
+	if m.PCI, err = host.PCI(s.Facts(), c.After); err != nil {
+		return nil, err
+	}
+	owners := s.Guests.DeviceOwners()
+	for i := range m.PCI.Devices {
+		d := &m.PCI.Devices[i]
+		d.Owner = owners[d.Address]
+	}
+	return nil, nil
 }
 
 // NotifyPCI tells all who have subscribed that PCI devices have changed. It does not wait.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ashlar-hv/ashlar/drivers/pci"
 	"github.com/ashlar-hv/ashlar/initramfs/layout"
 	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/guest"
@@ -61,8 +62,9 @@ func start(t *testing.T) *fixture {
 	fx.s = &Server{Images: images, UID: uint32(os.Getuid()), Log: log,
 		Host:  func() hostcall.HostStatus { return hostcall.HostStatus{Hostname: "h"} },
 		Facts: func() layout.HostInfo { return layout.HostInfo{} }}
-	fx.s.Guests, err = guest.New(guest.Config{RunDir: filepath.Join(dir, "run"), EndDir: filepath.Join(dir, "ended"),
-		Cgroup: filepath.Join(dir, "cgroup"), VMM: "/none", Folders: folders, Images: images, Networks: noNetworks{},
+	fx.s.Guests, err = guest.New(guest.Config{RunDir: filepath.Join(dir, "run"), EndDir: filepath.Join(dir, "ended"), DeviceDir: filepath.Join(dir, "devices"),
+		FindDevices: func() (*pci.Inventory, error) { return pci.Find(pci.Host{}) },
+		Cgroup:      filepath.Join(dir, "cgroup"), VMM: "/none", Folders: folders, Images: images, Networks: noNetworks{},
 		Memory: func() (int64, error) { return 256 << 20, nil }, Notify: fx.s.Notify, Log: log})
 	if err != nil {
 		t.Fatal(err)
@@ -481,7 +483,8 @@ func FuzzCall(f *testing.F) {
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	s := &Server{Images: images, Log: log, Host: func() hostcall.HostStatus { return hostcall.HostStatus{} },
 		Facts: func() layout.HostInfo { return layout.HostInfo{} }}
-	s.Guests, err = guest.New(guest.Config{RunDir: filepath.Join(dir, "run"), EndDir: filepath.Join(dir, "ended"), Cgroup: filepath.Join(dir, "cgroup"),
+	s.Guests, err = guest.New(guest.Config{RunDir: filepath.Join(dir, "run"), EndDir: filepath.Join(dir, "ended"), DeviceDir: filepath.Join(dir, "devices"),
+		FindDevices: func() (*pci.Inventory, error) { return pci.Find(pci.Host{}) }, Cgroup: filepath.Join(dir, "cgroup"),
 		VMM: "/none", Folders: folders, Images: images, Networks: noNetworks{}, Notify: s.Notify, Log: log,
 		Memory: func() (int64, error) { return 0, nil }})
 	if err != nil {

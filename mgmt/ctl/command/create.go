@@ -36,20 +36,22 @@ var createFields = fieldTable{
 	"placement.node":      "--placement",
 	"placement.cpus":      "--cpu-pinning",
 	"placement.cpus[]":    "--cpu-pinning",
+	"boot":                "--kernel",
+	"boot.kernel":         "--kernel",
+	"boot.initramfs":      "--initramfs",
+	"boot.cmdline":        "--cmdline",
+	"disks[]":             "--disk",
+	"disks":               "--disk",
+	"networkInterfaces[]": "--network",
+	"networkInterfaces":   "--network",
+	"vsock":               "--vsock",
+	"hotplugSlots":        "--hotplug-slots",
+	"devices[]":           "--device",
+	"devices":             "--device",
+	"serialPorts[]":       "--serial-port",
+	"serialPorts":         "--serial-port",
 
 	"placement.exclusiveCores": "--exclusive-cores",
-	"boot":                     "--kernel",
-	"boot.kernel":              "--kernel",
-	"boot.initramfs":           "--initramfs",
-	"boot.cmdline":             "--cmdline",
-	"disks[]":                  "--disk",
-	"disks":                    "--disk",
-	"networkInterfaces[]":      "--network",
-	"networkInterfaces":        "--network",
-	"vsock":                    "--vsock",
-	"hotplugSlots":             "--hotplug-slots",
-	"serialPorts[]":            "--serial-port",
-	"serialPorts":              "--serial-port",
 }
 
 // createFlags are the flags of `vm create`.
@@ -59,6 +61,7 @@ type createFlags struct {
 	memory, balloon                  string
 	kernel, initrd, cmdline          string
 	disks, networks, numa            []string
+	devices                          []string
 	start, validateOnly, waitNothing bool
 	vsock                            bool
 	serialPorts                      []string
@@ -105,7 +108,7 @@ func (a *app) vmCreate() *cobra.Command {
 	var fl createFlags
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Create a virtual machine",
-		Long: createLong + placementLong + boardLong,
+		Long: createLong + placementLong + hostDeviceLong + boardLong,
 		Example: `  ashlarctl vm create demo --cpus 2 --memory 512MiB --kernel vmlinuz --initramfs initrd \
     --cmdline "console=ttyS0 root=/dev/vda" --disk debian,size=4GiB --network default --start
   ashlarctl vm create fast --cpus 8 --cpu x86-64-v3,sockets=2,threads=2,poll=50us \
@@ -120,6 +123,7 @@ func (a *app) vmCreate() *cobra.Command {
     --network default,rx=10MiB/s,tx=10MiB/s
   ashlarctl vm create sure --kernel vmlinuz --disk debian --watchdog reset --on-panic reset --serial-number RACK-7/2
   ashlarctl vm create agent --kernel vmlinuz --disk debian --serial-port org.qemu.guest_agent.0
+  ashlarctl vm create fast-disk --kernel vmlinuz --disk debian --device 0000:17:00.0
   ashlarctl vm create scratch --memory 256MiB --kernel vmlinuz --disk size=1GiB --validate-only`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -141,6 +145,7 @@ func (a *app) vmCreate() *cobra.Command {
 	f.StringVar(&fl.cmdline, "cmdline", "", "command line of the kernel")
 	f.StringArrayVar(&fl.disks, "disk", nil, "disk: IMAGE[,size=SIZE] or size=SIZE, then [,bps=SIZE][,iops=N] (repeatable)")
 	f.StringArrayVar(&fl.networks, "network", nil, "network: NAME[,mac=ADDRESS], then [,rx=SIZE][,tx=SIZE][,link=down] (repeatable)")
+	f.StringArrayVar(&fl.devices, "device", nil, "PCI device of the host: ADDRESS[,rom=on][,allow-no-reset=on] (repeatable)")
 	f.BoolVar(&fl.vsock, "vsock", false, "socket device, to connect to its ports without a network")
 	f.Int32Var(&fl.slots, "hotplug-slots", 4, "slots for disks and network interfaces that are attached while it runs, 0 to 8")
 	f.StringArrayVar(&fl.serialPorts, "serial-port", nil, "name of a serial port besides the console, such as org.qemu.guest_agent.0 (repeatable)")
@@ -156,6 +161,7 @@ func (a *app) vmCreate() *cobra.Command {
 	a.must(cmd.RegisterFlagCompletionFunc("cpu", cobra.FixedCompletions(processor.Models(), cobra.ShellCompDirectiveNoFileComp)))
 	a.must(cmd.RegisterFlagCompletionFunc("numa", cobra.FixedCompletions([]string{"nodes=", "cpus="}, cobra.ShellCompDirectiveNoSpace|cobra.ShellCompDirectiveNoFileComp)))
 	a.must(cmd.RegisterFlagCompletionFunc("network", a.completeNetworks()))
+	a.must(cmd.RegisterFlagCompletionFunc("device", a.completeDevices()))
 	a.must(cmd.MarkFlagRequired("kernel"))
 	a.formatFlag(cmd)
 	return cmd
@@ -211,6 +217,13 @@ func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
 			return nil, fmt.Errorf("--network: %w", err)
 		}
 		vm.NetworkInterfaces = append(vm.NetworkInterfaces, n)
+	}
+	for _, s := range fl.devices {
+		d, err := ParseHostDevice(s)
+		if err != nil {
+			return nil, fmt.Errorf("--device: %w", err)
+		}
+		vm.Devices = append(vm.Devices, d)
 	}
 	return vm, nil
 }

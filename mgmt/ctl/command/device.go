@@ -17,8 +17,8 @@ func (a *app) deviceCommand() *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List the PCI devices of the host",
 		Long: `List the PCI devices of the host: class, IDs, the host's driver, the NUMA node that
-each is near to, its IOMMU group, and what the host itself uses it as. Devices of
-one group cannot be told apart by the IOMMU.`,
+each is near to, its IOMMU group, what the host itself uses it as, and the virtual machine
+that has it. Devices of one group cannot be told apart by the IOMMU.`,
 		Example: "  ashlarctl device list\n  ashlarctl device list --wide\n  ashlarctl device list -o json",
 		Args:    cobra.NoArgs,
 		RunE: a.withHost(func(ctx context.Context, h *client.Host, _ []string) error {

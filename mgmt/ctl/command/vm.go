@@ -46,7 +46,7 @@ func (a *app) vmCommand() *cobra.Command {
 	a.formatFlag(list, get)
 	return group("vm", "Manage virtual machines", "Create, start, pause, watch, stop and delete virtual machines.",
 		"  ashlarctl vm create demo --memory 512MiB --kernel vmlinuz --disk debian --network default --start\n  ashlarctl vm console demo",
-		a.vmCreate(), a.vmStart(), a.vmStop(), a.vmPause(), a.vmResume(), a.vmReset(), a.vmNMI(), a.vmBalloon(), a.vmSetMemory(), a.vmLimitDisk(), a.vmResizeDisk(), a.vmLimitNIC(), a.vmSetLink(), a.vmSetCPUs(), a.vmAttachDisk(), a.vmDetachDisk(), a.vmAttachNIC(), a.vmDetachNIC(), a.vmStats(), list, get, a.vmDelete(), a.vmConsole(), a.vmConnect(), a.vmForward(), a.vmLogs(), a.vmWait())
+		a.vmCreate(), a.vmStart(), a.vmStop(), a.vmPause(), a.vmResume(), a.vmReset(), a.vmNMI(), a.vmBalloon(), a.vmSetMemory(), a.vmLimitDisk(), a.vmResizeDisk(), a.vmLimitNIC(), a.vmSetLink(), a.vmSetCPUs(), a.vmAttachDisk(), a.vmDetachDisk(), a.vmAttachNIC(), a.vmDetachNIC(), a.vmAttachDevice(), a.vmDetachDevice(), a.vmStats(), list, get, a.vmDelete(), a.vmConsole(), a.vmConnect(), a.vmForward(), a.vmLogs(), a.vmWait())
 }
 
 // getMachine gets one virtual machine.

@@ -128,7 +128,7 @@ func Details(err error, field FieldName) []string {
 			}
 		case *errdetails.PreconditionFailure:
 			for _, p := range v.GetViolations() {
-				if p.GetDescription() != ce.Message() {
+				if !strings.Contains(ce.Message(), p.GetDescription()) {
 					lines = append(lines, p.GetDescription())
 				}
 			}

@@ -2,11 +2,13 @@ package hosttest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 
 	ashlarv1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
@@ -107,4 +109,45 @@ func (h *Host) DetachVirtualMachineNetworkInterface(_ context.Context, req *conn
 		})
 		return nil
 	})
+}
+
+// AttachVirtualMachineDevice adds one at once that the host does not need itself.
+func (h *Host) AttachVirtualMachineDevice(_ context.Context, req *connect.Request[ashlarv1.AttachVirtualMachineDeviceRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	return h.change("attach-device", req.Msg.GetName(), req.Msg.GetRequestId(), func(vm *ashlarv1.VirtualMachine) error {
+		d := proto.CloneOf(req.Msg.GetDevice())
+		found := pciDevices()[d.GetDevice()]
+		switch {
+		case found == nil:
+			return violation("device.device", fmt.Sprintf("is %q: the host has no PCI device of that name", d.GetDevice()))
+		case len(found.GetUses()) > 0:
+			return needed(found)
+		}
+		d.Device, d.Address = "pciDevices/"+found.GetStableNames()[0], found.GetName()
+		for slices.ContainsFunc(vm.Devices, func(o *ashlarv1.HostDevice) bool { return o.GetNumber() == d.GetNumber() }) {
+			d.Number++
+		}
+		vm.Devices = slices.Insert(vm.Devices, int(d.GetNumber()), d)
+		return nil
+	})
+}
+
+// DetachVirtualMachineDevice removes one at once.
+func (h *Host) DetachVirtualMachineDevice(_ context.Context, req *connect.Request[ashlarv1.DetachVirtualMachineDeviceRequest]) (*connect.Response[ashlarv1.Operation], error) {
+	return h.change("detach-device", req.Msg.GetName(), req.Msg.GetRequestId(), func(vm *ashlarv1.VirtualMachine) error {
+		vm.Devices = slices.DeleteFunc(vm.Devices, func(d *ashlarv1.HostDevice) bool { return d.GetNumber() == req.Msg.GetDevice() })
+		return nil
+	})
+}
+
+// needed refuses a device that the host needs itself.
+func needed(d *ashlarv1.PciDevice) error {
+	const text = "The host needs it itself: choose another device."
+	e := connect.NewError(connect.CodeFailedPrecondition, errors.New(text))
+	if detail, err := connect.NewErrorDetail(&errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
+		{Type: "USED_BY_HOST", Subject: d.GetName(), Description: text},
+		{Type: "GROUP_SHARED", Subject: d.GetName(), Description: "It is of a group."},
+	}}); err == nil {
+		e.AddDetail(detail)
+	}
+	return e
 }

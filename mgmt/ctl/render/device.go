@@ -11,14 +11,14 @@ import (
 
 // PciDevices is a table with a line for each; wide ones have more columns.
 func PciDevices(devices []*ashlarv1.PciDevice, wide bool) *Rows {
-	r := &Rows{Header: []string{"ADDRESS", "CLASS", "ID", "VENDOR", "DRIVER", "NODE", "GROUP", "USED AS"}}
+	r := &Rows{Header: []string{"ADDRESS", "CLASS", "ID", "VENDOR", "DRIVER", "NODE", "GROUP", "USED AS", "OWNER"}}
 	if wide {
 		r.Header = append(r.Header, "VFS", "RESET", "LINK", "WITHOUT ACS", "STABLE NAME")
 	}
 	for _, d := range devices {
 		line := []string{
 			ID(d.GetName()), pciClass(d.GetClassCode()), pciID(d.GetVendorId(), d.GetDeviceId()), pciVendor(d.GetVendorId()), orDash(d.GetDriver()),
-			optional(d.Node), optional(d.IommuGroup), orDash(pciUses(d)),
+			optional(d.Node), optional(d.IommuGroup), orDash(pciUses(d)), orDash(ID(d.GetOwner())),
 		}
 		if wide {
 			line = append(line, orDash(pciVFs(d)), orDash(strings.Join(d.GetResetMethods(), ",")), orDash(pciLink(d.GetLink())),
@@ -71,6 +71,7 @@ func PciDevice(d *ashlarv1.PciDevice) *Rows {
 		r.Add("NVMe serial:", d.GetNvmeSerialNumber())
 	}
 	r.Add("Used by the host:", orDash(pciUses(d)))
+	r.Add("Owner:", orDash(ID(d.GetOwner())))
 	return r
 }
 

@@ -90,6 +90,9 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 	for _, n := range vm.GetNetworkInterfaces() {
 		r.Add(fmt.Sprintf("Network %d:", n.GetNumber()), nic(n))
 	}
+	for _, d := range vm.GetDevices() {
+		r.Add(fmt.Sprintf("Device %d:", d.GetNumber()), hostDevice(d))
+	}
 	if v := vm.GetVsock(); v != nil {
 		r.Add("Vsock:", vsock(v))
 	}

@@ -130,7 +130,9 @@ type PciDevice struct {
 	NetworkInterfaces []*PciDevice_NetworkInterface `protobuf:"bytes,23,rep,name=network_interfaces,json=networkInterfaces,proto3" json:"network_interfaces,omitempty"`
 	NvmeSerialNumber  string                        `protobuf:"bytes,24,opt,name=nvme_serial_number,json=nvmeSerialNumber,proto3" json:"nvme_serial_number,omitempty"`
 	// What the host itself uses it for; none where it is free.
-	Uses          []PciDevice_Use `protobuf:"varint,25,rep,packed,name=uses,proto3,enum=ashlar.v1.PciDevice_Use" json:"uses,omitempty"`
+	Uses []PciDevice_Use `protobuf:"varint,25,rep,packed,name=uses,proto3,enum=ashlar.v1.PciDevice_Use" json:"uses,omitempty"`
+	// The virtual machine that has it: `virtualMachines/ID`. Empty where none has.
+	Owner         string `protobuf:"bytes,26,opt,name=owner,proto3" json:"owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -338,6 +340,13 @@ func (x *PciDevice) GetUses() []PciDevice_Use {
 		return x.Uses
 	}
 	return nil
+}
+
+func (x *PciDevice) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
 }
 
 // ListPciDevicesRequest asks for a page of the list.
@@ -763,7 +772,7 @@ var File_ashlar_v1_device_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_device_proto_rawDesc = "" +
 	"\n" +
-	"\x16ashlar/v1/device.proto\x12\tashlar.v1\"\x9c\f\n" +
+	"\x16ashlar/v1/device.proto\x12\tashlar.v1\"\xb2\f\n" +
 	"\tPciDevice\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fstable_names\x18\x02 \x03(\tR\vstableNames\x12\x1d\n" +
@@ -794,7 +803,8 @@ const file_ashlar_v1_device_proto_rawDesc = "" +
 	"\rserial_number\x18\x16 \x01(\tR\fserialNumber\x12T\n" +
 	"\x12network_interfaces\x18\x17 \x03(\v2%.ashlar.v1.PciDevice.NetworkInterfaceR\x11networkInterfaces\x12,\n" +
 	"\x12nvme_serial_number\x18\x18 \x01(\tR\x10nvmeSerialNumber\x12,\n" +
-	"\x04uses\x18\x19 \x03(\x0e2\x18.ashlar.v1.PciDevice.UseR\x04uses\x1ar\n" +
+	"\x04uses\x18\x19 \x03(\x0e2\x18.ashlar.v1.PciDevice.UseR\x04uses\x12\x14\n" +
+	"\x05owner\x18\x1a \x01(\tR\x05owner\x1ar\n" +
 	"\x05Sriov\x12\x1b\n" +
 	"\ttotal_vfs\x18\x01 \x01(\x05R\btotalVfs\x12\x1f\n" +
 	"\venabled_vfs\x18\x02 \x01(\x05R\n" +

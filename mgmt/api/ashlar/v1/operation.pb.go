@@ -142,8 +142,10 @@ func (x *Operation) GetEndTime() *timestamppb.Timestamp {
 type OperationError struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A canonical code by name: `FAILED_PRECONDITION`.
-	Code          string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
-	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Code    string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// What google.rpc.PreconditionFailure says where a call fails at once, with the same fields.
+	Violations    []*PreconditionViolation `protobuf:"bytes,3,rep,name=violations,proto3" json:"violations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -192,6 +194,77 @@ func (x *OperationError) GetMessage() string {
 	return ""
 }
 
+func (x *OperationError) GetViolations() []*PreconditionViolation {
+	if x != nil {
+		return x.Violations
+	}
+	return nil
+}
+
+// PreconditionViolation is one thing that stands in the way.
+type PreconditionViolation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reason, constant, for programs to test: `GROUP_SHARED`.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// What it is about: `pciDevices/0000:17:00.0`.
+	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	// A sentence that says what to do.
+	Description   string `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreconditionViolation) Reset() {
+	*x = PreconditionViolation{}
+	mi := &file_ashlar_v1_operation_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreconditionViolation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreconditionViolation) ProtoMessage() {}
+
+func (x *PreconditionViolation) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_operation_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreconditionViolation.ProtoReflect.Descriptor instead.
+func (*PreconditionViolation) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_operation_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PreconditionViolation) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *PreconditionViolation) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *PreconditionViolation) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
 // GetOperationRequest names one.
 type GetOperationRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -202,7 +275,7 @@ type GetOperationRequest struct {
 
 func (x *GetOperationRequest) Reset() {
 	*x = GetOperationRequest{}
-	mi := &file_ashlar_v1_operation_proto_msgTypes[2]
+	mi := &file_ashlar_v1_operation_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -214,7 +287,7 @@ func (x *GetOperationRequest) String() string {
 func (*GetOperationRequest) ProtoMessage() {}
 
 func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_operation_proto_msgTypes[2]
+	mi := &file_ashlar_v1_operation_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -227,7 +300,7 @@ func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationRequest.ProtoReflect.Descriptor instead.
 func (*GetOperationRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_operation_proto_rawDescGZIP(), []int{2}
+	return file_ashlar_v1_operation_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetOperationRequest) GetName() string {
@@ -248,7 +321,7 @@ type ListOperationsRequest struct {
 
 func (x *ListOperationsRequest) Reset() {
 	*x = ListOperationsRequest{}
-	mi := &file_ashlar_v1_operation_proto_msgTypes[3]
+	mi := &file_ashlar_v1_operation_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -260,7 +333,7 @@ func (x *ListOperationsRequest) String() string {
 func (*ListOperationsRequest) ProtoMessage() {}
 
 func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_operation_proto_msgTypes[3]
+	mi := &file_ashlar_v1_operation_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -273,7 +346,7 @@ func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperationsRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_operation_proto_rawDescGZIP(), []int{3}
+	return file_ashlar_v1_operation_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListOperationsRequest) GetPageSize() int32 {
@@ -301,7 +374,7 @@ type ListOperationsResponse struct {
 
 func (x *ListOperationsResponse) Reset() {
 	*x = ListOperationsResponse{}
-	mi := &file_ashlar_v1_operation_proto_msgTypes[4]
+	mi := &file_ashlar_v1_operation_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -313,7 +386,7 @@ func (x *ListOperationsResponse) String() string {
 func (*ListOperationsResponse) ProtoMessage() {}
 
 func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_operation_proto_msgTypes[4]
+	mi := &file_ashlar_v1_operation_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -326,7 +399,7 @@ func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperationsResponse) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_operation_proto_rawDescGZIP(), []int{4}
+	return file_ashlar_v1_operation_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListOperationsResponse) GetOperations() []*Operation {
@@ -355,7 +428,7 @@ type WaitOperationRequest struct {
 
 func (x *WaitOperationRequest) Reset() {
 	*x = WaitOperationRequest{}
-	mi := &file_ashlar_v1_operation_proto_msgTypes[5]
+	mi := &file_ashlar_v1_operation_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -367,7 +440,7 @@ func (x *WaitOperationRequest) String() string {
 func (*WaitOperationRequest) ProtoMessage() {}
 
 func (x *WaitOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_operation_proto_msgTypes[5]
+	mi := &file_ashlar_v1_operation_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -380,7 +453,7 @@ func (x *WaitOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitOperationRequest.ProtoReflect.Descriptor instead.
 func (*WaitOperationRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_operation_proto_rawDescGZIP(), []int{5}
+	return file_ashlar_v1_operation_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WaitOperationRequest) GetName() string {
@@ -407,7 +480,7 @@ type CancelOperationRequest struct {
 
 func (x *CancelOperationRequest) Reset() {
 	*x = CancelOperationRequest{}
-	mi := &file_ashlar_v1_operation_proto_msgTypes[6]
+	mi := &file_ashlar_v1_operation_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +492,7 @@ func (x *CancelOperationRequest) String() string {
 func (*CancelOperationRequest) ProtoMessage() {}
 
 func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_operation_proto_msgTypes[6]
+	mi := &file_ashlar_v1_operation_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +505,7 @@ func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationRequest.ProtoReflect.Descriptor instead.
 func (*CancelOperationRequest) Descriptor() ([]byte, []int) {
-	return file_ashlar_v1_operation_proto_rawDescGZIP(), []int{6}
+	return file_ashlar_v1_operation_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CancelOperationRequest) GetName() string {
@@ -457,10 +530,17 @@ const file_ashlar_v1_operation_proto_rawDesc = "" +
 	"\x05error\x18\a \x01(\v2\x19.ashlar.v1.OperationErrorR\x05error\x12;\n" +
 	"\vcreate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x125\n" +
-	"\bend_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\">\n" +
+	"\bend_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\x80\x01\n" +
 	"\x0eOperationError\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\")\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12@\n" +
+	"\n" +
+	"violations\x18\x03 \x03(\v2 .ashlar.v1.PreconditionViolationR\n" +
+	"violations\"g\n" +
+	"\x15PreconditionViolation\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\x12 \n" +
+	"\vdescription\x18\x03 \x01(\tR\vdescription\")\n" +
 	"\x13GetOperationRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"S\n" +
 	"\x15ListOperationsRequest\x12\x1b\n" +
@@ -495,37 +575,39 @@ func file_ashlar_v1_operation_proto_rawDescGZIP() []byte {
 	return file_ashlar_v1_operation_proto_rawDescData
 }
 
-var file_ashlar_v1_operation_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_ashlar_v1_operation_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_ashlar_v1_operation_proto_goTypes = []any{
 	(*Operation)(nil),              // 0: ashlar.v1.Operation
 	(*OperationError)(nil),         // 1: ashlar.v1.OperationError
-	(*GetOperationRequest)(nil),    // 2: ashlar.v1.GetOperationRequest
-	(*ListOperationsRequest)(nil),  // 3: ashlar.v1.ListOperationsRequest
-	(*ListOperationsResponse)(nil), // 4: ashlar.v1.ListOperationsResponse
-	(*WaitOperationRequest)(nil),   // 5: ashlar.v1.WaitOperationRequest
-	(*CancelOperationRequest)(nil), // 6: ashlar.v1.CancelOperationRequest
-	(*timestamppb.Timestamp)(nil),  // 7: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 8: google.protobuf.Duration
+	(*PreconditionViolation)(nil),  // 2: ashlar.v1.PreconditionViolation
+	(*GetOperationRequest)(nil),    // 3: ashlar.v1.GetOperationRequest
+	(*ListOperationsRequest)(nil),  // 4: ashlar.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil), // 5: ashlar.v1.ListOperationsResponse
+	(*WaitOperationRequest)(nil),   // 6: ashlar.v1.WaitOperationRequest
+	(*CancelOperationRequest)(nil), // 7: ashlar.v1.CancelOperationRequest
+	(*timestamppb.Timestamp)(nil),  // 8: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 9: google.protobuf.Duration
 }
 var file_ashlar_v1_operation_proto_depIdxs = []int32{
-	1, // 0: ashlar.v1.Operation.error:type_name -> ashlar.v1.OperationError
-	7, // 1: ashlar.v1.Operation.create_time:type_name -> google.protobuf.Timestamp
-	7, // 2: ashlar.v1.Operation.end_time:type_name -> google.protobuf.Timestamp
-	0, // 3: ashlar.v1.ListOperationsResponse.operations:type_name -> ashlar.v1.Operation
-	8, // 4: ashlar.v1.WaitOperationRequest.timeout:type_name -> google.protobuf.Duration
-	2, // 5: ashlar.v1.OperationService.GetOperation:input_type -> ashlar.v1.GetOperationRequest
-	3, // 6: ashlar.v1.OperationService.ListOperations:input_type -> ashlar.v1.ListOperationsRequest
-	5, // 7: ashlar.v1.OperationService.WaitOperation:input_type -> ashlar.v1.WaitOperationRequest
-	6, // 8: ashlar.v1.OperationService.CancelOperation:input_type -> ashlar.v1.CancelOperationRequest
-	0, // 9: ashlar.v1.OperationService.GetOperation:output_type -> ashlar.v1.Operation
-	4, // 10: ashlar.v1.OperationService.ListOperations:output_type -> ashlar.v1.ListOperationsResponse
-	0, // 11: ashlar.v1.OperationService.WaitOperation:output_type -> ashlar.v1.Operation
-	0, // 12: ashlar.v1.OperationService.CancelOperation:output_type -> ashlar.v1.Operation
-	9, // [9:13] is the sub-list for method output_type
-	5, // [5:9] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	1,  // 0: ashlar.v1.Operation.error:type_name -> ashlar.v1.OperationError
+	8,  // 1: ashlar.v1.Operation.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 2: ashlar.v1.Operation.end_time:type_name -> google.protobuf.Timestamp
+	2,  // 3: ashlar.v1.OperationError.violations:type_name -> ashlar.v1.PreconditionViolation
+	0,  // 4: ashlar.v1.ListOperationsResponse.operations:type_name -> ashlar.v1.Operation
+	9,  // 5: ashlar.v1.WaitOperationRequest.timeout:type_name -> google.protobuf.Duration
+	3,  // 6: ashlar.v1.OperationService.GetOperation:input_type -> ashlar.v1.GetOperationRequest
+	4,  // 7: ashlar.v1.OperationService.ListOperations:input_type -> ashlar.v1.ListOperationsRequest
+	6,  // 8: ashlar.v1.OperationService.WaitOperation:input_type -> ashlar.v1.WaitOperationRequest
+	7,  // 9: ashlar.v1.OperationService.CancelOperation:input_type -> ashlar.v1.CancelOperationRequest
+	0,  // 10: ashlar.v1.OperationService.GetOperation:output_type -> ashlar.v1.Operation
+	5,  // 11: ashlar.v1.OperationService.ListOperations:output_type -> ashlar.v1.ListOperationsResponse
+	0,  // 12: ashlar.v1.OperationService.WaitOperation:output_type -> ashlar.v1.Operation
+	0,  // 13: ashlar.v1.OperationService.CancelOperation:output_type -> ashlar.v1.Operation
+	10, // [10:14] is the sub-list for method output_type
+	6,  // [6:10] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_ashlar_v1_operation_proto_init() }
@@ -539,7 +621,7 @@ func file_ashlar_v1_operation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ashlar_v1_operation_proto_rawDesc), len(file_ashlar_v1_operation_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -87,6 +87,12 @@ const (
 	// VirtualMachineServiceDetachVirtualMachineNetworkInterfaceProcedure is the fully-qualified name of
 	// the VirtualMachineService's DetachVirtualMachineNetworkInterface RPC.
 	VirtualMachineServiceDetachVirtualMachineNetworkInterfaceProcedure = "/ashlar.v1.VirtualMachineService/DetachVirtualMachineNetworkInterface"
+	// VirtualMachineServiceAttachVirtualMachineDeviceProcedure is the fully-qualified name of the
+	// VirtualMachineService's AttachVirtualMachineDevice RPC.
+	VirtualMachineServiceAttachVirtualMachineDeviceProcedure = "/ashlar.v1.VirtualMachineService/AttachVirtualMachineDevice"
+	// VirtualMachineServiceDetachVirtualMachineDeviceProcedure is the fully-qualified name of the
+	// VirtualMachineService's DetachVirtualMachineDevice RPC.
+	VirtualMachineServiceDetachVirtualMachineDeviceProcedure = "/ashlar.v1.VirtualMachineService/DetachVirtualMachineDevice"
 	// VirtualMachineServiceSendVirtualMachineNmiProcedure is the fully-qualified name of the
 	// VirtualMachineService's SendVirtualMachineNmi RPC.
 	VirtualMachineServiceSendVirtualMachineNmiProcedure = "/ashlar.v1.VirtualMachineService/SendVirtualMachineNmi"
@@ -127,7 +133,10 @@ type VirtualMachineServiceClient interface {
 	// DeleteVirtualMachine removes a stopped virtual machine and its disks;
 	// with force also one that is running or paused.
 	DeleteVirtualMachine(context.Context, *connect.Request[v1.DeleteVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
-	// StartVirtualMachine starts a stopped virtual machine. Done when it runs.
+	// StartVirtualMachine starts a stopped virtual machine. Done when it runs. Where one of its
+	// devices cannot be given to it the operation fails with FAILED_PRECONDITION and a
+	// violation for each device concerned (google.rpc.PreconditionFailure): its type is the
+	// reason (HostDevice has the list), its subject `pciDevices/ADDRESS`.
 	StartVirtualMachine(context.Context, *connect.Request[v1.StartVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
 	// StopVirtualMachine presses the ACPI power button, waits for grace_period and
 	// then ends the guest. A paused guest is resumed first, so that it can switch
@@ -186,6 +195,15 @@ type VirtualMachineServiceClient interface {
 	// DetachVirtualMachineNetworkInterface does for a network interface what
 	// DetachVirtualMachineDisk does for a disk. Its addresses are free for others then.
 	DetachVirtualMachineNetworkInterface(context.Context, *connect.Request[v1.DetachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error)
+	// AttachVirtualMachineDevice gives a PCI device of the host to a virtual machine: to one that
+	// runs or is paused by way of a hot-plug slot, else for its next start. Its number is the
+	// smallest that no other device of the virtual machine has. Done when it is in its slot: the
+	// guest may take a moment to see it. Fails as StartVirtualMachine does where the host
+	// cannot give it away, with PreconditionFailure details that name the devices concerned.
+	AttachVirtualMachineDevice(context.Context, *connect.Request[v1.AttachVirtualMachineDeviceRequest]) (*connect.Response[v1.Operation], error)
+	// DetachVirtualMachineDevice does for a PCI device what DetachVirtualMachineDisk does for a
+	// disk; what is on it stays. The host's own driver has it again when the operation is done.
+	DetachVirtualMachineDevice(context.Context, *connect.Request[v1.DetachVirtualMachineDeviceRequest]) (*connect.Response[v1.Operation], error)
 	// SendVirtualMachineNmi presses the NMI button of a running virtual machine: every
 	// processor that takes a non-maskable interrupt at its LINT1 pin gets one. What the
 	// guest does then is its own business; Linux logs it, or panics where it is told
@@ -363,6 +381,18 @@ func NewVirtualMachineServiceClient(httpClient connect.HTTPClient, baseURL strin
 			connect.WithSchema(virtualMachineServiceMethods.ByName("DetachVirtualMachineNetworkInterface")),
 			connect.WithClientOptions(opts...),
 		),
+		attachVirtualMachineDevice: connect.NewClient[v1.AttachVirtualMachineDeviceRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServiceAttachVirtualMachineDeviceProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("AttachVirtualMachineDevice")),
+			connect.WithClientOptions(opts...),
+		),
+		detachVirtualMachineDevice: connect.NewClient[v1.DetachVirtualMachineDeviceRequest, v1.Operation](
+			httpClient,
+			baseURL+VirtualMachineServiceDetachVirtualMachineDeviceProcedure,
+			connect.WithSchema(virtualMachineServiceMethods.ByName("DetachVirtualMachineDevice")),
+			connect.WithClientOptions(opts...),
+		),
 		sendVirtualMachineNmi: connect.NewClient[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse](
 			httpClient,
 			baseURL+VirtualMachineServiceSendVirtualMachineNmiProcedure,
@@ -440,6 +470,8 @@ type virtualMachineServiceClient struct {
 	detachVirtualMachineDisk             *connect.Client[v1.DetachVirtualMachineDiskRequest, v1.Operation]
 	attachVirtualMachineNetworkInterface *connect.Client[v1.AttachVirtualMachineNetworkInterfaceRequest, v1.Operation]
 	detachVirtualMachineNetworkInterface *connect.Client[v1.DetachVirtualMachineNetworkInterfaceRequest, v1.Operation]
+	attachVirtualMachineDevice           *connect.Client[v1.AttachVirtualMachineDeviceRequest, v1.Operation]
+	detachVirtualMachineDevice           *connect.Client[v1.DetachVirtualMachineDeviceRequest, v1.Operation]
 	sendVirtualMachineNmi                *connect.Client[v1.SendVirtualMachineNmiRequest, v1.SendVirtualMachineNmiResponse]
 	getVirtualMachineCounters            *connect.Client[v1.GetVirtualMachineCountersRequest, v1.VirtualMachineCounters]
 	setVirtualMachineBalloon             *connect.Client[v1.SetVirtualMachineBalloonRequest, v1.VirtualMachine]
@@ -544,6 +576,16 @@ func (c *virtualMachineServiceClient) DetachVirtualMachineNetworkInterface(ctx c
 	return c.detachVirtualMachineNetworkInterface.CallUnary(ctx, req)
 }
 
+// AttachVirtualMachineDevice calls ashlar.v1.VirtualMachineService.AttachVirtualMachineDevice.
+func (c *virtualMachineServiceClient) AttachVirtualMachineDevice(ctx context.Context, req *connect.Request[v1.AttachVirtualMachineDeviceRequest]) (*connect.Response[v1.Operation], error) {
+	return c.attachVirtualMachineDevice.CallUnary(ctx, req)
+}
+
+// DetachVirtualMachineDevice calls ashlar.v1.VirtualMachineService.DetachVirtualMachineDevice.
+func (c *virtualMachineServiceClient) DetachVirtualMachineDevice(ctx context.Context, req *connect.Request[v1.DetachVirtualMachineDeviceRequest]) (*connect.Response[v1.Operation], error) {
+	return c.detachVirtualMachineDevice.CallUnary(ctx, req)
+}
+
 // SendVirtualMachineNmi calls ashlar.v1.VirtualMachineService.SendVirtualMachineNmi.
 func (c *virtualMachineServiceClient) SendVirtualMachineNmi(ctx context.Context, req *connect.Request[v1.SendVirtualMachineNmiRequest]) (*connect.Response[v1.SendVirtualMachineNmiResponse], error) {
 	return c.sendVirtualMachineNmi.CallUnary(ctx, req)
@@ -600,7 +642,10 @@ type VirtualMachineServiceHandler interface {
 	// DeleteVirtualMachine removes a stopped virtual machine and its disks;
 	// with force also one that is running or paused.
 	DeleteVirtualMachine(context.Context, *connect.Request[v1.DeleteVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
-	// StartVirtualMachine starts a stopped virtual machine. Done when it runs.
+	// StartVirtualMachine starts a stopped virtual machine. Done when it runs. Where one of its
+	// devices cannot be given to it the operation fails with FAILED_PRECONDITION and a
+	// violation for each device concerned (google.rpc.PreconditionFailure): its type is the
+	// reason (HostDevice has the list), its subject `pciDevices/ADDRESS`.
 	StartVirtualMachine(context.Context, *connect.Request[v1.StartVirtualMachineRequest]) (*connect.Response[v1.Operation], error)
 	// StopVirtualMachine presses the ACPI power button, waits for grace_period and
 	// then ends the guest. A paused guest is resumed first, so that it can switch
@@ -659,6 +704,15 @@ type VirtualMachineServiceHandler interface {
 	// DetachVirtualMachineNetworkInterface does for a network interface what
 	// DetachVirtualMachineDisk does for a disk. Its addresses are free for others then.
 	DetachVirtualMachineNetworkInterface(context.Context, *connect.Request[v1.DetachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error)
+	// AttachVirtualMachineDevice gives a PCI device of the host to a virtual machine: to one that
+	// runs or is paused by way of a hot-plug slot, else for its next start. Its number is the
+	// smallest that no other device of the virtual machine has. Done when it is in its slot: the
+	// guest may take a moment to see it. Fails as StartVirtualMachine does where the host
+	// cannot give it away, with PreconditionFailure details that name the devices concerned.
+	AttachVirtualMachineDevice(context.Context, *connect.Request[v1.AttachVirtualMachineDeviceRequest]) (*connect.Response[v1.Operation], error)
+	// DetachVirtualMachineDevice does for a PCI device what DetachVirtualMachineDisk does for a
+	// disk; what is on it stays. The host's own driver has it again when the operation is done.
+	DetachVirtualMachineDevice(context.Context, *connect.Request[v1.DetachVirtualMachineDeviceRequest]) (*connect.Response[v1.Operation], error)
 	// SendVirtualMachineNmi presses the NMI button of a running virtual machine: every
 	// processor that takes a non-maskable interrupt at its LINT1 pin gets one. What the
 	// guest does then is its own business; Linux logs it, or panics where it is told
@@ -832,6 +886,18 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 		connect.WithSchema(virtualMachineServiceMethods.ByName("DetachVirtualMachineNetworkInterface")),
 		connect.WithHandlerOptions(opts...),
 	)
+	virtualMachineServiceAttachVirtualMachineDeviceHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceAttachVirtualMachineDeviceProcedure,
+		svc.AttachVirtualMachineDevice,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("AttachVirtualMachineDevice")),
+		connect.WithHandlerOptions(opts...),
+	)
+	virtualMachineServiceDetachVirtualMachineDeviceHandler := connect.NewUnaryHandler(
+		VirtualMachineServiceDetachVirtualMachineDeviceProcedure,
+		svc.DetachVirtualMachineDevice,
+		connect.WithSchema(virtualMachineServiceMethods.ByName("DetachVirtualMachineDevice")),
+		connect.WithHandlerOptions(opts...),
+	)
 	virtualMachineServiceSendVirtualMachineNmiHandler := connect.NewUnaryHandler(
 		VirtualMachineServiceSendVirtualMachineNmiProcedure,
 		svc.SendVirtualMachineNmi,
@@ -924,6 +990,10 @@ func NewVirtualMachineServiceHandler(svc VirtualMachineServiceHandler, opts ...c
 			virtualMachineServiceAttachVirtualMachineNetworkInterfaceHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceDetachVirtualMachineNetworkInterfaceProcedure:
 			virtualMachineServiceDetachVirtualMachineNetworkInterfaceHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceAttachVirtualMachineDeviceProcedure:
+			virtualMachineServiceAttachVirtualMachineDeviceHandler.ServeHTTP(w, r)
+		case VirtualMachineServiceDetachVirtualMachineDeviceProcedure:
+			virtualMachineServiceDetachVirtualMachineDeviceHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceSendVirtualMachineNmiProcedure:
 			virtualMachineServiceSendVirtualMachineNmiHandler.ServeHTTP(w, r)
 		case VirtualMachineServiceGetVirtualMachineCountersProcedure:
@@ -1021,6 +1091,14 @@ func (UnimplementedVirtualMachineServiceHandler) AttachVirtualMachineNetworkInte
 
 func (UnimplementedVirtualMachineServiceHandler) DetachVirtualMachineNetworkInterface(context.Context, *connect.Request[v1.DetachVirtualMachineNetworkInterfaceRequest]) (*connect.Response[v1.Operation], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) AttachVirtualMachineDevice(context.Context, *connect.Request[v1.AttachVirtualMachineDeviceRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.AttachVirtualMachineDevice is not implemented"))
+}
+
+func (UnimplementedVirtualMachineServiceHandler) DetachVirtualMachineDevice(context.Context, *connect.Request[v1.DetachVirtualMachineDeviceRequest]) (*connect.Response[v1.Operation], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.VirtualMachineService.DetachVirtualMachineDevice is not implemented"))
 }
 
 func (UnimplementedVirtualMachineServiceHandler) SendVirtualMachineNmi(context.Context, *connect.Request[v1.SendVirtualMachineNmiRequest]) (*connect.Response[v1.SendVirtualMachineNmiResponse], error) {
