@@ -29,7 +29,11 @@ func boot(ctx context.Context, kernel, initrd string, many bool, cmdline ...stri
 	if lab.Hardware() {
 		args = append(args, "-M", "q35", "-accel", "kvm", "-cpu", "host")
 	} else {
-		args = append(args, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt,phys-bits=36")
+		cpu := "EPYC,+svm,+npt,phys-bits=36"
+		if many {
+			cpu = "Nehalem" // the emulation tells of threads of a core as Intel does
+		}
+		args = append(args, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", cpu)
 	}
 	switch {
 	case many:
