@@ -7,6 +7,7 @@
 package interrupt
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,6 +30,7 @@ type Steering struct {
 
 	mu    sync.Mutex
 	moved map[int][]int // where interrupts were before, by their numbers
+	noted []byte        // what the file says of that
 }
 
 // New returns the Steering of the interrupts in dir (/proc/irq), with what notes, a file, says
@@ -169,6 +171,9 @@ func without(a, b []int) []int {
 // note writes down what is moved.
 func (s *Steering) note() error {
 	b, err := json.Marshal(s.moved)
+	if bytes.Equal(b, s.noted) {
+		return nil
+	}
 	if err == nil {
 		err = os.WriteFile(s.notes+".new", b, 0o600)
 	}
@@ -178,5 +183,6 @@ func (s *Steering) note() error {
 	if err != nil {
 		return fmt.Errorf("note which interrupts are moved: %w", err)
 	}
+	s.noted = b
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/ashlar-hv/ashlar/drivers/cgroup"
+	"github.com/ashlar-hv/ashlar/drivers/interrupt"
 	"github.com/ashlar-hv/ashlar/drivers/topology"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/mgmt/core/placement"
@@ -90,13 +91,38 @@ func (m *Manager) admitMore(rec *record, bytes int64) error {
 	return err
 }
 
-// place decides where a guest is to be, beside those that run. The caller holds m.mu.
-func (m *Manager) place(rec *record, g *hostcall.Guest) error {
+// nodesNear are the nodes of the host's devices that a guest is to have, as far as the
+// firmware tells them. What is wrong with a device is said by who takes it.
+func (m *Manager) nodesNear(devices []hostcall.HostDevice) []int {
+	if len(devices) == 0 {
+		return nil
+	}
+	inv, err := m.c.FindDevices()
+	if err != nil {
+		m.c.Log.Warn("placed without regard to devices", "error", err)
+		return nil
+	}
+	var nodes []int
+	for _, d := range devices {
+		address, err := inv.Resolve(d.Name)
+		if err != nil {
+			continue
+		}
+		if found, err := inv.Read(address); err == nil && found.Node >= 0 && !slices.Contains(nodes, found.Node) {
+			nodes = append(nodes, found.Node)
+		}
+	}
+	return nodes
+}
+
+// place decides where a guest is to be, beside those that run, and near those nodes. The
+// caller holds m.mu.
+func (m *Manager) place(rec *record, g *hostcall.Guest, near []int) error {
 	host, err := topology.Read()
 	if err != nil {
 		return err
 	}
-	w := &placement.Wish{VCPUs: rec.VCPUs, Memory: int64(rec.MemoryBytes + rec.Plugged), NUMA: rec.NUMA}
+	w := &placement.Wish{VCPUs: rec.VCPUs, Memory: int64(rec.MemoryBytes + rec.Plugged), NUMA: rec.NUMA, Near: near}
 	if p := g.Placement; p != nil {
 		w.Auto, w.Node, w.Pin, w.CPUs, w.Exclusive = p.Auto, p.Node, p.Pin, p.CPUs, p.ExclusiveCores
 	}
@@ -170,14 +196,24 @@ func (m *Manager) ShareCPUs() error {
 	return cgroup.Open(m.c.Cgroup).ShareCPUs(h.Guests, own)
 }
 
-// steer keeps the host's interrupts off the CPUs that guests have for themselves.
+// steer keeps the host's interrupts off the CPUs that guests have for themselves, and has
+// those of devices that pinned guests have beside their processors. Where a device uses
+// posted interrupts they go to processors by themselves, and no thread of the host has to.
 func (m *Manager) steer() {
 	m.steering.Lock()
 	defer m.steering.Unlock()
+	var devices []interrupt.Device
 	m.mu.Lock()
 	away := placement.Exclusive(m.placed())
+	for id, r := range m.running {
+		if p := r.rec.Placed; p != nil && p.Pinned {
+			for _, h := range m.devices.Of(id) {
+				devices = append(devices, interrupt.Device{Address: h.Address, CPUs: p.Emulation})
+			}
+		}
+	}
 	m.mu.Unlock()
-	if slices.Equal(away, m.away) && m.steered {
+	if slices.Equal(away, m.away) && m.steered && len(devices) == 0 {
 		return
 	}
 	host, err := topology.Read()
@@ -189,13 +225,22 @@ func (m *Manager) steer() {
 	for _, c := range host.CPUs {
 		online = append(online, c.ID)
 	}
-	stuck, err := m.c.Interrupts.Keep(online, away, nil)
+	stuck, err := m.c.Interrupts.Keep(online, away, devices)
 	if err != nil {
 		m.c.Log.Error("interrupts stay where they are", "error", err)
 		return
 	}
-	if m.away, m.steered = away, true; stuck > 0 && len(away) > 0 {
+	if stuck > 0 && len(away) > 0 && !slices.Equal(away, m.away) {
 		m.c.Log.Warn("interrupts of the kernel's own choice stay on CPUs that are a guest's alone", "interrupts", stuck, "cpus", topology.FormatList(away))
+	}
+	m.away, m.steered = away, true
+}
+
+// steerDevices steers what interrupts devices of a pinned guest have come to have: a guest
+// asks for them when it likes.
+func (m *Manager) steerDevices(r *run) {
+	if p := m.recordOf(r).Placed; p != nil && p.Pinned && len(m.devices.Of(r.rec.ID)) > 0 {
+		m.steer()
 	}
 }
 

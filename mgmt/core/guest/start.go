@@ -121,6 +121,7 @@ func (m *Manager) Start(ctx context.Context, id string, g *hostcall.Guest) error
 
 // reserve puts a new run into the table if there is room for it.
 func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
+	near := m.nodesNear(g.Devices)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.running[id] != nil {
@@ -135,7 +136,7 @@ func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
 	if err := m.admit(&rec); err != nil {
 		return nil, err
 	}
-	if err := m.place(&rec, g); err != nil {
+	if err := m.place(&rec, g, near); err != nil {
 		return nil, err
 	}
 	if err := m.admitToNodes(&rec); err != nil {
