@@ -29,9 +29,9 @@ const (
 // one: the kernel may be at it still.
 var ErrStuck = errors.New("the kernel is at it for too long")
 
-// patience is how long the kernel may take to change a driver: NVMe waits for what the
+// Patience is how long the kernel may take to change a driver: NVMe waits for what the
 // disk has been asked to do.
-const patience = 30 * time.Second
+const Patience = 30 * time.Second
 
 // DriverOf is the driver that a device has, "" where it has none. A device that is not there
 // is an error that wraps fs.ErrNotExist.
@@ -54,7 +54,7 @@ func driverOf(root, address string) (string, error) {
 
 // Take has vfio-pci take the device at an address from the driver that it has.
 func Take(address string) error {
-	return within(patience, func() error { return take(sysfs, address) })
+	return within(Patience, func() error { return take(sysfs, address) })
 }
 
 func take(root, address string) error {
@@ -85,7 +85,7 @@ func take(root, address string) error {
 // it had, "" for none. Nobody may have it open: the kernel waits for them. A
 // device that is not there any more is none to give back.
 func GiveBack(address, driver string) error {
-	return within(patience, func() error { return giveBack(sysfs, address, driver) })
+	return within(Patience, func() error { return giveBack(sysfs, address, driver) })
 }
 
 func giveBack(root, address, driver string) error {

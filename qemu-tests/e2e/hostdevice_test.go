@@ -85,7 +85,7 @@ func TestHostDevice(t *testing.T) {
 	if d := vm.Devices; len(d) != 1 || d[0].Address != disk.Name || !strings.HasPrefix(d[0].Device, "pciDevices/path-") || d[0].Fault != "" {
 		t.Errorf("devices of the guest = %v", d)
 	}
-	if out, err := h.ctl("vm", "start", "rival"); err == nil || !strings.Contains(out, "Whole has "+address) {
+	if out, err := h.ctl("vm", "start", "rival"); err == nil || !strings.Contains(out, address+" is the virtual machine whole's") {
 		t.Errorf("start of another one with it: %v, %s", err, out)
 	}
 

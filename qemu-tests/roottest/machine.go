@@ -3,6 +3,8 @@ package roottest
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -11,38 +13,34 @@ import (
 	"github.com/ashlar-hv/ashlar/qemu-tests/lab"
 )
 
-// manyCPUs are the options of a machine with two NUMA nodes, each with two cores of two
-// threads, and 1 GiB of its memory of 4 GiB on the second.
-var manyCPUs = []string{"-smp", "8,sockets=2,cores=2,threads=2",
-	"-object", "memory-backend-ram,id=near,size=3G", "-object", "memory-backend-ram,id=far,size=1G",
-	"-numa", "node,nodeid=0,memdev=near,cpus=0-3", "-numa", "node,nodeid=1,memdev=far,cpus=4-7"}
+// manyCPUs are options that give the machine two NUMA nodes, each with two cores of two
+// threads, and 1 GiB of its memory of 4 GiB on the second. In software emulation it runs no
+// guests.
+func manyCPUs() []string {
+	options := []string{"-smp", "8,sockets=2,cores=2,threads=2",
+		"-object", "memory-backend-ram,id=near,size=3G", "-object", "memory-backend-ram,id=far,size=1G",
+		"-numa", "node,nodeid=0,memdev=near,cpus=0-3", "-numa", "node,nodeid=1,memdev=far,cpus=4-7"}
+	if !lab.Hardware() {
+		options = append(options, "-cpu", "Nehalem") // the emulation tells of threads of a core as Intel does
+	}
+	return options
+}
 
 // boot runs a kernel in QEMU until it switches the machine off, and returns
-// what it printed. many is whether the machine has manyCPUs, which is no place for guests
-// in software emulation. All use of hugelgupf/vmtest is here.
-func boot(ctx context.Context, kernel, initrd string, many bool, cmdline ...string) (string, error) {
+// what it printed. All use of hugelgupf/vmtest is here.
+func boot(ctx context.Context, kernel, initrd string, hardware []string, cmdline ...string) (string, error) {
 	var (
 		mu   sync.Mutex
 		text strings.Builder
 	)
 	args := []string{"-nodefaults", "-serial", "stdio", "-display", "none", "-m", "4G"}
 	if lab.Hardware() {
-		args = append(args, "-M", "q35", "-accel", "kvm", "-cpu", "host")
+		args = append(args, "-M", "q35", "-accel", "kvm,kernel-irqchip=split", "-cpu", "host", "-smp", "2")
 	} else {
-		cpu := "EPYC,+svm,+npt,phys-bits=36"
-		if many {
-			cpu = "Nehalem" // the emulation tells of threads of a core as Intel does
-		}
-		args = append(args, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", cpu)
+		// One CPU: see lab.Config.
+		args = append(args, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt,phys-bits=36", "-smp", "1")
 	}
-	switch {
-	case many:
-		args = append(args, manyCPUs...)
-	case lab.Hardware():
-		args = append(args, "-smp", "2")
-	default: // one CPU: see lab.Config
-		args = append(args, "-smp", "1")
-	}
+	args = append(args, hardware...)
 	o, err := qemu.OptionsFor(qemu.ArchAMD64,
 		qemu.WithQEMUCommand("qemu-system-x86_64"),
 		qemu.WithKernel(kernel),
@@ -70,4 +68,26 @@ func boot(ctx context.Context, kernel, initrd string, many bool, cmdline ...stri
 		err = fmt.Errorf("%w\ncommand: %s", err, vm.CmdlineQuoted())
 	}
 	return text.String(), err
+}
+
+// DiskText is what the disk of Hardware begins with.
+const DiskText = "ashlar-passthrough"
+
+// devices are the arguments for an IOMMU and devices that can be given to guests: a NIC with
+// virtual functions and an NVMe disk, each behind a port of its own. It makes the disk's file in dir.
+func devices(dir string) ([]string, error) {
+	const diskSize = 16 << 20
+	disk := filepath.Join(dir, "nvme")
+	if err := os.WriteFile(disk, []byte(DiskText), 0o600); err != nil {
+		return nil, err
+	}
+	if err := os.Truncate(disk, diskSize); err != nil {
+		return nil, err
+	}
+	return []string{
+		"-device", "intel-iommu,intremap=on,caching-mode=on",
+		"-device", "pcie-root-port,id=rp1,chassis=1", "-device", "pcie-root-port,id=rp2,chassis=2",
+		"-netdev", "user,id=n0", "-device", "igb,bus=rp1,netdev=n0",
+		"-drive", "if=none,id=nv,format=raw,file=" + disk, "-device", "nvme,serial=lab,bus=rp2,drive=nv",
+	}, nil
 }

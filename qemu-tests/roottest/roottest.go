@@ -18,6 +18,9 @@ import (
 // Tag is the build tag of tests that need root.
 const Tag = "roottest"
 
+// HardwareTag is the build tag of tests that need what Run.Hardware is.
+const HardwareTag = "hardware"
+
 // passed is what init says at the end when all is well.
 const passed = "roottest: all passed"
 
@@ -34,6 +37,9 @@ type Run struct {
 	Filter, Skip string
 	// ManyCPUs gives the machine eight CPUs on two NUMA nodes, threads of two cores each.
 	ManyCPUs bool
+	// Hardware gives the machine an IOMMU and devices for guests, and has files with the build
+	// tag HardwareTag built, too.
+	Hardware bool
 }
 
 // Do builds and runs everything in dir. It returns what the machine printed.
@@ -42,8 +48,18 @@ func (r Run) Do(ctx context.Context, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	var hardware []string
+	if r.Hardware {
+		if hardware, err = devices(dir); err != nil {
+			return "", err
+		}
+	}
+	if r.ManyCPUs {
+		hardware = append(hardware, manyCPUs()...)
+	}
 	// A page of 1 GiB can be had for sure only at the start.
-	text, err := boot(ctx, r.Kernel, initrd, r.ManyCPUs, "console=ttyS0", "quiet", "hugepagesz=1G", "hugepages=1", "roottest.run="+r.Filter, "roottest.skip="+r.Skip)
+	text, err := boot(ctx, r.Kernel, initrd, hardware, "console=ttyS0", "quiet", "hugepagesz=1G", "hugepages=1",
+		"intel_iommu=on", "iommu=pt", "no_timer_check", "roottest.run="+r.Filter, "roottest.skip="+r.Skip)
 	if err == nil && !strings.Contains(text, passed) {
 		err = fmt.Errorf("the tests have not passed")
 	}
@@ -76,10 +92,14 @@ func (r Run) pack(ctx context.Context, dir string) (string, error) {
 	if err := add("init", program); err != nil {
 		return "", err
 	}
+	tags := Tag
+	if r.Hardware {
+		tags += "," + HardwareTag
+	}
 	for i, p := range r.Packages {
 		name := fmt.Sprintf("%02d-%s", i, filepath.Base(p))
 		out := filepath.Join(dir, name)
-		if err := build(ctx, "test", "-c", "-tags", Tag, "-o", out, p); err != nil {
+		if err := build(ctx, "test", "-c", "-tags", tags, "-o", out, p); err != nil {
 			return "", err
 		}
 		if err := add("tests/"+name, out); err != nil {

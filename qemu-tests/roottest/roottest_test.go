@@ -72,6 +72,9 @@ func TestAll(t *testing.T) {
 // TestManyCPUs runs the tests of where threads run. None of them runs a guest: more than one
 // CPU is no place for that in software emulation (lab.Config).
 func TestManyCPUs(t *testing.T) {
+	if *filter != "" && !strings.Contains(*filter, "CPUs") {
+		return // none of these is asked for
+	}
 	run(t, Run{
 		Kernel:   filepath.Join(out, "bzImage"),
 		Packages: []string{module + "drivers/cgroup", module + "mgmt/core/guest"},
@@ -84,10 +87,41 @@ func TestManyCPUs(t *testing.T) {
 func run(t *testing.T, r Run) {
 	t.Helper()
 	r.Packages = slices.DeleteFunc(r.Packages, func(p string) bool { return !strings.Contains(p, *only) })
+	if len(r.Packages) == 0 {
+		return
+	}
 	for _, f := range append(slices.Collect(maps.Values(r.Files)), r.Kernel) {
 		if _, err := os.Stat(f); err != nil {
 			t.Fatalf("%v: make kernel guest-kernel builds it", err)
 		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	defer cancel()
+	text, err := r.Do(ctx, t.TempDir())
+	t.Logf("the machine said:\n%s", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestHardware runs the tests of devices that are given to guests.
+func TestHardware(t *testing.T) {
+	const (
+		module = "github.com/ashlar-hv/ashlar/"
+		tests  = module + "vmm/virtio/internal/guesttest"
+	)
+	out := filepath.Join("..", "..", "out")
+	r := Run{
+		Kernel:   filepath.Join(out, "bzImage"),
+		Packages: []string{tests, module + "mgmt/core/hostdevice"},
+		Programs: map[string]string{"bin/ashlar-vmm": module + "vmm/ashlar-vmm"},
+		Files:    map[string]string{"guest-bzImage": filepath.Join(out, "guest-bzImage")},
+		Guests:   map[string]string{"virtio-guest.cpio": module + "vmm/virtio/internal/guest"},
+		Filter:   "^Test(VFIO|HostDevice)",
+		Hardware: true,
+	}
+	if *filter != "" {
+		r.Filter = *filter
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()

@@ -15,6 +15,10 @@ func hostBridge(m Machine) []byte {
 	if m.MMIO64.Size > 0 {
 		windows = append(windows, memoryWindow64(m.MMIO64.Base, m.MMIO64.Size))
 	}
+	var routes []byte
+	if m.PCILines {
+		routes = pciLines()
+	}
 	return device("PCI0",
 		name("_HID", eisaID("PNP0A08")),
 		name("_CID", eisaID("PNP0A03")),
@@ -23,8 +27,23 @@ func hostBridge(m Machine) []byte {
 		name("_UID", integer(0)),
 		name("_CRS", resources(windows...)),
 		osc(m.Hotplug),
+		routes,
 	)
 }
+
+// pciLines is _PRT (section 6.2.13): where INTA of each device on bus 0 leads to. Only devices of the
+// host's have interrupts by pins, and those have one function.
+func pciLines() []byte {
+	var out [][]byte
+	for dev := range uint64(pciDevices) {
+		const allFunctions, pinA, global = 0xffff, 0, 0
+		out = append(out, pack(integer(dev<<16|allFunctions), integer(pinA), integer(global), integer(uint64(arch.PCILine(int(dev))))))
+	}
+	return name("_PRT", pack(out...))
+}
+
+// pciDevices is how many devices a PCI bus has.
+const pciDevices = 32
 
 // hostBridgeUUID is 33db4d5b-1ff7-401c-9657-7441c03dd766 (PCI Firmware
 // Specification 3.3 section 4.5.1), mixed-endian as ToUUID makes it.

@@ -51,6 +51,7 @@ type Machine struct {
 	Nodes          []Node // none where the guest is told of none
 	ECAM           Window // of all buses, which are numbered from 0
 	Hotplug        bool   // there are PCI Express hot-plug slots
+	PCILines       bool   // PCI devices may have interrupts by pins
 }
 
 // lastBus is the highest number of a PCI bus.

@@ -109,6 +109,25 @@ func TestHotplug(t *testing.T) {
 	}
 }
 
+// Pins of PCI devices lead to four interrupts, device by device.
+func TestPCILines(t *testing.T) {
+	m := machine(1)
+	m.PCILines = true
+	b := dsdt(m)
+	dsl := disassemble(t, b)
+	recompiles(t, b, dsl)
+	tight := strings.Join(strings.Fields(dsl), " ")
+	for _, want := range []string{"Name (_PRT, Package (0x20)", "{ 0x0003FFFF, Zero, Zero, 0x14 }", "{ 0x001FFFFF, Zero, Zero, 0x14 }"} {
+		if !strings.Contains(tight, want) {
+			t.Errorf("no %q in\n%s", want, dsl)
+		}
+	}
+	m.PCILines = false
+	if dsl := disassemble(t, dsdt(m)); strings.Contains(dsl, "_PRT") {
+		t.Error("there are lines where there are to be none")
+	}
+}
+
 // What the disassembler makes of the DSDT compiles to the same bytes again.
 func TestDSDTRoundTrip(t *testing.T) {
 	want := dsdt(machine(4))

@@ -46,10 +46,17 @@ const (
 	IRQSerial = 4
 	IRQACPI   = 9
 	IRQEvents = 16 // of the generic event device, level triggered
+	// IRQPCI is the first of the PCI lines.
+	IRQPCI   = 17
+	PCILines = 4
 	// GSIPins is how many pins the IOAPIC has; message signalled interrupts
 	// have their GSIs from there on.
 	GSIPins = 24
 )
+
+// PCILine is the interrupt that INTA of a device on bus 0 leads to, or of what is in a slot
+// behind a root port that is a function of the device.
+func PCILine(device int) uint32 { return IRQPCI + uint32(device)%PCILines }
 
 // I/O ports.
 const (

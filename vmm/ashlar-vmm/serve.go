@@ -131,9 +131,14 @@ func (s *server) start(spec *protocol.Spec, files []*os.File) *protocol.Error {
 	if spec.HotplugSlots > 0 {
 		rules = append(rules, machine.HotplugRules()...)
 	}
+	fileLimit := uint64(0) // what the jail takes for itself
+	if spec.VFIO != nil {
+		rules = append(rules, machine.VFIORules()...)
+		fileLimit = machine.VFIOFiles
+	}
 	perr = func() *protocol.Error {
 		if err := jail.Enter(jail.Config{
-			UID: spec.Jail.UID, GID: spec.Jail.GID, Threads: uint64(protocol.Threads(spec.Most())),
+			UID: spec.Jail.UID, GID: spec.Jail.GID, Threads: uint64(protocol.Threads(spec.Most())), Files: fileLimit, Locked: spec.LockedMemory(),
 			Filter: jail.Filter{Rules: rules},
 		}); err != nil {
 			return &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
@@ -202,7 +207,7 @@ func precondition(format string, args ...any) *protocol.Error {
 // handle does what a request asks for; f goes with the response. It owns files.
 func (s *server) handle(req protocol.Request, files []*os.File) (resp protocol.Response, f *os.File) {
 	var err error
-	if req.Method != protocol.AttachDisk && req.Method != protocol.AttachNIC {
+	if req.Method != protocol.AttachDisk && req.Method != protocol.AttachNIC && req.Method != protocol.AttachVFIO {
 		seqpacket.CloseAll(files)
 	}
 	switch req.Method {
@@ -246,6 +251,8 @@ func (s *server) handle(req protocol.Request, files []*os.File) (resp protocol.R
 		resp.Error = s.guest.AttachDisk(req.NewDisk, files)
 	case protocol.AttachNIC:
 		resp.Error = s.guest.AttachNIC(req.NewNIC, files)
+	case protocol.AttachVFIO:
+		resp.Error = s.guest.AttachVFIO(req.NewVFIO, files)
 	case protocol.Detach:
 		resp.Error = s.guest.Detach(req.Device, req.Force)
 	case protocol.Console:

@@ -41,6 +41,9 @@ type Config struct {
 	Files uint64
 	// Threads bounds the threads of its user (RLIMIT_NPROC); 0 means 256.
 	Threads uint64
+	// Locked is how many bytes of memory it may lock for devices (RLIMIT_MEMLOCK); 0 leaves
+	// what there is.
+	Locked uint64
 	// Filter says which system calls and paths are left.
 	Filter Filter
 }
@@ -124,15 +127,20 @@ func limit(c Config) error {
 	if threads == 0 {
 		threads = defaultThreads
 	}
-	for _, l := range []struct {
+	type bound struct {
 		name     string
 		resource int
 		value    uint64
-	}{
+	}
+	bounds := []bound{
 		{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE, files},
 		{"RLIMIT_NPROC", unix.RLIMIT_NPROC, threads},
 		{"RLIMIT_CORE", unix.RLIMIT_CORE, 0},
-	} {
+	}
+	if c.Locked != 0 {
+		bounds = append(bounds, bound{"RLIMIT_MEMLOCK", unix.RLIMIT_MEMLOCK, c.Locked})
+	}
+	for _, l := range bounds {
 		if err := unix.Setrlimit(l.resource, &unix.Rlimit{Cur: l.value, Max: l.value}); err != nil {
 			return fmt.Errorf("set %s to %d: %w", l.name, l.value, err)
 		}

@@ -41,6 +41,8 @@ func TestABI(t *testing.T) {
 		{"KVM_GET_MP_STATE", kvmGetMPState, 0x8004ae98},
 		{"KVM_GET_VCPU_EVENTS", kvmGetVCPUEvents, 0x8040ae9f},
 		{"KVM_GET_STATS_FD", kvmGetStatsFD, 0xaece},
+		{"KVM_CREATE_DEVICE", kvmCreateDevice, 0xc00caee0},
+		{"KVM_SET_DEVICE_ATTR", kvmSetDeviceAttr, 0x4018aee1},
 		{"struct kvm_cpuid_entry2", unsafe.Sizeof(CPUIDEntry{}), 40},
 		{"struct kvm_cpuid2.entries", unsafe.Offsetof(cpuidTable{}.entries), 8},
 		{"struct kvm_irq_routing_entry", unsafe.Sizeof(routingEntry{}), 48},

@@ -85,6 +85,11 @@ func (m *Machine) freeSlot(field, name string) (*hotplugSlot, int, *protocol.Err
 	if m.plugged(name) != nil {
 		return nil, 0, invalid(field+".number", "there is a %s already: choose another number", name)
 	}
+	return m.firstFree()
+}
+
+// firstFree is freeSlot without a look at the rest.
+func (m *Machine) firstFree() (*hotplugSlot, int, *protocol.Error) {
 	for i, s := range m.slots {
 		if !s.taken {
 			return s, i + 1, nil
@@ -276,11 +281,26 @@ func (m *Machine) Detach(name string, force bool) *protocol.Error {
 		return refused("%v", stateError("detach "+name+" from", s))
 	}
 	d := m.plugged(name)
-	switch {
-	case d == nil:
+	if d == nil {
 		return invalid("device", "there is no device %q", name)
-	case d.slot == 0:
-		return refused("%s was there when the guest was started, and cannot be taken away while it runs", name)
+	}
+	return m.release(d, force)
+}
+
+// detach is Detach of d, unless it has gone.
+func (m *Machine) detach(d *plugged, force bool) *protocol.Error {
+	m.lifeMu.Lock()
+	defer m.lifeMu.Unlock()
+	if m.plugged(d.name) != d {
+		return nil
+	}
+	return m.release(d, force)
+}
+
+// release is Detach of d. lifeMu is held.
+func (m *Machine) release(d *plugged, force bool) *protocol.Error {
+	if d.slot == 0 {
+		return refused("%s was there when the guest was started, and cannot be taken away while it runs", d.name)
 	}
 	s := m.slots[d.slot-1]
 	m.mu.Lock()
@@ -308,7 +328,7 @@ func (m *Machine) pluggedDevices() []protocol.PluggedDevice {
 	var out []protocol.PluggedDevice
 	for _, d := range m.devices {
 		if d.listed {
-			out = append(out, protocol.PluggedDevice{Name: d.name, Slot: d.slot, Detaching: d.detaching})
+			out = append(out, protocol.PluggedDevice{Name: d.name, Slot: d.slot, Detaching: d.detaching, Address: d.address})
 		}
 	}
 	return out

@@ -33,6 +33,7 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/processor"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/smbios"
+	"github.com/ashlar-hv/ashlar/vmm/vfio"
 	"github.com/ashlar-hv/ashlar/vmm/virtio/blk"
 	vnet "github.com/ashlar-hv/ashlar/vmm/virtio/net"
 )
@@ -62,18 +63,20 @@ type Config struct {
 
 // A Machine is one guest.
 type Machine struct {
-	c      Config
-	sys    *kvm.System
-	vm     *kvm.VM
-	mem    *memory.Memory
-	routes *routes
-	bus    *pci.Bus
-	ports  device.Bus
-	uart   *serial.UART
-	pm1    *power.PM1
-	mmio64 pci.Window
-	serial *os.File   // eventfd of the UART's interrupt
-	bios   *bios.BIOS // where the kernel was entered in real mode, else nil
+	c       Config
+	sys     *kvm.System
+	vm      *kvm.VM
+	mem     *memory.Memory
+	routes  *routes
+	bus     *pci.Bus
+	ports   device.Bus
+	uart    *serial.UART
+	pm1     *power.PM1
+	mmio64  pci.Window
+	vfio    *vfio.Host // nil where the guest never has devices of the host's
+	windows windows
+	serial  *os.File   // eventfd of the UART's interrupt
+	bios    *bios.BIOS // where the kernel was entered in real mode, else nil
 
 	devices []*plugged          // changed with both lifeMu and mu held, or before Start
 	disks   map[int]*blk.Device // those of devices, by number; guarded by lifeMu
@@ -95,6 +98,7 @@ type Machine struct {
 	live    int  // vCPUs that have a thread
 	running sync.WaitGroup
 	notes   notes
+	events  deviceEvents
 	done    chan struct{} // closed when the machine has ended
 	homes   homes         // of the vCPUs that are to run on certain CPUs
 	lifeMu  sync.Mutex    // serialises Pause, Resume, NMI, Counters, what changes disks and NICs, and Close; above mu
@@ -106,6 +110,7 @@ type plugged struct {
 	fn        pci.Function
 	listed    bool      // a disk or network device
 	slot      int       // hot-plug slot, from 1 on; 0 is none
+	address   string    // of a device of the host's; guarded by Machine.mu, or set before Start
 	detaching bool      // guarded by Machine.mu
 	asked     time.Time // when the guest was asked to give it up last; guarded by lifeMu
 }
@@ -221,6 +226,7 @@ func (m *Machine) createVM() error {
 			return err
 		}
 	}
+	m.windows.vm = m.vm
 	m.routes = newRoutes(m.vm)
 	return m.routes.update()
 }
@@ -282,11 +288,23 @@ func (m *Machine) Notifier() pci.Notifier { return notifier{m.vm} }
 // from then on and, where it has the methods, pauses, resumes, counts and
 // closes it.
 func (m *Machine) AddDevice(name string, fn pci.Function) error {
-	if err := m.bus.Add(len(m.devices)+1, fn); err != nil {
+	if err := m.bus.Add(m.nextDevice(), fn); err != nil {
 		return fmt.Errorf("add %s: %w", name, err)
 	}
 	m.devices = append(m.devices, &plugged{name: name, fn: fn})
 	return nil
+}
+
+// nextDevice is the number of the next device on bus 0, where there is none yet that goes
+// to a slot.
+func (m *Machine) nextDevice() int {
+	n := 1
+	for _, d := range m.devices {
+		if d.slot == 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // Load puts kernel, initramfs and tables into memory and sets the first vCPU
@@ -304,7 +322,7 @@ func (m *Machine) Load(l boot.Load) error {
 		CPUs: m.c.CPU.Topology.APICIDs(), Present: m.c.VCPUs, Pluggable: m.cpus != nil,
 		MMIO32: acpi.Window{Base: arch.MMIO32Base, Size: arch.MMIO32Size},
 		MMIO64: acpi.Window(m.mmio64),
-		ECAM:   acpi.Window{Base: arch.ECAMBase, Size: m.bus.ECAMSize()}, Hotplug: m.bus.Buses() > 1,
+		ECAM:   acpi.Window{Base: arch.ECAMBase, Size: m.bus.ECAMSize()}, Hotplug: m.bus.Buses() > 1, PCILines: m.vfio != nil,
 		Nodes: nodes,
 	}, arch.ACPITables, arch.ACPISize)
 	if err != nil {
@@ -384,6 +402,9 @@ func (m *Machine) Close() error {
 		errs = append(errs, d.close())
 	}
 	errs = append(errs, m.closeSlots())
+	if m.vfio != nil {
+		errs = append(errs, m.vfio.Close())
+	}
 	for _, r := range m.runners {
 		if r.stats != nil {
 			errs = append(errs, r.stats.Close())

@@ -11,6 +11,7 @@ const maxNumber = 9999
 
 func diskName(number int) string { return fmt.Sprintf("disk%d", number) }
 func nicName(number int) string  { return fmt.Sprintf("nic%d", number) }
+func vfioName(number int) string { return fmt.Sprintf("vfio%d", number) }
 
 // checkNumber checks the Number of what is described in the field.
 func checkNumber(field string, n int) *protocol.Error {

@@ -119,8 +119,12 @@ func check(s *protocol.Spec) *protocol.Error {
 	if s.HotplugSlots > 0 {
 		room-- // the root ports' place
 	}
-	if len(s.Disks)+len(s.NICs) > room {
-		return invalid("disks", "%d disks and %d network devices: there is room for %d", len(s.Disks), len(s.NICs), room)
+	onBus := len(s.Disks) + len(s.NICs) + s.VFIO.OnBus()
+	if onBus > room {
+		return invalid("disks", "%d disks, network devices and devices of the host's: there is room for %d", onBus, room)
+	}
+	if field, wrong := s.VFIO.Check(s.HotplugSlots); wrong != "" {
+		return invalid("vfio."+field, "vfio.%s %s", field, wrong)
 	}
 	if err := s.Backing.Check(s.MemoryBytes); err != nil {
 		return err
@@ -238,6 +242,9 @@ func (g *Guest) addDevices(s *protocol.Spec, d *descriptors) *protocol.Error {
 	}
 	if err := g.addSlots(s.HotplugSlots); err != nil {
 		return &protocol.Error{Code: protocol.Unavailable, Field: "hotplugSlots", Message: err.Error()}
+	}
+	if err := g.addVFIO(s, d); err != nil {
+		return err
 	}
 	if err := g.addEntropyAndConsole(s, d); err != nil {
 		return err

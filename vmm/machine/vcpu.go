@@ -100,6 +100,7 @@ func (r *runner) run(asks <-chan func()) {
 			if !r.m.between(r, asks) {
 				return
 			}
+		case r.m.faulted(err):
 		default:
 			r.m.fail(r.m.touched(err))
 			return

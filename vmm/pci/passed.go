@@ -1,5 +1,7 @@
 package pci
 
+import "sync/atomic"
+
 // A Space is the configuration space of a device that is not made here: one of the host's.
 // Accesses are of 1, 2 or 4 bytes at a multiple of that, and come one at a time.
 type Space interface {
@@ -14,6 +16,7 @@ type passed struct {
 	writes  [ConfigSize]bool
 	refused func()
 	known   [ConfigSize]bool // writing what is not has an effect nowhere, and is counted
+	gone    atomic.Bool
 }
 
 // NewPassedConfig makes the configuration space of a function that is a device of the host's.
@@ -45,6 +48,20 @@ func (c *Config) Pass(off, n int, write bool) {
 	c.know(off, n)
 }
 
+// Show has the guest read the byte at off from the Space; writing it is refused.
+func (c *Config) Show(off int) { c.passed.reads[off] = true }
+
+// Unpass undoes Pass and Masked for n bytes at off, which are zeros from then on.
+func (c *Config) Unpass(off, n int) {
+	for i := off; i < off+n; i++ {
+		c.passed.reads[i], c.passed.writes[i] = false, false
+		c.data[i], c.mask[i] = 0, 0
+	}
+}
+
+// Vanish has all bytes read as ones, and writes lost, as if the device had been pulled out.
+func (c *Config) Vanish() { c.passed.gone.Store(true) }
+
 func (c *Config) know(off, n int) {
 	for i := off; i < off+n; i++ {
 		c.passed.known[i] = true
@@ -56,12 +73,16 @@ func (p *passed) read(off int, b []byte) {
 	if p == nil {
 		return
 	}
+	if p.gone.Load() {
+		Ones(b)
+		return
+	}
 	pieces(off, b, &p.reads, p.space.ReadConfig)
 }
 
 // write hands the Space what of b is for it.
 func (p *passed) write(off int, b []byte) {
-	if p == nil {
+	if p == nil || p.gone.Load() {
 		return
 	}
 	pieces(off, b, &p.writes, p.space.WriteConfig)

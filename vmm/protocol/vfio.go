@@ -144,6 +144,19 @@ func (v *VFIO) Check(slots int) (field, wrong string) {
 	return "", ""
 }
 
+// OnBus is how many of the devices are on bus 0, beside disks and network devices.
+func (v *VFIO) OnBus() int {
+	n := 0
+	if v != nil {
+		for _, d := range v.Devices {
+			if !d.Slot {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // Check says what is wrong with d by itself, in a guest that has an iommufd or a container.
 func (d *VFIODevice) Check(iommufd, container bool) (field, wrong string) {
 	switch {

@@ -44,6 +44,7 @@ var slow = []struct {
 	{4, []hostcall.Method{hostcall.GuestKill, hostcall.GuestReset}},
 	{4, []hostcall.Method{hostcall.GuestConnect}},
 	{1, []hostcall.Method{hostcall.HugepagesSet}},
+	{2, []hostcall.Method{hostcall.GuestAttachDevice, hostcall.GuestCheckDevices}},
 }
 
 // A Handler is told what core has to say. Its methods are called one at a time,

@@ -63,6 +63,11 @@ func (m *Machine) observe(st hostcall.GuestStatus, ok bool) {
 	if m.seen.State != st.State {
 		m.g.log.Info("guest", "vm", m.id, "state", st.State, "reason", st.Reason, "message", st.Message)
 	}
+	for _, d := range st.Devices {
+		if d.Fault != "" && !slices.ContainsFunc(m.seen.Devices, d.Equal) {
+			m.g.log.Warn("device of a guest", "vm", m.id, "device", d.Address, "fault", d.Fault)
+		}
+	}
 	m.seen, m.absent = st, !ok
 	m.touch()
 }

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ashlar-hv/ashlar/drivers/vfio"
@@ -54,6 +57,14 @@ func (m *Manager) heldDevices(id string) (out []hostcall.HeldDevice) {
 		out = append(out, hostcall.HeldDevice{Number: h.Number, Address: h.Address, Fault: h.Fault, FaultTime: h.FaultTime})
 	}
 	return out
+}
+
+// returnTime is how long the devices of a guest may take to go back to the host.
+func (m *Manager) returnTime(id string) time.Duration {
+	if len(m.devices.Of(id)) == 0 {
+		return 0
+	}
+	return 2 * vfio.Patience
 }
 
 // hotSlots is how many slots a guest has: those that were asked for stay free at the start, and
@@ -221,9 +232,40 @@ func (m *Manager) plugHost(ctx context.Context, r *run, rec record, had []hostde
 	ctx, cancel := context.WithTimeout(ctx, callTimeout+devicePatience(rec.MemoryBytes+rec.MaxPlugged))
 	defer cancel()
 	if _, _, err := r.client.do(ctx, request, l.files); err != nil {
-		return refusal(err)
+		return hostRefusal(err, []protocol.VFIODevice{d})
 	}
 	return nil
+}
+
+// hostField is the field of a Spec or NewVFIO that a VMM has a word to say against a device about.
+var hostField = regexp.MustCompile(`^(?:vfio\.devices\[(\d{1,2})\]|newVfio\.device)`)
+
+// hostRefusal is refusal where it may be about one of these devices. VFIO says EPERM of an interrupt
+// that nobody remaps: it is the last to look.
+func hostRefusal(err error, devices []protocol.VFIODevice) error {
+	var e *protocol.Error
+	if !errors.As(err, &e) {
+		return refusal(err)
+	}
+	f := hostField.FindStringSubmatch(e.Field)
+	if f == nil {
+		return refusal(err)
+	}
+	i, _ := strconv.Atoi(f[1]) // "" is 0
+	if i >= len(devices) {
+		return refusal(err)
+	}
+	v := hostcall.Violation{Reason: hostcall.NotAssignable, Device: devices[i].Address}
+	switch {
+	case strings.Contains(e.Message, unix.EPERM.Error()):
+		v.Reason = hostcall.NoInterruptRemapping
+		v.Message = fmt.Sprintf("The kernel does not let %s have its interrupts or memory without isolation: switch interrupt remapping on in the firmware's set-up, and restart the host.", v.Device)
+	case e.Code == protocol.ResourceExhausted:
+		return refusal(err)
+	default:
+		v.Message = fmt.Sprintf("The guest cannot have %s: %s.", v.Device, clean(e.Message))
+	}
+	return hostcall.Refuse([]hostcall.Violation{v})
 }
 
 // dropHost gives a device back to the host that its guest does not have.

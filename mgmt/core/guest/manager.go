@@ -195,6 +195,7 @@ func (m *Manager) List() ([]hostcall.GuestStatus, error) {
 	for _, id := range slices.Sorted(maps.Keys(all)) {
 		out = append(out, all[id])
 	}
+	hostcall.FitDevices(out)
 	return out, nil
 }
 

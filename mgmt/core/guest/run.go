@@ -72,8 +72,8 @@ func (m *Manager) finishBy(ctx context.Context, r *run, method protocol.Method) 
 	select {
 	case <-r.gone:
 		return nil
-	case <-time.After(killTimeout):
-		return fmt.Errorf("kill guest %s: its VMM has not ended in %v", r.rec.ID, killTimeout)
+	case <-time.After(killTimeout + m.returnTime(r.rec.ID)):
+		return fmt.Errorf("kill guest %s: its VMM has not ended in time, or its devices are not given back", r.rec.ID)
 	}
 }
 

@@ -286,6 +286,10 @@ func (m *Manager) configure(ctx context.Context, r *run, spec *protocol.Spec, fi
 	for _, f := range extra {
 		f.Close()
 	}
+	var said *protocol.Error
+	if errors.As(err, &said) && spec.VFIO != nil {
+		return hostRefusal(err, spec.VFIO.Devices)
+	}
 	if err != nil {
 		return m.whyNot(r, err, ended)
 	}

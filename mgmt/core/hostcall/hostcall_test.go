@@ -48,6 +48,13 @@ func TestListsFit(t *testing.T) {
 				"100.100.100.105", "100.100.100.106", "100.100.100.107", "100.100.100.108"}})
 	}
 	fits(t, "running guests", m)
+	for i := range m.Guests {
+		for n := range 3 { // as many as the virtual functions of a large host
+			m.Guests[i].Devices = append(m.Guests[i].Devices, HeldDevice{Number: n, Address: "0000:3b:1f.7", Fault: strings.Repeat("x", 200), FaultTime: time.Now()})
+		}
+	}
+	FitDevices(m.Guests)
+	fits(t, "running guests with devices", m)
 	m = Message{}
 	for i := range 512 {
 		m.Images = append(m.Images, ImageStatus{ID: fmt.Sprintf("%032x", i), Size: 16 << 40, Sealed: true})

@@ -54,6 +54,43 @@ func (d HeldDevice) Equal(o HeldDevice) bool {
 	return d.Number == o.Number && d.Address == o.Address && d.Fault == o.Fault && d.FaultTime.Equal(o.FaultTime)
 }
 
+const (
+	// listBytes is how much of a message all devices of a list of guests may take. Its rest is
+	// that of guests.
+	listBytes = 24 << 10
+	// shortFault is what is left of a fault, in bytes, where all of them are too much.
+	shortFault = 24
+)
+
+// FitDevices makes what is said of devices in a list of guests fit a message: where there are very
+// many, faults are cut short, and then left out.
+func FitDevices(guests []GuestStatus) {
+	all, faults := 0, 0
+	for _, g := range guests {
+		all += len(g.Devices)
+		for _, d := range g.Devices {
+			faults += len(d.Fault)
+		}
+	}
+	// What the names of fields, the number and the time take.
+	const each = 110
+	most := shortFault
+	switch {
+	case all*each+faults <= listBytes:
+		return
+	case all*(each+shortFault) > listBytes:
+		most = 0
+	}
+	for i := range guests {
+		for j := range guests[i].Devices {
+			d := &guests[i].Devices[j]
+			if d.Fault = d.Fault[:min(len(d.Fault), most)]; most == 0 {
+				d.FaultTime = time.Time{}
+			}
+		}
+	}
+}
+
 // A Reason says why a device cannot be given to a guest; the names are those of the API.
 type Reason string
 

@@ -190,13 +190,13 @@ func (c *checker) owner(address string, later bool) {
 	}
 	who := c.s.c.NameOf(h.Guest)
 	if who == "" {
-		who = "a virtual machine that is not there any more"
+		who = h.Guest
 	}
 	switch {
 	case h.NoReset:
-		c.refuse(hostcall.Owned, address, "%s was given to %s and cannot be reset: it is free again when the host has been restarted.", address, who)
+		c.refuse(hostcall.Owned, address, "%s was given to the virtual machine %s and cannot be reset: it is free again when the host has been restarted.", address, who)
 	case !later:
-		c.refuse(hostcall.Owned, address, "%s has %s: detach it there or stop that virtual machine first.", upper(who), address)
+		c.refuse(hostcall.Owned, address, "%s is the virtual machine %s's: detach it there, or stop that one first.", address, who)
 	}
 }
 
@@ -225,5 +225,3 @@ func (c *checker) group(d *pci.Device, later bool) {
 		}
 	}
 }
-
-func upper(s string) string { return strings.ToUpper(s[:1]) + s[1:] }

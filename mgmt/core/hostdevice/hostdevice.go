@@ -233,13 +233,25 @@ func (s *Set) takeOne(guest string, want hostcall.HostDevice, d *pci.Device) err
 
 // Return gives back all devices of a guest that has ended.
 func (s *Set) Return(guest string) {
+	is := func(h Held) bool { return h.Guest == guest }
+	if !slices.ContainsFunc(s.all(), is) {
+		return // and waits for nobody else's
+	}
 	s.changing.Lock()
 	defer s.changing.Unlock()
+	s.giveBackAll(is)
+}
+
+// giveBackAll gives back the devices that f picks, side by side: a driver may take seconds to take one. The
+// caller holds changing.
+func (s *Set) giveBackAll(f func(Held) bool) {
+	var all sync.WaitGroup
 	for _, h := range s.all() {
-		if h.Guest == guest {
-			s.giveBack(h.Address)
+		if f(h) {
+			all.Go(func() { s.giveBack(h.Address) })
 		}
 	}
+	all.Wait()
 }
 
 // ReturnOne gives back a device that a guest, which runs, does not have any more. Where it has
@@ -257,11 +269,7 @@ func (s *Set) ReturnOne(guest string, number int) error {
 		h.Idle = true
 		return s.note(h)
 	}
-	for _, o := range all {
-		if o.Group == h.Group {
-			s.giveBack(o.Address)
-		}
-	}
+	s.giveBackAll(func(o Held) bool { return o.Group == h.Group })
 	return nil
 }
 
@@ -270,11 +278,7 @@ func (s *Set) ReturnOne(guest string, number int) error {
 func (s *Set) ReturnOthers(runs func(guest string) bool) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	for _, h := range s.all() {
-		if !runs(h.Guest) {
-			s.giveBack(h.Address)
-		}
-	}
+	s.giveBackAll(func(h Held) bool { return !runs(h.Guest) })
 }
 
 // giveBack gives one device back to the host, unless it cannot be reset: what its guest has had it do

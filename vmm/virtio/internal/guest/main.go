@@ -4,7 +4,7 @@
 // powers off.
 //
 // With `hotplug=all` on its command line it waits for devices that come and go instead,
-// with `hotplug=none` it does nothing. Else
+// with `hotplug=none` it does nothing; with `vfio=WHAT` it uses devices of the host's. Else
 // it finds on its command line `disk=SERIAL`, the serial number of /dev/vda, and
 // `peer=ADDRESS:PORT`, where a host echoes what it is sent by TCP.
 package main
@@ -33,7 +33,7 @@ type check struct {
 	f    func() error
 }
 
-// all is what is checked where the command line does not say `hotplug`.
+// all is what is checked where the command line says neither `hotplug` nor `vfio`.
 var all = []check{
 	{"packed queues", packedQueues}, {"disk", disk}, {"disk queues", diskQueues}, {"disk ranges", diskRanges},
 	{"disk driver again", diskAgain}, {"read-only disk", readOnlyDisk},
@@ -58,7 +58,10 @@ func main() {
 	}
 	verdict := "passed"
 	checks := []check{{"hotplug", hotplug}}
-	if argument("hotplug") == "" {
+	switch {
+	case argument("vfio") != "":
+		checks = []check{{"vfio", vfio}}
+	case argument("hotplug") == "":
 		checks = all
 	}
 	for _, c := range checks {

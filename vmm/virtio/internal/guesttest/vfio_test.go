@@ -1,0 +1,267 @@
+//go:build roottest && hardware
+
+package guesttest
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
+)
+
+const (
+	functions = "/sys/bus/pci/devices/"
+	classNVMe = "0x010802"
+	classNIC  = "0x020000"
+	diskText  = "ashlar-passthrough" // roottest.DiskText
+)
+
+// function finds the function of a class on the host.
+func function(t *testing.T, class string) string {
+	t.Helper()
+	names, err := filepath.Glob(functions + "*/class")
+	must(t, err)
+	for _, name := range names {
+		if b, err := os.ReadFile(name); err == nil && strings.TrimSpace(string(b)) == class {
+			return filepath.Base(filepath.Dir(name))
+		}
+	}
+	t.Fatalf("the host has no function of class %s", class)
+	return ""
+}
+
+func write(t *testing.T, name, text string) {
+	t.Helper()
+	must(t, os.WriteFile(name, []byte(text), 0o200))
+}
+
+// bind gives a function to vfio-pci, whoever has it.
+func bind(t *testing.T, address string) {
+	t.Helper()
+	write(t, functions+address+"/driver_override", "vfio-pci")
+	driver, err := filepath.EvalSymlinks(functions + address + "/driver")
+	if err == nil && filepath.Base(driver) == "vfio-pci" {
+		return
+	}
+	if err == nil {
+		write(t, driver+"/unbind", address)
+	}
+	write(t, "/sys/bus/pci/drivers_probe", address)
+}
+
+// file opens the device file of a function.
+func file(t *testing.T, address string) *os.File {
+	t.Helper()
+	names, err := filepath.Glob(functions + address + "/vfio-dev/vfio*")
+	must(t, err)
+	if len(names) != 1 {
+		t.Fatalf("%s has device files %q", address, names)
+	}
+	f, err := os.OpenFile("/dev/vfio/devices/"+filepath.Base(names[0]), os.O_RDWR, 0)
+	must(t, err)
+	return f
+}
+
+// passed starts a guest with devices of the host's, that does what vfio=WHAT stands for.
+func passed(t *testing.T, slots int, what, more string, devices func(b *builder) *protocol.VFIO) *live {
+	t.Helper()
+	b := &builder{t: t, spec: protocol.Spec{Name: "vfio", VCPUs: 1, MemoryBytes: memorySize, HotplugSlots: slots}}
+	i := b.add(os.Open(initramfs))
+	b.spec.Boot = protocol.Boot{
+		Kernel: b.add(os.Open(kernel)), Initramfs: &i,
+		Cmdline: fmt.Sprintf("console=ttyS0 panic=-1 loglevel=7 vfio=%s text=%s %s", what, diskText, more),
+	}
+	b.spec.VFIO = devices(b)
+	v := b.start()
+	return &live{vmm: v, lines: bufio.NewScanner(v.console())}
+}
+
+// byFile is one device by its file.
+func byFile(address string, slot bool) func(b *builder) *protocol.VFIO {
+	return func(b *builder) *protocol.VFIO {
+		iommufd, f := b.add(os.OpenFile("/dev/iommu", os.O_RDWR, 0)), b.add(file(b.t, address), nil)
+		return &protocol.VFIO{IOMMUFD: &iommufd, Devices: []protocol.VFIODevice{{Address: address, File: &f, Slot: slot}}}
+	}
+}
+
+// byGroup is one device by its group.
+func byGroup(address string) func(b *builder) *protocol.VFIO {
+	return func(b *builder) *protocol.VFIO {
+		group, err := filepath.EvalSymlinks(functions + address + "/iommu_group")
+		must(b.t, err)
+		id, err := strconv.Atoi(filepath.Base(group))
+		must(b.t, err)
+		container, f := b.add(os.OpenFile("/dev/vfio/vfio", os.O_RDWR, 0)), b.add(os.OpenFile(fmt.Sprintf("/dev/vfio/%d", id), os.O_RDWR, 0))
+		return &protocol.VFIO{Container: &container, PeerToPeer: true, Devices: []protocol.VFIODevice{{Address: address, GroupID: id, Group: &f}}}
+	}
+}
+
+// passes has the guest do all it is to, and checks what the device has counted.
+func (l *live) passes() {
+	l.t.Helper()
+	l.says("guest: passed")
+	l.ended()
+}
+
+// TestVFIODisk: a guest reads and writes a disk through a controller of the host's, by each
+// interface and each kind of interrupts, on bus 0 and behind a root port.
+func TestVFIODisk(t *testing.T) {
+	address := function(t, classNVMe)
+	bind(t, address)
+	for _, tt := range []struct {
+		name    string
+		slots   int
+		more    string
+		devices func(b *builder) *protocol.VFIO
+	}{
+		{"file, MSI-X", 0, "interrupts=MSIX", byFile(address, false)},
+		{"file, in a slot", 1, "interrupts=MSIX", byFile(address, true)},
+		{"group, peer to peer, INTx", 0, "interrupts=IO-APIC pci=nomsi", byGroup(address)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := passed(t, tt.slots, "disk", tt.more, tt.devices)
+			l.says("vfio: disk works")
+			r, _ := l.call(protocol.Request{Method: protocol.CountersMethod})
+			for _, name := range protocol.VFIOCounters() {
+				t.Logf("%s = %d", name, r.Counters.Devices["vfio0."+name])
+			}
+			l.passes()
+		})
+	}
+}
+
+// TestVFIOHotplug attaches a controller, takes it away, attaches it again and tears it away.
+func TestVFIOHotplug(t *testing.T) {
+	address := function(t, classNVMe)
+	bind(t, address)
+	l := passed(t, 1, "hotplug", "interrupts=MSIX", func(*builder) *protocol.VFIO { return &protocol.VFIO{} })
+	l.says("vfio: up")
+	attach := func(number int) {
+		iommufd, err := os.OpenFile("/dev/iommu", os.O_RDWR, 0)
+		must(t, err)
+		files := []*os.File{iommufd, file(t, address)}
+		first, second := protocol.File(0), protocol.File(1)
+		l.call(protocol.Request{Method: protocol.AttachVFIO, NewVFIO: &protocol.NewVFIO{
+			IOMMUFD: &first, Device: protocol.VFIODevice{Number: number, Address: address, File: &second},
+		}}, files...)
+		seqpacket.CloseAll(files)
+	}
+	attach(3)
+	l.says("vfio: disk works")
+	l.call(protocol.Request{Method: protocol.Detach, Device: "vfio3"})
+	l.says("vfio: disk left")
+	l.without("vfio3")
+	attach(4)
+	l.says("vfio: disk works again")
+	l.says("vfio: disk busy")
+	l.call(protocol.Request{Method: protocol.Detach, Device: "vfio4", Force: true})
+	l.says("vfio: disk torn away")
+	l.without("vfio4")
+	l.passes()
+}
+
+// events waits for the kinds of events that a device has had.
+func (l *live) events(want ...protocol.DeviceEventKind) {
+	l.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		r, _ := l.call(protocol.Request{Method: protocol.Query})
+		var got []protocol.DeviceEventKind
+		for _, e := range r.Status.DeviceEvents {
+			got = append(got, e.Kind)
+		}
+		if fmt.Sprint(got) == fmt.Sprint(want) {
+			return
+		}
+		if time.Now().After(end) {
+			l.t.Fatalf("events %q, want %q", got, want)
+		}
+	}
+}
+
+// TestVFIORemoval: the host takes a device from a guest that is using it, from bus 0 and from a
+// slot. The guest goes on.
+func TestVFIORemoval(t *testing.T) {
+	address := function(t, classNVMe)
+	for _, slots := range []int{0, 1} {
+		t.Run(fmt.Sprintf("%d slots", slots), func(t *testing.T) {
+			bind(t, address)
+			l := passed(t, slots, "removal", "interrupts=MSIX nvme_core.io_timeout=5 nvme_core.admin_timeout=5", byFile(address, slots > 0))
+			l.says("vfio: disk busy")
+			gone := make(chan error, 1)
+			go func() {
+				gone <- os.WriteFile("/sys/bus/pci/drivers/vfio-pci/unbind", []byte(address), 0o200)
+			}()
+			l.events(protocol.DeviceRequested, protocol.DeviceGone)
+			must(t, <-gone)
+			l.passes()
+		})
+	}
+}
+
+// TestVFIOHostile: whatever a guest writes to configuration space, its VMM goes on.
+func TestVFIOHostile(t *testing.T) {
+	address := function(t, classNVMe)
+	bind(t, address)
+	l := passed(t, 0, "hostile", "interrupts=MSIX", byFile(address, false))
+	l.says("vfio: abused")
+	if r, _ := l.call(protocol.Request{Method: protocol.Query}); r.Status.State != protocol.Running {
+		t.Errorf("the guest is %s: %s", r.Status.State, r.Status.Message)
+	}
+	r, _ := l.call(protocol.Request{Method: protocol.CountersMethod})
+	if r.Counters.Devices["vfio0.config_refused"] == 0 {
+		t.Error("nothing of what it wrote was refused")
+	}
+	l.call(protocol.Request{Method: protocol.Stop})
+	must(t, l.cmd.Wait())
+}
+
+// TestVFIONetwork: a guest has a virtual function of a NIC.
+func TestVFIONetwork(t *testing.T) {
+	pf := function(t, classNIC)
+	names, err := filepath.Glob(functions + pf + "/net/*")
+	must(t, err)
+	if len(names) != 1 {
+		t.Fatalf("%s has interfaces %q", pf, names)
+	}
+	up(t, filepath.Base(names[0]))
+	carrier := func() bool {
+		b, err := os.ReadFile(names[0] + "/carrier")
+		return err == nil && strings.TrimSpace(string(b)) == "1"
+	}
+	for end := time.Now().Add(patience); !carrier(); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the NIC has no carrier")
+		}
+	}
+	time.Sleep(3 * time.Second) // else the VFs stay in reset: this NIC says nothing of when it is ready
+	write(t, functions+pf+"/sriov_drivers_autoprobe", "0")
+	write(t, functions+pf+"/sriov_numvfs", "1")
+	vf, err := filepath.EvalSymlinks(functions + pf + "/virtfn0")
+	must(t, err)
+	address := filepath.Base(vf)
+	bind(t, address)
+	l := passed(t, 0, "network", "interrupts=MSIX", byFile(address, false))
+	l.says("vfio: network works")
+	l.passes()
+}
+
+// up brings an interface of the host up.
+func up(t *testing.T, name string) {
+	t.Helper()
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(s)
+	r, err := unix.NewIfreq(name)
+	must(t, err)
+	r.SetUint16(unix.IFF_UP)
+	must(t, unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, r))
+}
