@@ -8,9 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ashlar-hv/ashlar/drivers/topology"
 )
 
 // A Group is a control group's folder.
@@ -26,10 +29,13 @@ type Limits struct {
 	// promised to them besides. Where the kernel has no hugetlb controller it sets
 	// nothing, as nil does.
 	Hugetlb map[uint64]int64
+	// CPUs and Nodes are what the group's processes run on and have their memory from; none
+	// are those of the group above.
+	CPUs, Nodes []int
 }
 
 // controllers are those that Limits needs.
-var controllers = []string{"cpu", "memory", "pids"}
+var controllers = []string{"cpu", "cpuset", "memory", "pids"}
 
 // Enable makes the controllers for Limits, hugetlb where the kernel has it, available to the groups below each
 // of dirs, which lie one in the other, outermost first. Folders that are
@@ -43,7 +49,7 @@ func Enable(dirs ...string) error {
 		_ = write(dir, "cgroup.subtree_control", "+hugetlb")
 		for _, c := range controllers {
 			if err := write(dir, "cgroup.subtree_control", "+"+c); err != nil {
-				return fmt.Errorf("enable controller %s in %s (CONFIG_MEMCG, CONFIG_CGROUP_PIDS, CONFIG_CGROUP_SCHED): %w", c, dir, err)
+				return fmt.Errorf("enable controller %s in %s (CONFIG_MEMCG, CONFIG_CGROUP_PIDS, CONFIG_CGROUP_SCHED, CONFIG_CPUSETS): %w", c, dir, err)
 			}
 		}
 	}
@@ -85,6 +91,14 @@ func (g *Group) limit(l Limits) error {
 	}
 	if l.CPUWeight > 0 {
 		if err := write(g.dir, "cpu.weight", strconv.FormatInt(l.CPUWeight, 10)); err != nil {
+			return err
+		}
+	}
+	for file, list := range map[string][]int{"cpuset.cpus": l.CPUs, "cpuset.mems": l.Nodes} {
+		if len(list) == 0 {
+			continue
+		}
+		if err := write(g.dir, file, topology.FormatList(slices.Sorted(slices.Values(list)))); err != nil {
 			return err
 		}
 	}
@@ -171,7 +185,8 @@ func (g *Group) Kill() error {
 }
 
 // Remove kills every process in the group, waits up to timeout for their end
-// and removes the group. A group that does not exist is removed already.
+// and removes the group and its parts: CPUs that they had for themselves are everybody's
+// again. A group that does not exist is removed already.
 func (g *Group) Remove(timeout time.Duration) error {
 	if err := g.Kill(); err != nil {
 		return err
@@ -179,7 +194,10 @@ func (g *Group) Remove(timeout time.Duration) error {
 	deadline := time.Now().Add(timeout)
 	for {
 		// Of a folder of cgroupfs only itself is removed: its files need not be.
-		err := os.Remove(g.dir)
+		err := g.removeParts()
+		if err == nil {
+			err = os.Remove(g.dir)
+		}
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}

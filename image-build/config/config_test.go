@@ -43,6 +43,7 @@ func TestParseExample(t *testing.T) {
 		Disks:         []Disk{{Serial: "S4EVNX0R123456", Erase: true}, {Model: "Samsung SSD 970 EVO Plus 1TB"}, {Path: "/dev/sda"}, {Any: true}},
 		GuestNetworks: []GuestNetwork{{Name: "default", Subnet: "10.88.0.0/24"}, {Name: "lab", Subnet: "10.89.0.0/22", MTU: 9000}},
 		NTP:           NTP{Servers: []string{"ntp.example.com", "192.0.2.123"}},
+		GuestCPUs:     GuestCPUs{Overcommit: 4, Reserved: []int{0, 1}},
 	}
 	if diff := cmp.Diff(want, d); diff != "" {
 		t.Errorf("Parse(example) differs (-want +got):\n%s", diff)
@@ -118,6 +119,9 @@ func TestParseErrors(t *testing.T) {
 		{"dns not a list", `[192.0.2.53, "2001:db8::53"]`, `192.0.2.53`, []string{`network.static.dns: is "192.0.2.53", want a list`}},
 		{"port", "port: 8443", "port: 70000", []string{"line 19, column 9: api.port: is 70000, want 1 to 65535"}},
 		{"port as text", "port: 8443", `port: "8443"`, []string{`api.port: is "8443", want a whole number`}},
+		{"no over-commit", "overcommit: 4", "overcommit: 0", []string{"guestCPUs.overcommit: is 0, want 1 to 128"}},
+		{"reserved twice", "reserved: [0, 1]", "reserved: [0, 0]", []string{"guestCPUs.reserved[1]: 0 stands there twice"}},
+		{"reserved as text", "reserved: [0, 1]", "reserved: 0-1", []string{`guestCPUs.reserved: is "0-1", want a list`}},
 		{"no key", "  key: |\n", "  kye: |\n", []string{"api.key: is missing", "api.kye: no such field"}},
 		{"disk two ways", "  - path: /dev/sda", "  - path: /dev/sda\n    any: true", []string{"disks[2]: names the disk in 2 ways"}},
 		{"disk no way", "  - any: true", "  - erase: true", []string{"disks[3]: names the disk in 0 ways"}},

@@ -34,6 +34,11 @@ const (
 	// MaxMTU what jumbo frames have by custom.
 	MinMTU = 1280
 	MaxMTU = 9000
+	// DefaultOvercommit and MaxOvercommit are processors for each CPU that guests share.
+	DefaultOvercommit = 16
+	MaxOvercommit     = 128
+	MaxReservedCPUs   = 128
+	MaxCPU            = 1023 // the highest number of one
 )
 
 // Document is a host's configuration.
@@ -56,6 +61,8 @@ type Document struct {
 	GuestNetworks []GuestNetwork `yaml:"guestNetworks"`
 	// NTP says where the host takes the time from.
 	NTP NTP `yaml:"ntp,omitempty"`
+	// GuestCPUs says what of the host's CPUs guests get.
+	GuestCPUs GuestCPUs `yaml:"guestCPUs,omitempty"`
 }
 
 // Network is the host's own network. Exactly one of DHCP and Static is set;
@@ -129,6 +136,18 @@ type GuestNetwork struct {
 	MTU int `yaml:"mtu,omitempty"`
 }
 
+// GuestCPUs is what of the host's CPUs guests get. Memory has no such limit to set: what
+// guests that run may use together is never more than the host has.
+type GuestCPUs struct {
+	// Overcommit is how many processors guests that run may have for each CPU that they
+	// share, 1 to 128; a guest is not started beyond that. Default 16.
+	Overcommit int `yaml:"overcommit"`
+	// Reserved are up to 128 CPUs that the control domain keeps for itself with the rest of
+	// their cores, 0 to 1023. Without any it keeps the core of the first CPU; where the host
+	// has less than 4 cores, guests may use that too, but not for themselves alone.
+	Reserved []int `yaml:"reserved,omitempty"`
+}
+
 // NTP is where the time comes from.
 type NTP struct {
 	// Servers are up to 8 host names or addresses, tried in order. With none
@@ -146,6 +165,7 @@ func Default() *Document {
 		API:           API{Port: DefaultPort},
 		Disks:         []Disk{{Any: true}},
 		GuestNetworks: defaultGuestNetworks(),
+		GuestCPUs:     GuestCPUs{Overcommit: DefaultOvercommit},
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -31,7 +32,7 @@ func Parse(b []byte) (*Document, error) {
 }
 
 func (r *reader) document(root *yaml.Node) *Document {
-	o := r.object(root, "", "version", "hostname", "network", "api", "disks", "guestNetworks", "ntp")
+	o := r.object(root, "", "version", "hostname", "network", "api", "disks", "guestNetworks", "ntp", "guestCPUs")
 	d := Default()
 	d.Version = r.integer(o.require("version", "write version: 1"), "version", Version, Version)
 	d.Hostname = o.text("hostname", d.Hostname, checkHostname)
@@ -50,7 +51,24 @@ func (r *reader) document(root *yaml.Node) *Document {
 	if n := o.fields["ntp"]; n != nil {
 		d.NTP.Servers = r.object(n, "ntp", "servers").texts("servers", MaxNTP, checkServer)
 	}
+	if n := o.fields["guestCPUs"]; n != nil {
+		d.GuestCPUs = r.guestCPUs(n)
+	}
 	return d
+}
+
+func (r *reader) guestCPUs(n *yaml.Node) GuestCPUs {
+	const path = "guestCPUs"
+	o := r.object(n, path, "overcommit", "reserved")
+	out := GuestCPUs{Overcommit: o.integer("overcommit", DefaultOvercommit, 1, MaxOvercommit)}
+	for i, e := range r.list(o.fields["reserved"], o.at("reserved"), MaxReservedCPUs) {
+		cpu := r.integer(e, index(o.at("reserved"), i), 0, MaxCPU)
+		if slices.Contains(out.Reserved, cpu) {
+			r.fail(e, index(o.at("reserved"), i), "%d stands there twice", cpu)
+		}
+		out.Reserved = append(out.Reserved, cpu)
+	}
+	return out
 }
 
 // node is the YAML of b: a single document's root.

@@ -92,6 +92,10 @@ type HostInfo struct {
 	Problems []string `json:"problems,omitempty"`
 	// Networks are the guest networks of the configuration.
 	Networks []Network `json:"networks"`
+	// CPUOvercommit is how many processors guests may have for each CPU that they share,
+	// ReservedCPUs are those that the control domain keeps; none is the host's choice.
+	CPUOvercommit int   `json:"cpuOvercommit"`
+	ReservedCPUs  []int `json:"reservedCPUs,omitempty"`
 }
 
 // A Network is a guest network: a bridge of the host with NAT to the outside,

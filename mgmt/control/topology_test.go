@@ -20,6 +20,7 @@ func TestHostTopology(t *testing.T) {
 		return &ashlarv1.HostTopology_Cache{Level: 1, Type: "Data", SizeBytes: 32 << 10, Cpus: []int32{cpu}}
 	}
 	want := &ashlarv1.HostTopology{
+		GuestCpus: &ashlarv1.GuestCpus{ReservedCpus: []int32{0}, SharedCpus: []int32{0}, ExclusiveCpus: []int32{1}, Processors: 3, MaxProcessors: 16},
 		Nodes: []*ashlarv1.HostTopology_Node{
 			{Cpus: []int32{0, 1}, Distances: []int32{10, 21}, MemoryBytes: 4 << 30, MemoryFreeBytes: 2 << 30, MemoryAvailableBytes: 3 << 30,
 				Pools:      []*ashlarv1.HostTopology_Pool{{PageBytes: 2 << 20, TotalPages: 5, FreePages: 4}},

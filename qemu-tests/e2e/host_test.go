@@ -120,6 +120,7 @@ type host struct {
 // options of a host.
 type options struct {
 	args   []string
+	cpus   int // 0: lab.Config's choice; with more in software emulation guests do not get far
 	noDisk bool
 	edit   func(doc string) string // changes the configuration document
 }
@@ -160,7 +161,7 @@ func newHost(t testing.TB, o options) *host {
 		}
 	}
 	h.mustCtl(t, "image", "configure", stick, "--config", doc)
-	h.start(t, lab.Config{Dir: dir, Port: port, Args: o.args, NoDisk: o.noDisk})
+	h.start(t, lab.Config{Dir: dir, Port: port, Args: o.args, CPUs: o.cpus, NoDisk: o.noDisk})
 	return h
 }
 

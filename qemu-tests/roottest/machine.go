@@ -13,6 +13,19 @@ import (
 	"github.com/ashlar-hv/ashlar/qemu-tests/lab"
 )
 
+// manyCPUs are options that give the machine two NUMA nodes, each with two cores of two
+// threads, and 1 GiB of its memory of 4 GiB on the second. In software emulation it runs no
+// guests.
+func manyCPUs() []string {
+	options := []string{"-smp", "8,sockets=2,cores=2,threads=2",
+		"-object", "memory-backend-ram,id=near,size=3G", "-object", "memory-backend-ram,id=far,size=1G",
+		"-numa", "node,nodeid=0,memdev=near,cpus=0-3", "-numa", "node,nodeid=1,memdev=far,cpus=4-7"}
+	if !lab.Hardware() {
+		options = append(options, "-cpu", "Nehalem") // the emulation tells of threads of a core as Intel does
+	}
+	return options
+}
+
 // boot runs a kernel in QEMU until it switches the machine off, and returns
 // what it printed. All use of hugelgupf/vmtest is here.
 func boot(ctx context.Context, kernel, initrd string, hardware []string, cmdline ...string) (string, error) {

@@ -32,8 +32,11 @@ type Run struct {
 	Files    map[string]string // place in the root → file
 	// Guests are initramfs archives with one program each, as /init.
 	Guests map[string]string // place in the root → import path of a program
-	// Filter is given to each test program as -test.run, where it is not "".
-	Filter string
+	// Filter and Skip are given to each test program as -test.run and -test.skip, where
+	// they are not "".
+	Filter, Skip string
+	// ManyCPUs gives the machine eight CPUs on two NUMA nodes, threads of two cores each.
+	ManyCPUs bool
 	// Hardware gives the machine an IOMMU and devices for guests, and has files with the build
 	// tag HardwareTag built, too.
 	Hardware bool
@@ -60,10 +63,13 @@ func (r Run) Do(ctx context.Context, dir string) (string, error) {
 		}
 		hardware = append(hardware, more...)
 	}
+	if r.ManyCPUs {
+		hardware = append(hardware, manyCPUs()...)
+	}
 	// A page of 1 GiB can be had for sure only at the start. On a busy machine the kernel takes an
 	// emulated timer for one that does not work.
 	text, err := boot(ctx, r.Kernel, initrd, hardware, "console=ttyS0", "quiet", "hugepagesz=1G", "hugepages=1",
-		"intel_iommu=on", "iommu=pt", "no_timer_check", "roottest.run="+r.Filter)
+		"intel_iommu=on", "iommu=pt", "no_timer_check", "roottest.run="+r.Filter, "roottest.skip="+r.Skip)
 	if err == nil && !strings.Contains(text, passed) {
 		err = fmt.Errorf("the tests have not passed")
 	}

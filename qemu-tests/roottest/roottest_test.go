@@ -1,6 +1,7 @@
 package roottest
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"maps"
@@ -17,10 +18,15 @@ var (
 	only   = flag.String("only", "", "run only the packages whose path contains this")
 )
 
-// TestAll runs all tests that need root.
+const module = "github.com/ashlar-hv/ashlar/"
+
+// forManyCPUs begins the names of tests that need a machine of many CPUs.
+const forManyCPUs = "^TestCPUs"
+
+var out = filepath.Join("..", "..", "out")
+
+// TestAll runs all tests that need root, but for those that need many CPUs.
 func TestAll(t *testing.T) {
-	const module = "github.com/ashlar-hv/ashlar/"
-	out := filepath.Join("..", "..", "out")
 	r := Run{
 		Kernel: filepath.Join(out, "bzImage"),
 		Packages: []string{
@@ -45,6 +51,7 @@ func TestAll(t *testing.T) {
 		Files:    map[string]string{},
 		Guests:   map[string]string{},
 		Filter:   *filter,
+		Skip:     forManyCPUs,
 	}
 	// The test of the virtio devices runs a guest that uses them all.
 	if devices := module + "vmm/virtio/internal/guesttest"; strings.Contains(devices, *only) {
@@ -59,7 +66,30 @@ func TestAll(t *testing.T) {
 		r.Files["guest-bzImage"] = filepath.Join(out, "guest-bzImage")
 		r.Guests["guest.cpio"] = module + "qemu-tests/testguest"
 	}
+	run(t, r)
+}
+
+// TestManyCPUs runs the tests of where threads run. None of them runs a guest: more than one
+// CPU is no place for that in software emulation (lab.Config).
+func TestManyCPUs(t *testing.T) {
+	if *filter != "" && !strings.Contains(*filter, "CPUs") {
+		return // none of these is asked for
+	}
+	run(t, Run{
+		Kernel:   filepath.Join(out, "bzImage"),
+		Packages: []string{module + "drivers/cgroup", module + "mgmt/core/guest"},
+		Programs: map[string]string{"bin/ashlar-netd": module + "mgmt/core/ashlar-netd"},
+		Filter:   cmp.Or(*filter, forManyCPUs), ManyCPUs: true,
+	})
+}
+
+// run runs the packages of r that are asked for.
+func run(t *testing.T, r Run) {
+	t.Helper()
 	r.Packages = slices.DeleteFunc(r.Packages, func(p string) bool { return !strings.Contains(p, *only) })
+	if len(r.Packages) == 0 {
+		return
+	}
 	for _, f := range append(slices.Collect(maps.Values(r.Files)), r.Kernel) {
 		if _, err := os.Stat(f); err != nil {
 			t.Fatalf("%v: make kernel guest-kernel builds it", err)

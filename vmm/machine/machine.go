@@ -53,11 +53,14 @@ type Config struct {
 	Pluggable   *protocol.Pluggable // what of it comes and goes, behind MemoryBytes
 	CPU         CPU
 	NUMA        []protocol.NUMANode // checked, by protocol.CheckNUMA
-	NodeCPUs    [][]int             // of the host, by node
 	NodeAccess  [][]protocol.Access // of nodes to nodes
-	UUID        string              // for SMBIOS
-	Console     *console.Hub
-	Board       protocol.Board
+	Affinity    []protocol.Affinity // where vCPUs run
+	// VCPUGroup is what threads of vCPUs of Affinity join (thread.Settle) while New is at it,
+	// which does not close it; or nil.
+	VCPUGroup *os.File
+	UUID      string // for SMBIOS
+	Console   *console.Hub
+	Board     protocol.Board
 }
 
 // A Machine is one guest.
@@ -397,7 +400,7 @@ func memoryMap(mem *memory.Memory, ecam uint64) []boot.Range {
 // Close frees everything. The machine has ended, or was never started.
 func (m *Machine) Close() error {
 	m.watcher.Wait() // it looks at vCPUs, and kicks them
-	m.homes.leave()
+	m.homes.leave(m.runners)
 	m.lifeMu.Lock()
 	defer m.lifeMu.Unlock()
 	var errs []error

@@ -3,10 +3,6 @@ package machine
 import (
 	"errors"
 	"fmt"
-	"runtime"
-	"sync"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/ashlar-hv/ashlar/vmm/acpi"
 	"github.com/ashlar-hv/ashlar/vmm/memory"
@@ -15,16 +11,6 @@ import (
 
 // checkNUMA checks what a Spec says of nodes.
 func checkNUMA(s *protocol.Spec) *protocol.Error {
-	if len(s.NodeCPUs) > len(s.NUMA) {
-		return invalid("nodeCpus", "CPUs for %d nodes of %d", len(s.NodeCPUs), len(s.NUMA))
-	}
-	for i, cpus := range s.NodeCPUs {
-		for _, c := range cpus {
-			if c < 0 || c > protocol.MaxHostCPU {
-				return invalid(fmt.Sprintf("nodeCpus[%d]", i), "there is no CPU %d: 0 to %d", c, protocol.MaxHostCPU)
-			}
-		}
-	}
 	if err := checkAccess(s); err != nil {
 		return err
 	}
@@ -141,65 +127,4 @@ func nodeError(s *protocol.Spec, e *protocol.Error, err error) *protocol.Error {
 		}
 	}
 	return e
-}
-
-// homes are the threads of vCPUs that run on certain CPUs only. They are made, and put
-// there, before the process is in its jail, which lets nobody choose a CPU. Each waits for its
-// vCPU to run, also for the next time where that has been given up.
-type homes struct {
-	left    chan struct{} // closed when nothing runs any more
-	waiting sync.WaitGroup
-}
-
-// leave ends the threads, none of which runs a vCPU.
-func (h *homes) leave() {
-	if h.left != nil {
-		close(h.left)
-		h.left = nil
-	}
-	h.waiting.Wait()
-}
-
-// settle makes a thread for each vCPU of a node that is to run on certain CPUs.
-func (m *Machine) settle() error {
-	m.homes.left = make(chan struct{})
-	for i, cpus := range m.c.NodeCPUs {
-		if len(cpus) == 0 {
-			continue
-		}
-		var set unix.CPUSet
-		for _, c := range cpus {
-			set.Set(c)
-		}
-		for _, v := range m.c.NUMA[i].VCPUs {
-			if err := m.homes.move(m.runners[v], &set); err != nil {
-				return fmt.Errorf("run vCPU %d on CPUs of the host %v: %w", v, cpus, err)
-			}
-		}
-	}
-	return nil
-}
-
-// move makes the thread of r, on the CPUs of set. The runtime makes no thread from one
-// that is locked: none inherits the set.
-func (h *homes) move(r *runner, set *unix.CPUSet) error {
-	there, left, begin := make(chan error), h.left, make(chan (<-chan func()), 1)
-	h.waiting.Go(func() {
-		runtime.LockOSThread() // not undone, as in run
-		err := unix.SchedSetaffinity(0, set)
-		there <- err
-		for err == nil {
-			select {
-			case asks := <-begin:
-				r.run(asks)
-			case <-left:
-				return
-			}
-		}
-	})
-	if err := <-there; err != nil {
-		return err
-	}
-	r.home = begin
-	return nil
 }

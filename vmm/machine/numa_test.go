@@ -40,19 +40,25 @@ func allowed(t *testing.T, tid int32) string {
 	return strings.TrimSpace(line)
 }
 
-// The vCPUs of a node run on the CPUs that it is given, others anywhere.
-func TestNodeCPUs(t *testing.T) {
+// firstCPU is the first that this process may run on.
+func firstCPU(t *testing.T) (cpu int) {
+	t.Helper()
 	var all unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &all); err != nil {
 		t.Fatal(err)
 	}
-	cpu := 0
 	for !all.IsSet(cpu) {
 		cpu++
 	}
+	return cpu
+}
+
+// vCPUs run on the CPUs that they are given, others anywhere.
+func TestAffinity(t *testing.T) {
+	cpu := firstCPU(t)
 	anywhere := allowed(t, int32(unix.Gettid()))
 	s := numaSpec(t, tinykernel.Code{}.Idle())
-	s.NodeCPUs = [][]int{nil, {cpu}}
+	s.Affinity = []protocol.Affinity{{VCPUs: []int{2, 3}, CPUs: []int{cpu}}}
 	g := s.loaded(t)
 	start(t, g)
 	for i, r := range g.runners {
@@ -75,12 +81,12 @@ func TestNodeCPUs(t *testing.T) {
 
 // A vCPU that comes while the guest runs does so on the CPUs of its node, also when it comes
 // again, and is in the tables from the start.
-func TestNodeCPUsComeAndGo(t *testing.T) {
+func TestAffinityComesAndGoes(t *testing.T) {
 	const cpu = "0"
 	s := newSpec(t, tinykernel.Code{}.Idle())
 	s.MaxVCPUs = 4
 	s.NUMA = []protocol.NUMANode{{VCPUs: []int{0, 1}, MemoryBytes: 16 << 20}, {VCPUs: []int{2, 3}, MemoryBytes: testMemory - 16<<20}}
-	s.NodeCPUs = [][]int{nil, {0}}
+	s.Affinity = []protocol.Affinity{{VCPUs: []int{2, 3}, CPUs: []int{0}}}
 	g := s.loaded(t)
 	if nodes, err := g.nodes(); err != nil || !slices.Equal(nodes[1].CPUs, []uint8{2, 3}) {
 		t.Errorf("nodes = %+v, %v", nodes, err)
@@ -113,9 +119,9 @@ func TestNodeCPUsComeAndGo(t *testing.T) {
 }
 
 // The threads of a machine that is never started end with it.
-func TestNodeCPUsNotStarted(t *testing.T) {
+func TestAffinityNotStarted(t *testing.T) {
 	s := numaSpec(t, tinykernel.Code{}.Idle())
-	s.NodeCPUs = [][]int{{0}, {0}}
+	s.Affinity = []protocol.Affinity{{VCPUs: []int{0, 1, 2, 3}, CPUs: []int{0}}}
 	s.loaded(t)
 }
 
@@ -148,6 +154,16 @@ func (s *spec) refused(t *testing.T, code protocol.ErrorCode, field string) {
 	}
 }
 
+// notAGroup cannot be written to.
+func notAGroup(t *testing.T) *os.File {
+	t.Helper()
+	f, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 func TestNUMARefused(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -161,11 +177,20 @@ func TestNUMARefused(t *testing.T) {
 			s.CPU = &protocol.CPU{Threads: 2}
 			s.NUMA[0].VCPUs, s.NUMA[1].VCPUs = []int{0, 2}, []int{1, 3}
 		}, protocol.InvalidArgument, "numa[1].vcpus"},
-		{"CPUs of no node", func(s *spec) { s.NodeCPUs = make([][]int, 3) }, protocol.InvalidArgument, "nodeCpus"},
 		{"access of a node", func(s *spec) { s.NodeAccess = make([][]protocol.Access, 1) }, protocol.InvalidArgument, "nodeAccess"},
 		{"access to a node", func(s *spec) { s.NodeAccess = make([][]protocol.Access, 2) }, protocol.InvalidArgument, "nodeAccess[0]"},
-		{"no such CPU", func(s *spec) { s.NodeCPUs = [][]int{{-1}} }, protocol.InvalidArgument, "nodeCpus[0]"},
-		{"a CPU that the host has not", func(s *spec) { s.NodeCPUs = [][]int{nil, {protocol.MaxHostCPU}} }, protocol.Unavailable, ""},
+		{"no such vCPU", func(s *spec) { s.Affinity = []protocol.Affinity{{VCPUs: []int{4}, CPUs: []int{0}}} }, protocol.InvalidArgument, "affinity[0].vcpus"},
+		{"a vCPU twice", func(s *spec) { s.Affinity = []protocol.Affinity{{VCPUs: []int{1, 1}, CPUs: []int{0}}} }, protocol.InvalidArgument, "affinity[0].vcpus"},
+		{"no CPU", func(s *spec) { s.Affinity = []protocol.Affinity{{VCPUs: []int{1}}} }, protocol.InvalidArgument, "affinity[0].cpus"},
+		{"no such CPU", func(s *spec) { s.Affinity = []protocol.Affinity{{CPUs: []int{-1}}} }, protocol.InvalidArgument, "affinity[0].cpus"},
+		{"a CPU that the host has not", func(s *spec) {
+			s.Affinity = []protocol.Affinity{{VCPUs: []int{1}, CPUs: []int{protocol.MaxHostCPU}}}
+		}, protocol.Unavailable, ""},
+		{"no group", func(s *spec) {
+			at := protocol.File(len(s.files))
+			s.files, s.VCPUGroup = append(s.files, notAGroup(t)), &at
+			s.Affinity = []protocol.Affinity{{VCPUs: []int{1}, CPUs: []int{0}}}
+		}, protocol.Unavailable, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := numaSpec(t, tinykernel.Code{}.Halt())

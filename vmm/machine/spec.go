@@ -134,6 +134,9 @@ func check(s *protocol.Spec) *protocol.Error {
 	if err := checkNUMA(s); err != nil {
 		return err
 	}
+	if err := checkAffinity(s); err != nil {
+		return err
+	}
 	if field, wrong := s.Pluggable.Check(s.MemoryBytes, s.Backing); wrong != "" {
 		return invalid("pluggable."+field, "pluggable.%s %s", field, wrong)
 	}
@@ -185,8 +188,16 @@ func (g *Guest) assemble(s *protocol.Spec, d *descriptors) *protocol.Error {
 	if err != nil {
 		return err
 	}
+	group, err := d.takeOptional("vcpuGroup", s.VCPUGroup)
+	if err != nil {
+		dev.Close()
+		return err
+	}
+	if group != nil {
+		defer group.Close() // the threads are in it by then
+	}
 	m, merr := New(Config{
-		KVM: dev, Memory: mem, MemoryBytes: s.MemoryBytes, Backing: s.Backing, Pluggable: s.Pluggable, VCPUs: s.VCPUs, MostVCPUs: s.MaxVCPUs, CPU: cpu, UUID: s.UUID, Console: g.Hub, Board: s.Board.Get(), NUMA: s.NUMA, NodeCPUs: s.NodeCPUs, NodeAccess: s.NodeAccess,
+		KVM: dev, Memory: mem, MemoryBytes: s.MemoryBytes, Backing: s.Backing, Pluggable: s.Pluggable, VCPUs: s.VCPUs, MostVCPUs: s.MaxVCPUs, CPU: cpu, UUID: s.UUID, Console: g.Hub, Board: s.Board.Get(), NUMA: s.NUMA, NodeAccess: s.NodeAccess, Affinity: s.Affinity, VCPUGroup: group,
 	})
 	if merr != nil {
 		return nodeError(s, newError(merr), merr)

@@ -24,14 +24,14 @@ type runner struct {
 	stats *kvm.Stats
 	tid   atomic.Int32 // of the thread, 0 where it has none
 	exits userExits
+	// home has a thread that is there already run a life; nil where each has its own.
+	home chan (<-chan func())
 
 	// What follows is guarded by m.mu.
 	life
 	present bool // it is to have a thread
 	live    bool // it has one
 	ejected bool // the guest has given it up, perhaps to get it again
-
-	home chan<- (<-chan func()) // to the thread that it is to run on, where there is one; has room for one
 }
 
 // A life is from the start of a vCPU's thread to its end.
@@ -58,7 +58,7 @@ func (r *runner) launch() {
 	r.m.live++
 	r.m.running.Add(1)
 	if r.home != nil {
-		r.home <- r.asks
+		r.home <- r.asks // it has room: the thread waits, or is about to
 		return
 	}
 	go r.run(r.asks)

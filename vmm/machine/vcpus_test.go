@@ -2,6 +2,7 @@ package machine
 
 import (
 	"encoding/binary"
+	"fmt"
 	"testing"
 	"time"
 
@@ -51,11 +52,13 @@ func hotCode() tinykernel.Code {
 	return le.AppendUint32(append(c, 0xe9), uint32(top-len(c)-5)) // jmp top
 }
 
-// hotGuest is a guest of hotCode that runs, with one of most processors.
+// hotGuest is a guest of hotCode that runs, with one of most processors; the last of them
+// runs on the first CPU.
 func hotGuest(t *testing.T, most int) (g *Guest, start1 func()) {
 	t.Helper()
 	s := newSpec(t, hotCode())
 	s.MaxVCPUs = most
+	s.Affinity = []protocol.Affinity{{VCPUs: []int{most - 1}, CPUs: []int{firstCPU(t)}}}
 	g = s.loaded(t)
 	v, err := g.Hub.Attach()
 	if err != nil {
@@ -148,6 +151,10 @@ func TestPlugVCPU(t *testing.T) {
 			t.Fatal(err)
 		}
 		threads(t, g, 3)
+		eventually(t, "running", func() bool { return g.runners[2].tid.Load() != 0 })
+		if got, want := allowed(t, g.runners[2].tid.Load()), fmt.Sprint(firstCPU(t)); got != want {
+			t.Errorf("a vCPU that comes may run on CPUs %s, want %s", got, want)
+		}
 		if err := g.Resume(); err != nil {
 			t.Fatal(err)
 		}

@@ -148,3 +148,9 @@ func (b *Backing) ForNodes(nodes []NUMANode) *Backing {
 	out.Populate = true
 	return &out
 }
+
+// An Affinity is vCPUs, by their numbers, and the CPUs of the host that these run on.
+type Affinity struct {
+	VCPUs []int `json:"vcpus"`
+	CPUs  []int `json:"cpus"`
+}

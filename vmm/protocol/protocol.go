@@ -202,12 +202,14 @@ type Spec struct {
 	// Backing says what the memory is made of; without it, of what the host gives.
 	Backing *Backing `json:"backing,omitempty"`
 	// NUMA are the nodes that vCPUs and memory are of, at most MaxNUMANodes; without any
-	// the guest is told of none. NodeCPUs are the CPUs of the host that the vCPUs of each
-	// node run on: none, also where it is shorter, are all. NodeAccess is how fast the memory of
-	// each node is for each, where anything is known of it.
+	// the guest is told of none. NodeAccess is how fast the memory of each node is for each,
+	// where anything is known of it.
 	NUMA       []NUMANode `json:"numa,omitempty"`
-	NodeCPUs   [][]int    `json:"nodeCpus,omitempty"`
 	NodeAccess [][]Access `json:"nodeAccess,omitempty"`
+	// Affinity is where vCPUs run, each in one of it at most: others run on any CPU. Their
+	// threads join the control group whose cgroup.threads is VCPUGroup, where there is one.
+	Affinity  []Affinity `json:"affinity,omitempty"`
+	VCPUGroup *File      `json:"vcpuGroup,omitempty"`
 	// BalloonBytes is what the guest is asked to give back of it, as SetBalloon takes it.
 	BalloonBytes uint64 `json:"balloonBytes,omitempty"`
 	// KVM is /dev/kvm.

@@ -338,6 +338,12 @@ func (c *Core) do(k *conn, call hostcall.Call) (hostcall.Message, *os.File, erro
 		}
 		v := g.vcpus
 		msg.VCPUs = &v
+	case hostcall.GuestPlacement:
+		g := c.guests[call.ID]
+		if g == nil || g.stopped == nil {
+			return msg, nil, refusal(hostcall.FailedPrecondition, "does not run")
+		}
+		msg.Placed = Placed()
 	case hostcall.GuestBalloon:
 		g := c.guests[call.ID]
 		if g == nil || g.stopped == nil {

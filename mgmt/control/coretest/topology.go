@@ -1,6 +1,9 @@
 package coretest
 
-import "github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+import (
+	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
+)
 
 // Topology is that of the host: two nodes, the second of memory alone.
 func Topology() *hostcall.Topology {
@@ -13,5 +16,12 @@ func Topology() *hostcall.Topology {
 		},
 		Cores:  []hostcall.Core{{Socket: 1, Die: 2, Core: 3, CPUs: []int{0, 1}}},
 		Caches: []hostcall.Cache{{Level: 1, Type: "Data", Bytes: 32 << 10, Shared: [][]int{{0}, {1}}}},
+		Guests: hostcall.GuestCPUs{Reserved: []int{0}, Shared: []int{0}, Exclusive: []int{1}, VCPUs: 3, Most: 16},
 	}
+}
+
+// Placed is where every guest is that runs.
+func Placed() *hostcall.Placed {
+	return &hostcall.Placed{VCPUs: 1, Nodes: []int{1}, HostNodes: [][]int{{0}, {1}}, Affinity: []protocol.Affinity{{VCPUs: []int{0}, CPUs: []int{1}}},
+		Emulation: []int{0}, Pinned: true, Exclusive: []int{1}, Why: "It was asked for."}
 }

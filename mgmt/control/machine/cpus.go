@@ -131,7 +131,7 @@ func (m *Machine) lookAtCPUs(ctx context.Context) (*protocol.VCPUs, error) {
 }
 
 // Fresh is Proto with the processors that the guest has just now, where that can change
-// without anybody's asking and core can tell.
+// without anybody's asking and core can tell, and with where on the host it is.
 func (m *Machine) Fresh(ctx context.Context) *ashlarv1.VirtualMachine {
 	m.mu.Lock()
 	look := m.rec.MaxCPUs > 0 && m.alive() && m.seen.State != hostcall.Starting
@@ -141,5 +141,8 @@ func (m *Machine) Fresh(ctx context.Context) *ashlarv1.VirtualMachine {
 			m.g.log.Debug("processors of a guest not looked at", "vm", m.id, "error", err)
 		}
 	}
-	return m.Proto()
+	where := m.whereItIs(ctx)
+	vm := m.Proto()
+	vm.ObservedPlacement = where // etag does not count it: only this call tells of it
+	return vm
 }

@@ -245,6 +245,9 @@ func startField(field string) string {
 	if f := numaField(field); f != "" {
 		return f
 	}
+	if f := placedField(field); f != "" {
+		return f
+	}
 	if f := serialField(field); f != "" {
 		return f
 	}

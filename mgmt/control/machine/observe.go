@@ -305,7 +305,7 @@ func describe(rec store.VM) *ashlarv1.VirtualMachine {
 	if rec.Vsock {
 		p.Vsock = &ashlarv1.Vsock{}
 	}
-	p.NumaNodes = numaProto(rec.NUMA)
+	p.NumaNodes, p.Placement = numaProto(rec.NUMA), placementProto(rec.Placement)
 	for _, d := range rec.Disks {
 		if d.Phase != store.Ready {
 			continue

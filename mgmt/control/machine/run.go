@@ -326,7 +326,7 @@ func (m *Machine) startCall() (hostcall.Call, error) {
 	for _, d := range rec.Devices {
 		guest.Devices = append(guest.Devices, d.HostDevice)
 	}
-	guest.Vsock, guest.SerialPorts = rec.Vsock, rec.SerialPorts
+	guest.Vsock, guest.SerialPorts, guest.Placement = rec.Vsock, rec.SerialPorts, rec.Placement
 	return hostcall.Call{Method: hostcall.GuestStart, ID: rec.UID, Guest: guest}, nil
 }
 

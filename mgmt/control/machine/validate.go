@@ -74,6 +74,7 @@ func (g *Manager) validate(req *ashlarv1.CreateVirtualMachineRequest, host *host
 	c.serial(vm, &rec)
 	c.processor(vm, &rec)
 	c.numa(vm, &rec)
+	c.placement(vm, &rec)
 	c.boot(vm.Boot, &rec)
 	c.disks(vm.Disks, &rec)
 	c.nics(vm.NetworkInterfaces, host, &rec)

@@ -27,7 +27,10 @@ func (s hostService) GetHostTopology(ctx context.Context, _ *connect.Request[ash
 }
 
 func topologyProto(t *hostcall.Topology) *ashlarv1.HostTopology {
-	out := &ashlarv1.HostTopology{}
+	out := &ashlarv1.HostTopology{GuestCpus: &ashlarv1.GuestCpus{
+		ReservedCpus: numbers(t.Guests.Reserved), SharedCpus: numbers(t.Guests.Shared), ExclusiveCpus: numbers(t.Guests.Exclusive),
+		Processors: int32(t.Guests.VCPUs), MaxProcessors: int32(t.Guests.Most),
+	}}
 	for _, n := range t.Nodes {
 		node := &ashlarv1.HostTopology_Node{
 			Id: int32(n.ID), Cpus: numbers(n.CPUs), Distances: numbers(n.Distances),

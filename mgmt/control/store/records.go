@@ -46,6 +46,8 @@ type VM struct {
 	Backing *protocol.Backing `json:"backing,omitempty"`
 	// NUMA are the nodes that processors and memory are of.
 	NUMA []protocol.NUMANode `json:"numa,omitempty"`
+	// Placement is where it is to be on the host; nil where nothing was asked for.
+	Placement *hostcall.Placement `json:"placement,omitempty"`
 	// Pluggable is what comes and goes besides; nil where the memory is fixed.
 	Pluggable *protocol.Pluggable `json:"pluggable,omitempty"`
 	// BalloonBytes is how much of that it is asked to give back.

@@ -253,7 +253,7 @@ func TestCore(t *testing.T) {
 		}
 	}
 	must(errors.Join(os.MkdirAll(layout.RunDir, 0o755), os.Mkdir(layout.CoreCgroup, 0o755)))
-	info, err := json.Marshal(layout.HostInfo{Hostname: "h", Version: "test", DNS: []string{"9.9.9.9"},
+	info, err := json.Marshal(layout.HostInfo{Hostname: "h", Version: "test", CPUOvercommit: 16, DNS: []string{"9.9.9.9"},
 		Networks: []layout.Network{{Name: "nat", Subnet: "10.80.0.0/24"}, {Name: "bad", Subnet: "10.80.0.0/16"}}})
 	must(err)
 	must(os.WriteFile(layout.HostFile, info, 0o600))

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/ashlar-hv/ashlar/drivers/cgroup"
+	"github.com/ashlar-hv/ashlar/drivers/interrupt"
 	"github.com/ashlar-hv/ashlar/drivers/pci"
 	"github.com/ashlar-hv/ashlar/initramfs/layout"
 	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
@@ -57,6 +58,8 @@ const (
 	// firstStart holds the time from kernel entry to the first start of core,
 	// in nanoseconds.
 	firstStart = layout.RunDir + "/core-started"
+	// movedFile says where interrupts were before they were moved.
+	movedFile = layout.RunDir + "/interrupts.json"
 )
 
 func run(args []string) error {
@@ -170,6 +173,10 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 	if err := keepAddresses(folders, nets); err != nil {
 		return err
 	}
+	interrupts, err := interrupt.New("/proc/irq", movedFile)
+	if err != nil {
+		return err
+	}
 	var latest atomic.Pointer[layout.HostInfo]
 	latest.Store(&info)
 	s.Functions = sriov.New(sriov.Config{
@@ -183,10 +190,15 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 		FindDevices: func() (*pci.Inventory, error) { return host.Devices(*latest.Load()) },
 		RunDir:      layout.GuestRunDir, EndDir: endDir, Cgroup: layout.GuestCgroup, VMM: layout.VMMBinary,
 		Folders: folders, Images: images, Networks: nets, Notify: s.Notify, Log: log,
+		CPUs: guest.CPUPolicy{Reserved: info.ReservedCPUs, Overcommit: info.CPUOvercommit}, Interrupts: interrupts,
 		Memory: func() (int64, error) { _, available, err := host.Memory(); return available, err },
 	})
 	if err != nil {
 		return err
+	}
+	if err := guests.ShareCPUs(); err != nil {
+		log.Error("guests may use all CPUs", "error", err)
+		own = append(own, fmt.Sprintf("Guests may use all CPUs, and get none for themselves: %v.", err))
 	}
 	s.Guests = guests
 	s.Host = func() hostcall.HostStatus {

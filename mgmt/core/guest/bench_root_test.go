@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ashlar-hv/ashlar/drivers/cgroup"
+	"github.com/ashlar-hv/ashlar/drivers/interrupt"
 	"github.com/ashlar-hv/ashlar/drivers/pci"
 	"github.com/ashlar-hv/ashlar/initramfs/layout"
 	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
@@ -71,7 +72,11 @@ func newBench(t *testing.T) *bench {
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	b.c = Config{RunDir: filepath.Join(dir, "run"), EndDir: filepath.Join(dir, "ended"), DeviceDir: filepath.Join(dir, "devices"), Cgroup: group, VMM: program,
+	interrupts, err := interrupt.New("/proc/irq", filepath.Join(dir, "interrupts"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.c = Config{CPUs: CPUPolicy{Overcommit: 16}, Interrupts: interrupts, RunDir: filepath.Join(dir, "run"), EndDir: filepath.Join(dir, "ended"), DeviceDir: filepath.Join(dir, "devices"), Cgroup: group, VMM: program,
 		Folders: folders, Images: images, Networks: nets, Log: slog.Default(),
 		Memory:      func() (int64, error) { return 1 << 30, nil },
 		FindDevices: func() (*pci.Inventory, error) { return pci.Find(pci.Host{}) },
@@ -97,6 +102,9 @@ func (b *bench) restart(t *testing.T) {
 	m, err := New(b.c)
 	if err != nil {
 		t.Fatalf("New: %v", err)
+	}
+	if err := m.ShareCPUs(); err != nil {
+		t.Fatal(err)
 	}
 	b.Manager = m
 }

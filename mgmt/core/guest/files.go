@@ -27,7 +27,7 @@ func (l *fileList) close() { seqpacket.CloseAll(l.files) }
 func (m *Manager) gather(r *run, g *hostcall.Guest) (*protocol.Spec, *fileList, error) {
 	l := new(fileList)
 	spec := &protocol.Spec{
-		Name: g.Name, UUID: uuid(r.rec.ID), VCPUs: g.VCPUs, MaxVCPUs: g.MaxVCPUs, CPU: g.CPU, MemoryBytes: g.MemoryBytes, Backing: g.Backing.ForNodes(g.NUMA), BalloonBytes: g.BalloonBytes, NUMA: g.NUMA,
+		Name: g.Name, UUID: uuid(r.rec.ID), VCPUs: g.VCPUs, MaxVCPUs: g.MaxVCPUs, CPU: g.CPU, MemoryBytes: g.MemoryBytes, Backing: g.Backing.ForNodes(r.rec.shares()), BalloonBytes: g.BalloonBytes, NUMA: r.rec.NUMA,
 		Pluggable: g.Pluggable,
 		Boot:      protocol.Boot{Cmdline: g.Cmdline},
 		Jail:      protocol.Jail{UID: r.rec.uid(), GID: r.rec.uid()},
@@ -67,9 +67,6 @@ func (m *Manager) gatherHost(r *run, g *hostcall.Guest, spec *protocol.Spec, l *
 			Message: fmt.Sprintf("The host cannot run guests: %v. Enable hardware virtualization (VT-x or AMD-V) in the firmware's set-up.", err)}
 	}
 	spec.KVM = l.add(kvm)
-	if spec.NodeCPUs, err = nodeCPUs(g.NUMA); err != nil {
-		return err
-	}
 	spec.NodeAccess = m.nodeAccess(g.NUMA)
 	memory, err := guestMemory(g.MemoryBytes+g.Pluggable.Max(), r.rec.Pages)
 	if err != nil {

@@ -168,24 +168,6 @@ func canGive() bool {
 	return false
 }
 
-// lockable is how much memory the VMM of a guest with devices may lock, in bytes.
-func (r *record) lockable() uint64 {
-	s := protocol.Spec{MemoryBytes: r.MemoryBytes, VFIO: &protocol.VFIO{}}
-	if r.MaxPlugged > 0 {
-		s.Pluggable = &protocol.Pluggable{MaxBytes: r.MaxPlugged}
-	}
-	return s.LockedMemory()
-}
-
-// letLock lets the VMM of rec lock what devices need of its guest's memory, which is all.
-func letLock(rec record) error {
-	limit := unix.Rlimit{Cur: rec.lockable(), Max: rec.lockable()}
-	if err := unix.Prlimit(rec.PID, unix.RLIMIT_MEMLOCK, &limit, nil); err != nil {
-		return fmt.Errorf("let VMM lock %d bytes: %w", limit.Cur, err)
-	}
-	return nil
-}
-
 // AttachDevice gives a device of the host's to a guest (hostcall.GuestAttachDevice). Cut off at any
 // point it can be done again.
 func (m *Manager) AttachDevice(ctx context.Context, id string, d hostcall.HostDevice) error {
@@ -235,9 +217,6 @@ func (m *Manager) plugHost(ctx context.Context, r *run, rec record, had []hostde
 	}
 	request := protocol.Request{Method: protocol.AttachVFIO, NewVFIO: &protocol.NewVFIO{Device: d}}
 	if request.NewVFIO.IOMMUFD, request.NewVFIO.Container, err = openMemory(byNode, l); err != nil {
-		return err
-	}
-	if err := letLock(rec); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout+devicePatience(rec.MemoryBytes+rec.MaxPlugged))

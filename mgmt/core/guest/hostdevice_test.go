@@ -46,14 +46,6 @@ func TestHotSlots(t *testing.T) {
 	}
 }
 
-// A VMM may lock all that its guest may come to have.
-func TestLockable(t *testing.T) {
-	r := record{MemoryBytes: 1 << 30, MaxPlugged: 2 << 30}
-	if got := r.lockable(); got < 3<<30 || got > 3<<30+128<<20 {
-		t.Errorf("it may lock %d bytes, want 3 GiB and little more", got)
-	}
-}
-
 // Devices cannot be had with a balloon, twice, or by a name that does not stay.
 func TestCheckHostDevices(t *testing.T) {
 	ok := hostcall.HostDevice{Name: "path-0000:00-01.0"}

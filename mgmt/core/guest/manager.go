@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ashlar-hv/ashlar/drivers/cgroup"
+	"github.com/ashlar-hv/ashlar/drivers/interrupt"
 	"github.com/ashlar-hv/ashlar/drivers/pci"
 	"github.com/ashlar-hv/ashlar/initramfs/layout"
 	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
@@ -62,14 +63,17 @@ type Networks interface {
 
 // A Config says where things are.
 type Config struct {
-	RunDir    string // a folder for each running guest
-	EndDir    string // how guests ended
-	Cgroup    string // holds a group for each running guest
-	VMM       string // the program
-	Folders   *folder.Store
-	Images    *image.Store
-	Networks  Networks
-	DeviceDir string // a record of each device of the host's that a guest has
+	RunDir   string // a folder for each running guest
+	EndDir   string // how guests ended
+	Cgroup   string // holds a group for each running guest
+	VMM      string // the program
+	Folders  *folder.Store
+	Images   *image.Store
+	Networks Networks
+	CPUs     CPUPolicy
+	// Interrupts are the host's.
+	Interrupts *interrupt.Steering
+	DeviceDir  string // a record of each device of the host's that a guest has
 	// FindDevices finds the host's devices, and DevicesChanged is told when other guests have
 	// them. It must not wait.
 	FindDevices    func() (*pci.Inventory, error)
@@ -100,6 +104,11 @@ type Manager struct {
 	closed  bool                            // no new guests: the host goes down
 
 	pools pools
+
+	// steering is held while interrupts are moved: before mu in the order of locks.
+	steering sync.Mutex
+	away     []int // the CPUs that interrupts were kept off last
+	steered  bool  // away is in force
 }
 
 // New returns a Manager that has adopted the guests that run already.

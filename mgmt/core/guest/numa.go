@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -34,25 +35,34 @@ func checkNodes(g *hostcall.Guest) error {
 
 // checkHostNodes checks that host has the nodes that memory is to be of.
 func checkHostNodes(nodes []protocol.NUMANode, host *topology.Host) error {
-	var there []int // those with memory
+	there := nodesWithMemory(host)
+	for i, n := range nodes {
+		for _, id := range n.HostNodes {
+			if !slices.Contains(there, id) {
+				return nodeError(hostcall.FailedPrecondition, i, "The host has no NUMA node %d with memory: it %s.", id, haveNodes(host))
+			}
+		}
+	}
+	return nil
+}
+
+// nodesWithMemory are those of host.
+func nodesWithMemory(host *topology.Host) []int {
+	var there []int
 	for _, n := range host.Nodes {
 		if n.MemoryBytes > 0 {
 			there = append(there, n.ID)
 		}
 	}
-	for i, n := range nodes {
-		for _, id := range n.HostNodes {
-			if slices.Contains(there, id) {
-				continue
-			}
-			have := "has none"
-			if len(there) > 0 {
-				have = "has " + topology.FormatList(there)
-			}
-			return nodeError(hostcall.FailedPrecondition, i, "The host has no NUMA node %d with memory: it %s.", id, have)
-		}
+	return there
+}
+
+// haveNodes says which nodes with memory host has.
+func haveNodes(host *topology.Host) string {
+	if there := nodesWithMemory(host); len(there) > 0 {
+		return "has " + topology.FormatList(there)
 	}
-	return nil
+	return "has none"
 }
 
 // nodeError says what is wrong with the host's nodes for node i.
@@ -60,39 +70,11 @@ func nodeError(code hostcall.Code, i int, format string, args ...any) error {
 	return &hostcall.Error{Code: code, Field: fmt.Sprintf("guest.numa[%d].hostNodes", i), Message: fmt.Sprintf(format, args...)}
 }
 
-// nodeCPUs are the CPUs of the host for the vCPUs of each of nodes: those of the host's
-// nodes that its memory is of. There are none for one whose memory is of no certain
-// nodes, or of nodes without CPUs, or of all that have some: its vCPUs run anywhere.
-func nodeCPUs(nodes []protocol.NUMANode) ([][]int, error) {
-	if !protocol.Bound(nodes) {
-		return nil, nil
-	}
-	host, err := topology.Read()
-	if err != nil {
-		return nil, err
-	}
-	return cpusOf(nodes, host), nil
-}
-
-func cpusOf(nodes []protocol.NUMANode, host *topology.Host) [][]int {
-	out := make([][]int, len(nodes))
-	for i, n := range nodes {
-		for _, id := range n.HostNodes {
-			h, _ := host.Node(id)
-			out[i] = append(out[i], h.CPUs...)
-		}
-		slices.Sort(out[i])
-		if len(out[i]) == len(host.CPUs) {
-			out[i] = nil
-		}
-	}
-	return out
-}
-
 // admitToNodes checks that the host's nodes have the memory for one more guest, as
 // admit does for the host as a whole. The caller holds m.mu.
 func (m *Manager) admitToNodes(rec *record) error {
-	if !protocol.Bound(rec.NUMA) {
+	shares := rec.shares()
+	if shares == nil {
 		return nil
 	}
 	host, err := topology.Read()
@@ -100,21 +82,28 @@ func (m *Manager) admitToNodes(rec *record) error {
 		return err
 	}
 	if size := int64(rec.Pages.PoolSize()); size > 0 {
-		return admitToPools(rec, host, size)
+		err = admitToPools(shares, rec.Pages, host, size)
+	} else {
+		err = admitTo(shares, host, m.taken())
 	}
-	return admitTo(rec.NUMA, host, m.taken())
+	var e *hostcall.Error
+	if errors.As(err, &e) && len(rec.NUMA) == 0 {
+		e.Field = "guest.placement.node"
+	}
+	return err
 }
 
 // taken is what guests that run were promised of certain nodes. The caller holds m.mu.
 func (m *Manager) taken() []use {
 	var taken []use
 	for _, r := range m.running {
-		if r.rec.Pages.PoolSize() > 0 || !protocol.Bound(r.rec.NUMA) {
+		shares := r.rec.shares()
+		if r.rec.Pages.PoolSize() > 0 || shares == nil {
 			continue
 		}
 		// Where it is unknown, what a guest has touched counts twice.
 		used, _ := r.group.MemoryOnNodes()
-		taken = append(taken, use{r.rec.NUMA, used})
+		taken = append(taken, use{shares, used})
 	}
 	return taken
 }
@@ -168,10 +157,10 @@ func admitTo(nodes []protocol.NUMANode, host *topology.Host, taken []use) error 
 	return nil
 }
 
-// admitToPools checks that there are pages of size bytes for each node of rec. Whether
+// admitToPools checks that there are pages of size bytes for each of nodes. Whether
 // they are nobody else's shows when the VMM allocates them, which it does at once.
-func admitToPools(rec *record, host *topology.Host, size int64) error {
-	for i, n := range rec.NUMA {
+func admitToPools(nodes []protocol.NUMANode, pages protocol.Pages, host *topology.Host, size int64) error {
+	for i, n := range nodes {
 		if len(n.HostNodes) == 0 {
 			continue
 		}
@@ -186,14 +175,14 @@ func admitToPools(rec *record, host *topology.Host, size int64) error {
 			}
 		}
 		need := int64(n.MemoryBytes) / size
-		for _, other := range rec.NUMA[:i] {
+		for _, other := range nodes[:i] {
 			if overlap(other.HostNodes, n.HostNodes) {
 				need += int64(other.MemoryBytes) / size
 			}
 		}
 		if need > all.Free {
 			return nodeError(hostcall.ResourceExhausted, i, "The host's NUMA node %s has %d of its %d pages of %s free, %d are asked for: stop a guest that uses them, or choose another node.",
-				topology.FormatList(slices.Sorted(slices.Values(n.HostNodes))), all.Free, all.Total, rec.Pages, need)
+				topology.FormatList(slices.Sorted(slices.Values(n.HostNodes))), all.Free, all.Total, pages, need)
 		}
 	}
 	return nil

@@ -2,7 +2,6 @@ package guest
 
 import (
 	"errors"
-	"reflect"
 	"strings"
 	"testing"
 
@@ -64,13 +63,6 @@ func TestCheckHostNodes(t *testing.T) {
 	}
 }
 
-func TestCPUsOf(t *testing.T) {
-	got := cpusOf([]protocol.NUMANode{node(1, 1, 4), node(1), node(1, 4), node(1, 1, 0), node(1, 0, 1, 5)}, twoNodes)
-	if want := [][]int{{1, 3}, nil, nil, {0, 1, 2, 3}, nil}; !reflect.DeepEqual(got, want) {
-		t.Errorf("cpusOf = %v, want %v", got, want)
-	}
-}
-
 func TestAdmitTo(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -101,13 +93,13 @@ func TestAdmitTo(t *testing.T) {
 }
 
 func TestAdmitToPools(t *testing.T) {
-	rec := &record{Pages: protocol.Pages2MiB, NUMA: []protocol.NUMANode{node(10, 0), node(10, 0), node(100)}}
-	refusedWith(t, admitToPools(rec, twoNodes, 2*mib), "", "", "")
-	rec.NUMA[1].MemoryBytes += 2 * mib
-	refusedWith(t, admitToPools(rec, twoNodes, 2*mib), hostcall.ResourceExhausted, "guest.numa[1].hostNodes",
+	nodes := []protocol.NUMANode{node(10, 0), node(10, 0), node(100)}
+	refusedWith(t, admitToPools(nodes, protocol.Pages2MiB, twoNodes, 2*mib), "", "", "")
+	nodes[1].MemoryBytes += 2 * mib
+	refusedWith(t, admitToPools(nodes, protocol.Pages2MiB, twoNodes, 2*mib), hostcall.ResourceExhausted, "guest.numa[1].hostNodes",
 		"node 0 has 10 of its 20 pages of 2MiB free, 11 are asked for")
-	rec.NUMA = []protocol.NUMANode{node(2, 1)}
-	refusedWith(t, admitToPools(rec, twoNodes, 2*mib), hostcall.ResourceExhausted, "guest.numa[0].hostNodes", "has 0 of its 0 pages")
+	nodes = []protocol.NUMANode{node(2, 1)}
+	refusedWith(t, admitToPools(nodes, protocol.Pages2MiB, twoNodes, 2*mib), hostcall.ResourceExhausted, "guest.numa[0].hostNodes", "has 0 of its 0 pages")
 }
 
 // Nodes are checked against this machine's, which has a node 0.

@@ -67,6 +67,10 @@ func peer() int {
 				name = r.Spec.Name
 				vcpus.Present, vcpus.Target = r.Spec.VCPUs, r.Spec.VCPUs
 				fmt.Fprintf(os.Stderr, "configured as %s\n", name)
+				if err := settleThreads(r.Spec, files); err != nil {
+					out.Error = &protocol.Error{Code: protocol.Internal, Message: err.Error()}
+					break
+				}
 				if err := jail.Enter(jail.Config{UID: r.Spec.Jail.UID, GID: r.Spec.Jail.GID,
 					Filter: jail.Filter{Rules: append(append(jail.Messages(), jail.Files()...), jail.Allow(unix.SYS_FSTATFS, "mapping memory in here"))}}); err != nil {
 					out.Error = &protocol.Error{Code: protocol.Internal, Message: err.Error()}

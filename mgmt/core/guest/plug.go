@@ -117,6 +117,9 @@ func (m *Manager) notePromise(r *run, requested, plugged uint64) (record, error)
 			return record{}, &hostcall.Error{Code: hostcall.ResourceExhausted, Field: "size",
 				Message: fmt.Sprintf("The host has %d MiB free for guests, %d MiB are asked for: stop another guest, or ask for less.", max(left, 0)>>20, more>>20)}
 		}
+		if err := m.admitMore(&rec, int64(rec.Plugged)-int64(r.rec.Plugged)); err != nil {
+			return record{}, err
+		}
 	}
 	if err := m.writeRecord(rec); err != nil {
 		return record{}, err

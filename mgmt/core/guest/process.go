@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 
 	"github.com/ashlar-hv/ashlar/drivers/cgroup"
@@ -42,10 +43,30 @@ func startVMM(program string, group *cgroup.Group, listen, result, messages *os.
 		UseCgroupFD: true,
 		CgroupFD:    int(dir.Fd()),
 	}
-	if err := cmd.Start(); err != nil {
+	if err := startAlone(cmd); err != nil {
 		return process{}, fmt.Errorf("start VMM: %w", err)
 	}
 	return process{cmd: cmd}, nil
+}
+
+// startAlone starts cmd with a core scheduling cookie of its own, which all threads of it
+// inherit, those of vhost too: threads with another one, or none, never run on the other
+// threads of a core that one of these is on (the kernel's Documentation/admin-guide/
+// hw-vuln/core-scheduling.rst).
+func startAlone(cmd *exec.Cmd) error {
+	started := make(chan error, 1)
+	go func() {
+		// Not undone: the thread has the cookie, which it cannot give back, and ends
+		// with the goroutine.
+		runtime.LockOSThread()
+		err := unix.Prctl(unix.PR_SCHED_CORE, unix.PR_SCHED_CORE_CREATE, 0, unix.PR_SCHED_CORE_SCOPE_THREAD, 0)
+		if err != nil && !errors.Is(err, unix.ENODEV) { // the host's cores have one thread each
+			started <- fmt.Errorf("keep other guests off its cores (CONFIG_SCHED_CORE): %w", err)
+			return
+		}
+		started <- cmd.Start()
+	}()
+	return <-started
 }
 
 // limitFiles bounds the files that process pid, a child, can write: a VMM in the
@@ -60,9 +81,10 @@ func limitFiles(pid int, size int64) error {
 }
 
 // letLock lets process pid, a child, lock as much memory as it likes (RLIMIT_MEMLOCK): its
-// guest's is of a pool, and its rings have the kernel pin that. What all VMMs pin is counted
-// together, as they are root's still, so that no other limit would do. It is none to
-// a guest: in the jail there is no call by which memory is locked.
+// guest's is of a pool, and its rings have the kernel pin that, or devices of the host's reach
+// it. What all VMMs pin is counted together, as they are root's still, so that no other limit
+// would do. In the jail the one call by which memory is locked maps the VMM's own for devices,
+// which its control group bounds.
 func letLock(pid int) error {
 	limit := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
 	if err := unix.Prlimit(pid, unix.RLIMIT_MEMLOCK, &limit, nil); err != nil {

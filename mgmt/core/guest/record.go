@@ -49,6 +49,8 @@ type record struct {
 	VCPUs int            `json:"vcpus"` // that it can come to have
 	// NUMA are the nodes that its memory is shared out to.
 	NUMA []protocol.NUMANode `json:"numa,omitempty"`
+	// Placed is where it is on the host.
+	Placed *hostcall.Placed `json:"placed,omitempty"`
 	// MaxPlugged is how much memory may be plugged in besides; Requested is what the guest
 	// is asked to have of it, and Plugged what it may have: more, until it has given it back.
 	MaxPlugged uint64             `json:"maxPlugged,omitempty"`

@@ -134,6 +134,9 @@ func (m *Manager) retire(r *run) {
 	}
 	m.c.Notify(end)
 	m.mu.Unlock()
+	if r.rec.Placed != nil && len(r.rec.Placed.Exclusive) > 0 {
+		m.steer()
+	}
 	close(r.gone)
 	if r.watched {
 		m.c.Log.Info("VMM has ended", "guest", r.rec.Name, "id", r.rec.ID, "reason", r.end.Reason, "message", r.end.Message)

@@ -71,6 +71,9 @@ func (m *Manager) check(g *hostcall.Guest) error {
 	if err := checkNodes(g); err != nil {
 		return err
 	}
+	if err := checkPlacement(g); err != nil {
+		return err
+	}
 	if err := checkPluggable(g); err != nil {
 		return err
 	}
@@ -118,6 +121,7 @@ func (m *Manager) Start(ctx context.Context, id string, g *hostcall.Guest) error
 
 // reserve puts a new run into the table if there is room for it.
 func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
+	near := m.nodesNear(g.Devices)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.running[id] != nil {
@@ -130,6 +134,9 @@ func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
 	rec.plug(g)
 	rec.VFIO = len(g.Devices) > 0 || rec.HotplugSlots > 0 && canGive()
 	if err := m.admit(&rec); err != nil {
+		return nil, err
+	}
+	if err := m.place(&rec, g, near); err != nil {
 		return nil, err
 	}
 	if err := m.admitToNodes(&rec); err != nil {
@@ -172,16 +179,14 @@ func (m *Manager) bring(ctx context.Context, r *run, g *hostcall.Guest) error {
 	if err := m.spawn(r, use); err != nil {
 		return err
 	}
-	if len(g.Devices) > 0 {
-		if err := letLock(m.recordOf(r)); err != nil {
-			return errors.Join(err, r.cmd.Process.Kill(), r.cmd.Wait())
-		}
-	}
 	ended := make(chan struct{})
 	r.watched = true
 	go m.watch(r, ended)
 	if r.killed.Load() {
 		return &hostcall.Error{Code: hostcall.FailedPrecondition, Message: "The guest was killed while it was being started."}
+	}
+	if err := r.addThreads(spec, files); err != nil {
+		return err
 	}
 	return m.configure(ctx, r, spec, files, ended)
 }
@@ -217,7 +222,7 @@ func (m *Manager) spawn(r *run, use diskUse) error {
 	if err := r.group.Remove(killTimeout); err != nil { // of an earlier life, if any
 		return err
 	}
-	_, err := cgroup.Create(m.c.Cgroup+"/"+id, cgroup.Limits{
+	group, err := m.makeGroup(r, cgroup.Limits{
 		MemoryMax: vmmMemory(&r.rec, use), Hugetlb: r.rec.pooled(), PIDsMax: int64(protocol.Threads(r.rec.VCPUs)), CPUWeight: 100})
 	if err != nil {
 		return err
@@ -237,7 +242,7 @@ func (m *Manager) spawn(r *run, use diskUse) error {
 		return fmt.Errorf("make message file: %w", err)
 	}
 	defer messages.Close()
-	if r.process, err = startVMM(m.c.VMM, r.group, listen, result, messages); err != nil {
+	if r.process, err = startVMM(m.c.VMM, group, listen, result, messages); err != nil {
 		return err
 	}
 	return m.noteProcess(r, fileMax(use))
@@ -251,7 +256,7 @@ func (m *Manager) noteProcess(r *run, limit int64) error {
 	if err == nil {
 		err = limitFiles(pid, limit)
 	}
-	if err == nil && r.rec.Pages.PoolSize() > 0 {
+	if err == nil && (r.rec.Pages.PoolSize() > 0 || r.rec.VFIO) {
 		err = letLock(pid)
 	}
 	m.mu.Lock()

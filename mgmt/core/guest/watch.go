@@ -140,6 +140,7 @@ func (m *Manager) passMessages(r *run, end <-chan struct{}) {
 		case <-tick.C:
 			m.stopFlood(r)
 			m.listen(ctx, r, &l)
+			m.steerDevices(r)
 		}
 	}
 }

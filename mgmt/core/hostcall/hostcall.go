@@ -193,6 +193,8 @@ type Message struct {
 	Hugepages []HugepagePool `json:"hugepages,omitempty"`
 	// Links answers LinkList.
 	Links *LinkPage `json:"links,omitempty"`
+	// Placed answers GuestPlacement.
+	Placed *Placed `json:"placed,omitempty"`
 }
 
 // A Code says what kind of Error it is; the names are gRPC's.
@@ -270,6 +272,8 @@ type Guest struct {
 	HotplugSlots int `json:"hotplugSlots,omitempty"`
 	// Devices are those of the host's that it gets.
 	Devices []HostDevice `json:"devices,omitempty"`
+	// Placement is where it is to be on the host; optional.
+	Placement *Placement `json:"placement,omitempty"`
 }
 
 // A NIC of a guest.

@@ -5,6 +5,8 @@ type Topology struct {
 	Nodes  []Node  `json:"nodes,omitempty"`
 	Cores  []Core  `json:"cores,omitempty"`
 	Caches []Cache `json:"caches,omitempty"`
+	// Guests is who has the CPUs.
+	Guests GuestCPUs `json:"guests"`
 }
 
 // A Node is a NUMA node. Sizes in bytes.

@@ -43,6 +43,7 @@ var methods = map[hostcall.Method]method{
 	hostcall.GuestBalloon:       {id: true, do: guestBalloon},
 	hostcall.GuestSetVCPUs:      {id: true, do: guestSetVCPUs},
 	hostcall.GuestVCPUs:         {id: true, do: guestVCPUs},
+	hostcall.GuestPlacement:     {id: true, do: guestPlacement},
 	hostcall.GuestHistograms:    {id: true, do: guestHistograms},
 	hostcall.GuestKill:          {id: true, do: guestKill},
 	hostcall.GuestDelete:        {id: true, do: guestDelete},

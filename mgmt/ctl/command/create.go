@@ -33,6 +33,9 @@ var createFields = fieldTable{
 	"processor.haltPoll":  "--cpu",
 	"numaNodes":           "--numa",
 	"numaNodes[]":         "--numa",
+	"placement.node":      "--placement",
+	"placement.cpus":      "--cpu-pinning",
+	"placement.cpus[]":    "--cpu-pinning",
 	"boot":                "--kernel",
 	"boot.kernel":         "--kernel",
 	"boot.initramfs":      "--initramfs",
@@ -47,6 +50,8 @@ var createFields = fieldTable{
 	"devices":             "--device, --vf",
 	"serialPorts[]":       "--serial-port",
 	"serialPorts":         "--serial-port",
+
+	"placement.exclusiveCores": "--exclusive-cores",
 }
 
 // createFlags are the flags of `vm create`.
@@ -61,6 +66,7 @@ type createFlags struct {
 	vsock                            bool
 	serialPorts                      []string
 	board                            boardFlags
+	placement                        placementFlags
 }
 
 const createLong = `Create a virtual machine and its disks. It boots a Linux kernel (an image that
@@ -102,7 +108,7 @@ func (a *app) vmCreate() *cobra.Command {
 	var fl createFlags
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Create a virtual machine",
-		Long: createLong + hostDeviceLong + vfLong + boardLong,
+		Long: createLong + placementLong + hostDeviceLong + vfLong + boardLong,
 		Example: `  ashlarctl vm create demo --cpus 2 --memory 512MiB --kernel vmlinuz --initramfs initrd \
     --cmdline "console=ttyS0 root=/dev/vda" --disk debian,size=4GiB --network default --start
   ashlarctl vm create fast --cpus 8 --cpu x86-64-v3,sockets=2,threads=2,poll=50us \
@@ -111,6 +117,8 @@ func (a *app) vmCreate() *cobra.Command {
   ashlarctl vm create near --cpus 4 --memory 2GiB --numa nodes=2,host=0+1 --kernel vmlinuz
   ashlarctl vm create far --cpus 4 --memory 3GiB --numa cpus=0-2,memory=2GiB,host=0 \
     --numa cpus=3,memory=1GiB,host=1 --kernel vmlinuz
+  ashlarctl vm create fast --cpus 4 --memory 2GiB,pages=2MiB --placement auto --exclusive-cores --kernel vmlinuz
+  ashlarctl vm create here --cpus 2 --placement node=1 --cpu-pinning 8+9 --kernel vmlinuz
   ashlarctl vm create slow --kernel vmlinuz --disk debian,size=20GiB,bps=100MiB,iops=1000 \
     --network default,rx=10MiB/s,tx=10MiB/s
   ashlarctl vm create sure --kernel vmlinuz --disk debian --watchdog reset --on-panic reset --serial-number RACK-7/2
@@ -147,6 +155,7 @@ func (a *app) vmCreate() *cobra.Command {
 	f.BoolVar(&fl.validateOnly, "validate-only", false, "let the host check everything and make nothing")
 	f.BoolVar(&fl.waitNothing, "no-wait", false, "with --start: do not wait until it runs")
 	fl.board.add(a, cmd)
+	fl.placement.add(a, cmd)
 	a.must(cmd.RegisterFlagCompletionFunc("serial-port", cobra.FixedCompletions([]string{"org.qemu.guest_agent.0"}, cobra.ShellCompDirectiveNoFileComp)))
 	for _, flag := range []string{"kernel", "initramfs", "disk"} {
 		a.must(cmd.RegisterFlagCompletionFunc(flag, a.completeImages()))
@@ -179,6 +188,9 @@ func (fl *createFlags) machine() (*ashlarv1.VirtualMachine, error) {
 	vm.Boot = &ashlarv1.Boot{Kernel: resource(images, fl.kernel), Cmdline: fl.cmdline}
 	vm.HotplugSlots, vm.SerialPorts = &fl.slots, fl.serialPorts
 	if err := fl.board.set(vm); err != nil {
+		return nil, err
+	}
+	if vm.Placement, err = ParsePlacement(fl.placement.node, fl.placement.pinning, fl.placement.exclusive); err != nil {
 		return nil, err
 	}
 	if fl.cpu != "" {

@@ -74,7 +74,9 @@ func (h *Host) GetVirtualMachine(_ context.Context, req *connect.Request[ashlarv
 	if err != nil {
 		return nil, err
 	}
-	return reply(g.vm), nil
+	out := reply(g.vm)
+	observePlacement(out.Msg)
+	return out, nil
 }
 
 // ListVirtualMachines lists them, two at a time.

@@ -78,6 +78,7 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 		r.Add("Balloon:", size.Format(vm.GetBalloonBytes()))
 	}
 	numaNodes(r, vm.GetNumaNodes())
+	placement(r, vm)
 	r.Add("Kernel:", ID(vm.GetBoot().GetKernel()))
 	if vm.GetBoot().GetInitramfs() != "" {
 		r.Add("Initramfs:", ID(vm.GetBoot().GetInitramfs()))

@@ -26,6 +26,7 @@ func Topology(t *ashlarv1.HostTopology) *Rows {
 		}
 	}
 	cores(r, t, func(c *ashlarv1.HostTopology_Core) bool { return c.GetNode() < 0 })
+	guestCPUs(r, t.GetGuestCpus())
 	return r
 }
 

@@ -39,7 +39,7 @@ func run() error {
 	}
 	var failed []string
 	for _, t := range tests {
-		cmd := exec.Command(t, "-test.v", "-test.timeout=5m", "-test.run="+filter())
+		cmd := exec.Command(t, "-test.v", "-test.timeout=5m", "-test.run="+option("run"), "-test.skip="+option("skip"))
 		cmd.Dir = "/tmp"
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 		fmt.Println("==>", t)
@@ -53,14 +53,14 @@ func run() error {
 	return nil
 }
 
-// filter is the command line's roottest.run.
-func filter() string {
+// option is one of the command line: roottest.NAME.
+func option(name string) string {
 	b, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return ""
 	}
 	for _, f := range strings.Fields(string(b)) {
-		if v, ok := strings.CutPrefix(f, "roottest.run="); ok {
+		if v, ok := strings.CutPrefix(f, "roottest."+name+"="); ok {
 			return v
 		}
 	}

@@ -297,9 +297,11 @@ func (*GetHostTopologyRequest) Descriptor() ([]byte, []int) {
 type HostTopology struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By ascending numbers; none where the host's kernel knows none.
-	Nodes         []*HostTopology_Node  `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	Cores         []*HostTopology_Core  `protobuf:"bytes,2,rep,name=cores,proto3" json:"cores,omitempty"`
-	Caches        []*HostTopology_Cache `protobuf:"bytes,3,rep,name=caches,proto3" json:"caches,omitempty"`
+	Nodes  []*HostTopology_Node  `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Cores  []*HostTopology_Core  `protobuf:"bytes,2,rep,name=cores,proto3" json:"cores,omitempty"`
+	Caches []*HostTopology_Cache `protobuf:"bytes,3,rep,name=caches,proto3" json:"caches,omitempty"`
+	// Who has the CPUs.
+	GuestCpus     *GuestCpus `protobuf:"bytes,10,opt,name=guest_cpus,json=guestCpus,proto3" json:"guest_cpus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -351,6 +353,13 @@ func (x *HostTopology) GetCores() []*HostTopology_Core {
 func (x *HostTopology) GetCaches() []*HostTopology_Cache {
 	if x != nil {
 		return x.Caches
+	}
+	return nil
+}
+
+func (x *HostTopology) GetGuestCpus() *GuestCpus {
+	if x != nil {
+		return x.GuestCpus
 	}
 	return nil
 }
@@ -745,7 +754,7 @@ var File_ashlar_v1_host_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_host_proto_rawDesc = "" +
 	"\n" +
-	"\x14ashlar/v1/host.proto\x12\tashlar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n" +
+	"\x14ashlar/v1/host.proto\x12\tashlar.v1\x1a\x19ashlar/v1/placement.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n" +
 	"\x0eGetHostRequest\"\x81\x05\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
@@ -771,11 +780,14 @@ const file_ashlar_v1_host_proto_rawDesc = "" +
 	"secureBoot\x12\x1a\n" +
 	"\bproblems\x18\x12 \x03(\tR\bproblems\x12\x1a\n" +
 	"\bnetworks\x18\x13 \x03(\tR\bnetworks\"\x18\n" +
-	"\x16GetHostTopologyRequest\"\xb0\a\n" +
+	"\x16GetHostTopologyRequest\"\xe5\a\n" +
 	"\fHostTopology\x122\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x1c.ashlar.v1.HostTopology.NodeR\x05nodes\x122\n" +
 	"\x05cores\x18\x02 \x03(\v2\x1c.ashlar.v1.HostTopology.CoreR\x05cores\x125\n" +
-	"\x06caches\x18\x03 \x03(\v2\x1d.ashlar.v1.HostTopology.CacheR\x06caches\x1ae\n" +
+	"\x06caches\x18\x03 \x03(\v2\x1d.ashlar.v1.HostTopology.CacheR\x06caches\x123\n" +
+	"\n" +
+	"guest_cpus\x18\n" +
+	" \x01(\v2\x14.ashlar.v1.GuestCpusR\tguestCpus\x1ae\n" +
 	"\x04Pool\x12\x1d\n" +
 	"\n" +
 	"page_bytes\x18\x01 \x01(\x03R\tpageBytes\x12\x1f\n" +
@@ -840,6 +852,7 @@ var file_ashlar_v1_host_proto_goTypes = []any{
 	(*HostTopology_Cache)(nil),     // 8: ashlar.v1.HostTopology.Cache
 	(*timestamppb.Timestamp)(nil),  // 9: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),    // 10: google.protobuf.Duration
+	(*GuestCpus)(nil),              // 11: ashlar.v1.GuestCpus
 }
 var file_ashlar_v1_host_proto_depIdxs = []int32{
 	9,  // 0: ashlar.v1.Host.boot_time:type_name -> google.protobuf.Timestamp
@@ -847,17 +860,18 @@ var file_ashlar_v1_host_proto_depIdxs = []int32{
 	6,  // 2: ashlar.v1.HostTopology.nodes:type_name -> ashlar.v1.HostTopology.Node
 	7,  // 3: ashlar.v1.HostTopology.cores:type_name -> ashlar.v1.HostTopology.Core
 	8,  // 4: ashlar.v1.HostTopology.caches:type_name -> ashlar.v1.HostTopology.Cache
-	4,  // 5: ashlar.v1.HostTopology.Node.pools:type_name -> ashlar.v1.HostTopology.Pool
-	5,  // 6: ashlar.v1.HostTopology.Node.pci_devices:type_name -> ashlar.v1.HostTopology.PciDevice
-	0,  // 7: ashlar.v1.HostService.GetHost:input_type -> ashlar.v1.GetHostRequest
-	2,  // 8: ashlar.v1.HostService.GetHostTopology:input_type -> ashlar.v1.GetHostTopologyRequest
-	1,  // 9: ashlar.v1.HostService.GetHost:output_type -> ashlar.v1.Host
-	3,  // 10: ashlar.v1.HostService.GetHostTopology:output_type -> ashlar.v1.HostTopology
-	9,  // [9:11] is the sub-list for method output_type
-	7,  // [7:9] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	11, // 5: ashlar.v1.HostTopology.guest_cpus:type_name -> ashlar.v1.GuestCpus
+	4,  // 6: ashlar.v1.HostTopology.Node.pools:type_name -> ashlar.v1.HostTopology.Pool
+	5,  // 7: ashlar.v1.HostTopology.Node.pci_devices:type_name -> ashlar.v1.HostTopology.PciDevice
+	0,  // 8: ashlar.v1.HostService.GetHost:input_type -> ashlar.v1.GetHostRequest
+	2,  // 9: ashlar.v1.HostService.GetHostTopology:input_type -> ashlar.v1.GetHostTopologyRequest
+	1,  // 10: ashlar.v1.HostService.GetHost:output_type -> ashlar.v1.Host
+	3,  // 11: ashlar.v1.HostService.GetHostTopology:output_type -> ashlar.v1.HostTopology
+	10, // [10:12] is the sub-list for method output_type
+	8,  // [8:10] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_ashlar_v1_host_proto_init() }
@@ -865,6 +879,7 @@ func file_ashlar_v1_host_proto_init() {
 	if File_ashlar_v1_host_proto != nil {
 		return
 	}
+	file_ashlar_v1_placement_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

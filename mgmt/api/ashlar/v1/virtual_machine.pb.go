@@ -390,7 +390,8 @@ type VirtualMachine struct {
 	// characters, without a space first or last; empty for none.
 	SerialNumber string `protobuf:"bytes,24,opt,name=serial_number,json=serialNumber,proto3" json:"serial_number,omitempty"`
 	// How many slots there are for disks and network interfaces that are attached while
-	// it runs: 0 to 8; 4 where absent.
+	// it runs: 0 to 8; 4 where absent. Devices of the host's that it is started with are in further
+	// slots, as far as there can be 8 in all, unless it is 0.
 	HotplugSlots *int32 `protobuf:"varint,27,opt,name=hotplug_slots,json=hotplugSlots,proto3,oneof" json:"hotplug_slots,omitempty"`
 	// The most memory it can have while it runs: memory_bytes and a multiple of 128 MiB, at
 	// most 1 TiB, not on pages of a pool. 0: its memory is fixed.
@@ -413,9 +414,17 @@ type VirtualMachine struct {
 	// Serial ports besides the console, for programs in the guest such as agents to open by their names
 	// (virtio console; /dev/virtio-ports/NAME in Linux), and for ConnectVirtualMachine: at most 7, of 1 to
 	// 64 characters of [a-z0-9._-], such as `org.qemu.guest_agent.0`.
-	SerialPorts   []string `protobuf:"bytes,26,rep,name=serial_ports,json=serialPorts,proto3" json:"serial_ports,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	SerialPorts []string `protobuf:"bytes,26,rep,name=serial_ports,json=serialPorts,proto3" json:"serial_ports,omitempty"`
+	// PCI devices of the host that it has to itself while it runs, at most 16. With one, all of
+	// its memory is allocated and stays with it: balloon_bytes must be 0.
+	Devices []*HostDevice `protobuf:"bytes,30,rep,name=devices,proto3" json:"devices,omitempty"`
+	// Where on the host it is to be; without it processors and memory are where the host has
+	// them at the moment.
+	Placement *Placement `protobuf:"bytes,35,opt,name=placement,proto3" json:"placement,omitempty"`
+	// Observed, by GetVirtualMachine alone: where one is that is running or paused, and why.
+	ObservedPlacement *PlacementStatus `protobuf:"bytes,45,opt,name=observed_placement,json=observedPlacement,proto3" json:"observed_placement,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *VirtualMachine) Reset() {
@@ -640,6 +649,27 @@ func (x *VirtualMachine) GetPresentCpus() int32 {
 func (x *VirtualMachine) GetSerialPorts() []string {
 	if x != nil {
 		return x.SerialPorts
+	}
+	return nil
+}
+
+func (x *VirtualMachine) GetDevices() []*HostDevice {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+func (x *VirtualMachine) GetPlacement() *Placement {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
+func (x *VirtualMachine) GetObservedPlacement() *PlacementStatus {
+	if x != nil {
+		return x.ObservedPlacement
 	}
 	return nil
 }
@@ -3875,11 +3905,297 @@ func (x *ReadLogResponse) GetData() []byte {
 	return nil
 }
 
+// HostDevice is a PCI device of the host that a virtual machine has to itself while it runs.
+// The host's driver gives it up when the virtual machine starts, and has it again when that has
+// stopped; the host resets it in between. The host refuses, by a violation of
+// google.rpc.PreconditionFailure for each device concerned, of the type:
+//
+// `NO_IOMMU`, the host has none, or it is off in the firmware's set-up; `NO_INTERRUPT_REMAPPING`;
+// `GROUP_SHARED`, the device cannot be told apart from others that do not go to the same virtual
+// machine; `ACS_MISSING`, others could be reached around the IOMMU; `USED_BY_HOST`, the host boots
+// from it, has its data disk on it, or is managed through it; `OWNED`, another virtual machine
+// has it; `NO_RESET`, it cannot be reset and allow_no_reset is not set; `DEVICE_MISSING`, it is
+// not there; `OTHER_DEVICE`, another one is in its place; `NOT_ASSIGNABLE`, it is a bridge;
+// `HAS_VIRTUAL_FUNCTIONS`, which have to go first; `DRIVER_STUCK`, the host's driver does not
+// give it up. Of virtual_function also: `NO_FREE_VIRTUAL_FUNCTION`, all of the links are in use, or there
+// are none; `NOT_A_LINK`, the device is no network card that the host has; `NO_CARRIER`, the link
+// has none; `MAC_IN_USE`, another one has the address; `SETTINGS_REFUSED`, the link's driver cannot set that.
+type HostDevice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `pciDevices/` and its address or one of its stable names (PciDevice.stable_names). The host
+	// keeps a stable name, and answers with that: addresses change when cards come or go.
+	Device string `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
+	// What it is named by: in requests, and as `vfioN` in counters. It stays the same as long as the virtual
+	// machine has the device. Output only.
+	Number int32 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	// Give it away although the host cannot reset it. It then belongs to the virtual machine until
+	// the host is restarted, whether that runs or not: neither the host nor another one can
+	// have it, because nobody knows what it was left to do.
+	AllowNoReset bool `protobuf:"varint,3,opt,name=allow_no_reset,json=allowNoReset,proto3" json:"allow_no_reset,omitempty"`
+	// Show the guest the device's option ROM, which its firmware may run.
+	Rom bool `protobuf:"varint,4,opt,name=rom,proto3" json:"rom,omitempty"`
+	// Observed while the virtual machine has it: `pciDevices/` and its address.
+	Address string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
+	// Observed: what has happened to it since the virtual machine was started, where that is no
+	// good: it is gone, or has reported an error. Empty where all is well.
+	Fault string `protobuf:"bytes,6,opt,name=fault,proto3" json:"fault,omitempty"`
+	// When that was seen first.
+	FaultTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=fault_time,json=faultTime,proto3" json:"fault_time,omitempty"`
+	// In place of device: a free virtual function of a network card, which the host chooses at
+	// each start. address says which it is.
+	VirtualFunction *VirtualFunction `protobuf:"bytes,10,opt,name=virtual_function,json=virtualFunction,proto3" json:"virtual_function,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *HostDevice) Reset() {
+	*x = HostDevice{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostDevice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostDevice) ProtoMessage() {}
+
+func (x *HostDevice) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostDevice.ProtoReflect.Descriptor instead.
+func (*HostDevice) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *HostDevice) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *HostDevice) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *HostDevice) GetAllowNoReset() bool {
+	if x != nil {
+		return x.AllowNoReset
+	}
+	return false
+}
+
+func (x *HostDevice) GetRom() bool {
+	if x != nil {
+		return x.Rom
+	}
+	return false
+}
+
+func (x *HostDevice) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *HostDevice) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+func (x *HostDevice) GetFaultTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FaultTime
+	}
+	return nil
+}
+
+func (x *HostDevice) GetVirtualFunction() *VirtualFunction {
+	if x != nil {
+		return x.VirtualFunction
+	}
+	return nil
+}
+
+// AttachVirtualMachineDeviceRequest says what to attach to which.
+type AttachVirtualMachineDeviceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag          string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Device        *HostDevice            `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachVirtualMachineDeviceRequest) Reset() {
+	*x = AttachVirtualMachineDeviceRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachVirtualMachineDeviceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachVirtualMachineDeviceRequest) ProtoMessage() {}
+
+func (x *AttachVirtualMachineDeviceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachVirtualMachineDeviceRequest.ProtoReflect.Descriptor instead.
+func (*AttachVirtualMachineDeviceRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *AttachVirtualMachineDeviceRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AttachVirtualMachineDeviceRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *AttachVirtualMachineDeviceRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *AttachVirtualMachineDeviceRequest) GetDevice() *HostDevice {
+	if x != nil {
+		return x.Device
+	}
+	return nil
+}
+
+// DetachVirtualMachineDeviceRequest names a device.
+type DetachVirtualMachineDeviceRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Etag      string                 `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	RequestId string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Its number.
+	Device int32 `protobuf:"varint,4,opt,name=device,proto3" json:"device,omitempty"`
+	// How long the guest may take to give it up, 0 to 1 hour; 30 s where absent.
+	GracePeriod *durationpb.Duration `protobuf:"bytes,5,opt,name=grace_period,json=gracePeriod,proto3" json:"grace_period,omitempty"`
+	// Take it away without asking the guest.
+	Force         bool `protobuf:"varint,6,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachVirtualMachineDeviceRequest) Reset() {
+	*x = DetachVirtualMachineDeviceRequest{}
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachVirtualMachineDeviceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachVirtualMachineDeviceRequest) ProtoMessage() {}
+
+func (x *DetachVirtualMachineDeviceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_virtual_machine_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachVirtualMachineDeviceRequest.ProtoReflect.Descriptor instead.
+func (*DetachVirtualMachineDeviceRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_virtual_machine_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *DetachVirtualMachineDeviceRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DetachVirtualMachineDeviceRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *DetachVirtualMachineDeviceRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DetachVirtualMachineDeviceRequest) GetDevice() int32 {
+	if x != nil {
+		return x.Device
+	}
+	return 0
+}
+
+func (x *DetachVirtualMachineDeviceRequest) GetGracePeriod() *durationpb.Duration {
+	if x != nil {
+		return x.GracePeriod
+	}
+	return nil
+}
+
+func (x *DetachVirtualMachineDeviceRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 var File_ashlar_v1_virtual_machine_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\r\n" +
+	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x14ashlar/v1/link.proto\x1a\x19ashlar/v1/operation.proto\x1a\x19ashlar/v1/placement.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x0e\n" +
 	"\x0eVirtualMachine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -3913,7 +4229,10 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"numa_nodes\x18\x12 \x03(\v2\x13.ashlar.v1.NumaNodeR\tnumaNodes\x12\x19\n" +
 	"\bmax_cpus\x18\x13 \x01(\x05R\amaxCpus\x12!\n" +
 	"\fpresent_cpus\x18\x1c \x01(\x05R\vpresentCpus\x12!\n" +
-	"\fserial_ports\x18\x1a \x03(\tR\vserialPorts\"\x92\x01\n" +
+	"\fserial_ports\x18\x1a \x03(\tR\vserialPorts\x12/\n" +
+	"\adevices\x18\x1e \x03(\v2\x15.ashlar.v1.HostDeviceR\adevices\x122\n" +
+	"\tplacement\x18# \x01(\v2\x14.ashlar.v1.PlacementR\tplacement\x12I\n" +
+	"\x12observed_placement\x18- \x01(\v2\x1a.ashlar.v1.PlacementStatusR\x11observedPlacement\"\x92\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_STOPPED\x10\x01\x12\x12\n" +
@@ -4195,11 +4514,37 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x0eReadLogRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"%\n" +
 	"\x0fReadLogResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data*_\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\xa6\x02\n" +
+	"\n" +
+	"HostDevice\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\tR\x06device\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x05R\x06number\x12$\n" +
+	"\x0eallow_no_reset\x18\x03 \x01(\bR\fallowNoReset\x12\x10\n" +
+	"\x03rom\x18\x04 \x01(\bR\x03rom\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05fault\x18\x06 \x01(\tR\x05fault\x129\n" +
+	"\n" +
+	"fault_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tfaultTime\x12E\n" +
+	"\x10virtual_function\x18\n" +
+	" \x01(\v2\x1a.ashlar.v1.VirtualFunctionR\x0fvirtualFunction\"\x99\x01\n" +
+	"!AttachVirtualMachineDeviceRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12-\n" +
+	"\x06device\x18\x04 \x01(\v2\x15.ashlar.v1.HostDeviceR\x06device\"\xd6\x01\n" +
+	"!DetachVirtualMachineDeviceRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x16\n" +
+	"\x06device\x18\x04 \x01(\x05R\x06device\x12<\n" +
+	"\fgrace_period\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vgracePeriod\x12\x14\n" +
+	"\x05force\x18\x06 \x01(\bR\x05force*_\n" +
 	"\vPanicAction\x12\x1c\n" +
 	"\x18PANIC_ACTION_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12PANIC_ACTION_RESET\x10\x01\x12\x1a\n" +
-	"\x16PANIC_ACTION_POWER_OFF\x10\x022\xa1\x14\n" +
+	"\x16PANIC_ACTION_POWER_OFF\x10\x022\xe5\x15\n" +
 	"\x15VirtualMachineService\x12Y\n" +
 	"\x14CreateVirtualMachine\x12&.ashlar.v1.CreateVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12S\n" +
 	"\x11GetVirtualMachine\x12#.ashlar.v1.GetVirtualMachineRequest\x1a\x19.ashlar.v1.VirtualMachine\x12d\n" +
@@ -4218,7 +4563,9 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x18AttachVirtualMachineDisk\x12*.ashlar.v1.AttachVirtualMachineDiskRequest\x1a\x14.ashlar.v1.Operation\x12\\\n" +
 	"\x18DetachVirtualMachineDisk\x12*.ashlar.v1.DetachVirtualMachineDiskRequest\x1a\x14.ashlar.v1.Operation\x12t\n" +
 	"$AttachVirtualMachineNetworkInterface\x126.ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest\x1a\x14.ashlar.v1.Operation\x12t\n" +
-	"$DetachVirtualMachineNetworkInterface\x126.ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest\x1a\x14.ashlar.v1.Operation\x12j\n" +
+	"$DetachVirtualMachineNetworkInterface\x126.ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest\x1a\x14.ashlar.v1.Operation\x12`\n" +
+	"\x1aAttachVirtualMachineDevice\x12,.ashlar.v1.AttachVirtualMachineDeviceRequest\x1a\x14.ashlar.v1.Operation\x12`\n" +
+	"\x1aDetachVirtualMachineDevice\x12,.ashlar.v1.DetachVirtualMachineDeviceRequest\x1a\x14.ashlar.v1.Operation\x12j\n" +
 	"\x15SendVirtualMachineNmi\x12'.ashlar.v1.SendVirtualMachineNmiRequest\x1a(.ashlar.v1.SendVirtualMachineNmiResponse\x12k\n" +
 	"\x19GetVirtualMachineCounters\x12+.ashlar.v1.GetVirtualMachineCountersRequest\x1a!.ashlar.v1.VirtualMachineCounters\x12a\n" +
 	"\x18SetVirtualMachineBalloon\x12*.ashlar.v1.SetVirtualMachineBalloonRequest\x1a\x19.ashlar.v1.VirtualMachine\x12h\n" +
@@ -4242,7 +4589,7 @@ func file_ashlar_v1_virtual_machine_proto_rawDescGZIP() []byte {
 }
 
 var file_ashlar_v1_virtual_machine_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_ashlar_v1_virtual_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
 	(PanicAction)(0),                                    // 0: ashlar.v1.PanicAction
 	(VirtualMachine_State)(0),                           // 1: ashlar.v1.VirtualMachine.State
@@ -4298,13 +4645,19 @@ var file_ashlar_v1_virtual_machine_proto_goTypes = []any{
 	(*ConnectVirtualMachineResponse)(nil),               // 51: ashlar.v1.ConnectVirtualMachineResponse
 	(*ReadLogRequest)(nil),                              // 52: ashlar.v1.ReadLogRequest
 	(*ReadLogResponse)(nil),                             // 53: ashlar.v1.ReadLogResponse
-	nil,                                                 // 54: ashlar.v1.VirtualMachineCounters.DevicesEntry
-	nil,                                                 // 55: ashlar.v1.VirtualMachineCounters.LatenciesEntry
-	nil,                                                 // 56: ashlar.v1.VirtualCpuCounters.CountersEntry
-	nil,                                                 // 57: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	(*timestamppb.Timestamp)(nil),                       // 58: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),                         // 59: google.protobuf.Duration
-	(*Operation)(nil),                                   // 60: ashlar.v1.Operation
+	(*HostDevice)(nil),                                  // 54: ashlar.v1.HostDevice
+	(*AttachVirtualMachineDeviceRequest)(nil),           // 55: ashlar.v1.AttachVirtualMachineDeviceRequest
+	(*DetachVirtualMachineDeviceRequest)(nil),           // 56: ashlar.v1.DetachVirtualMachineDeviceRequest
+	nil,                           // 57: ashlar.v1.VirtualMachineCounters.DevicesEntry
+	nil,                           // 58: ashlar.v1.VirtualMachineCounters.LatenciesEntry
+	nil,                           // 59: ashlar.v1.VirtualCpuCounters.CountersEntry
+	nil,                           // 60: ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	(*timestamppb.Timestamp)(nil), // 61: google.protobuf.Timestamp
+	(*Placement)(nil),             // 62: ashlar.v1.Placement
+	(*PlacementStatus)(nil),       // 63: ashlar.v1.PlacementStatus
+	(*durationpb.Duration)(nil),   // 64: google.protobuf.Duration
+	(*VirtualFunction)(nil),       // 65: ashlar.v1.VirtualFunction
+	(*Operation)(nil),             // 66: ashlar.v1.Operation
 }
 var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	8,  // 0: ashlar.v1.VirtualMachine.boot:type_name -> ashlar.v1.Boot
@@ -4312,100 +4665,111 @@ var file_ashlar_v1_virtual_machine_proto_depIdxs = []int32{
 	14, // 2: ashlar.v1.VirtualMachine.network_interfaces:type_name -> ashlar.v1.NetworkInterface
 	1,  // 3: ashlar.v1.VirtualMachine.state:type_name -> ashlar.v1.VirtualMachine.State
 	2,  // 4: ashlar.v1.VirtualMachine.stop_reason:type_name -> ashlar.v1.VirtualMachine.StopReason
-	58, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
-	58, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
+	61, // 5: ashlar.v1.VirtualMachine.create_time:type_name -> google.protobuf.Timestamp
+	61, // 6: ashlar.v1.VirtualMachine.start_time:type_name -> google.protobuf.Timestamp
 	9,  // 7: ashlar.v1.VirtualMachine.processor:type_name -> ashlar.v1.Processor
 	10, // 8: ashlar.v1.VirtualMachine.memory_backing:type_name -> ashlar.v1.MemoryBacking
 	6,  // 9: ashlar.v1.VirtualMachine.vsock:type_name -> ashlar.v1.Vsock
 	7,  // 10: ashlar.v1.VirtualMachine.watchdog:type_name -> ashlar.v1.Watchdog
 	0,  // 11: ashlar.v1.VirtualMachine.on_panic:type_name -> ashlar.v1.PanicAction
 	11, // 12: ashlar.v1.VirtualMachine.numa_nodes:type_name -> ashlar.v1.NumaNode
-	3,  // 13: ashlar.v1.Watchdog.action:type_name -> ashlar.v1.Watchdog.Action
-	59, // 14: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
-	4,  // 15: ashlar.v1.MemoryBacking.pages:type_name -> ashlar.v1.MemoryBacking.Pages
-	13, // 16: ashlar.v1.Disk.limits:type_name -> ashlar.v1.DiskLimits
-	15, // 17: ashlar.v1.NetworkInterface.limits:type_name -> ashlar.v1.NetworkInterfaceLimits
-	16, // 18: ashlar.v1.NetworkInterfaceLimits.receive:type_name -> ashlar.v1.NetworkLimits
-	16, // 19: ashlar.v1.NetworkInterfaceLimits.transmit:type_name -> ashlar.v1.NetworkLimits
-	5,  // 20: ashlar.v1.CreateVirtualMachineRequest.virtual_machine:type_name -> ashlar.v1.VirtualMachine
-	5,  // 21: ashlar.v1.ListVirtualMachinesResponse.virtual_machines:type_name -> ashlar.v1.VirtualMachine
-	59, // 22: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
-	13, // 23: ashlar.v1.SetVirtualMachineDiskLimitsRequest.limits:type_name -> ashlar.v1.DiskLimits
-	15, // 24: ashlar.v1.SetVirtualMachineNetworkLimitsRequest.limits:type_name -> ashlar.v1.NetworkInterfaceLimits
-	59, // 25: ashlar.v1.SetVirtualMachineCpusRequest.grace_period:type_name -> google.protobuf.Duration
-	12, // 26: ashlar.v1.AttachVirtualMachineDiskRequest.disk:type_name -> ashlar.v1.Disk
-	59, // 27: ashlar.v1.DetachVirtualMachineDiskRequest.grace_period:type_name -> google.protobuf.Duration
-	14, // 28: ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest.network_interface:type_name -> ashlar.v1.NetworkInterface
-	59, // 29: ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest.grace_period:type_name -> google.protobuf.Duration
-	58, // 30: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
-	58, // 31: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
-	54, // 32: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
-	41, // 33: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
-	55, // 34: ashlar.v1.VirtualMachineCounters.latencies:type_name -> ashlar.v1.VirtualMachineCounters.LatenciesEntry
-	56, // 35: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
-	57, // 36: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
-	58, // 37: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
-	5,  // 38: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
-	40, // 39: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
-	17, // 40: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
-	18, // 41: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
-	19, // 42: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
-	21, // 43: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
-	22, // 44: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
-	23, // 45: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
-	24, // 46: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
-	25, // 47: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
-	26, // 48: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
-	27, // 49: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
-	28, // 50: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
-	29, // 51: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:input_type -> ashlar.v1.SetVirtualMachineNetworkLimitsRequest
-	30, // 52: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:input_type -> ashlar.v1.SetVirtualMachineNetworkLinkRequest
-	31, // 53: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:input_type -> ashlar.v1.SetVirtualMachineCpusRequest
-	32, // 54: ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk:input_type -> ashlar.v1.AttachVirtualMachineDiskRequest
-	33, // 55: ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk:input_type -> ashlar.v1.DetachVirtualMachineDiskRequest
-	34, // 56: ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface:input_type -> ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest
-	35, // 57: ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface:input_type -> ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest
-	36, // 58: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
-	38, // 59: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
-	42, // 60: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
-	43, // 61: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
-	45, // 62: ashlar.v1.VirtualMachineService.SetVirtualMachineMemory:input_type -> ashlar.v1.SetVirtualMachineMemoryRequest
-	46, // 63: ashlar.v1.VirtualMachineService.GetVirtualMachineMemory:input_type -> ashlar.v1.GetVirtualMachineMemoryRequest
-	48, // 64: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
-	50, // 65: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:input_type -> ashlar.v1.ConnectVirtualMachineRequest
-	52, // 66: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
-	5,  // 67: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	5,  // 68: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
-	20, // 69: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
-	60, // 70: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
-	60, // 71: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
-	60, // 72: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
-	60, // 73: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
-	60, // 74: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
-	60, // 75: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
-	60, // 76: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
-	60, // 77: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
-	60, // 78: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:output_type -> ashlar.v1.Operation
-	60, // 79: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:output_type -> ashlar.v1.Operation
-	60, // 80: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:output_type -> ashlar.v1.Operation
-	60, // 81: ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk:output_type -> ashlar.v1.Operation
-	60, // 82: ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk:output_type -> ashlar.v1.Operation
-	60, // 83: ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface:output_type -> ashlar.v1.Operation
-	60, // 84: ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface:output_type -> ashlar.v1.Operation
-	37, // 85: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
-	39, // 86: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
-	5,  // 87: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
-	44, // 88: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
-	5,  // 89: ashlar.v1.VirtualMachineService.SetVirtualMachineMemory:output_type -> ashlar.v1.VirtualMachine
-	47, // 90: ashlar.v1.VirtualMachineService.GetVirtualMachineMemory:output_type -> ashlar.v1.VirtualMachineMemory
-	49, // 91: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
-	51, // 92: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:output_type -> ashlar.v1.ConnectVirtualMachineResponse
-	53, // 93: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
-	67, // [67:94] is the sub-list for method output_type
-	40, // [40:67] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	54, // 13: ashlar.v1.VirtualMachine.devices:type_name -> ashlar.v1.HostDevice
+	62, // 14: ashlar.v1.VirtualMachine.placement:type_name -> ashlar.v1.Placement
+	63, // 15: ashlar.v1.VirtualMachine.observed_placement:type_name -> ashlar.v1.PlacementStatus
+	3,  // 16: ashlar.v1.Watchdog.action:type_name -> ashlar.v1.Watchdog.Action
+	64, // 17: ashlar.v1.Processor.halt_poll:type_name -> google.protobuf.Duration
+	4,  // 18: ashlar.v1.MemoryBacking.pages:type_name -> ashlar.v1.MemoryBacking.Pages
+	13, // 19: ashlar.v1.Disk.limits:type_name -> ashlar.v1.DiskLimits
+	15, // 20: ashlar.v1.NetworkInterface.limits:type_name -> ashlar.v1.NetworkInterfaceLimits
+	16, // 21: ashlar.v1.NetworkInterfaceLimits.receive:type_name -> ashlar.v1.NetworkLimits
+	16, // 22: ashlar.v1.NetworkInterfaceLimits.transmit:type_name -> ashlar.v1.NetworkLimits
+	5,  // 23: ashlar.v1.CreateVirtualMachineRequest.virtual_machine:type_name -> ashlar.v1.VirtualMachine
+	5,  // 24: ashlar.v1.ListVirtualMachinesResponse.virtual_machines:type_name -> ashlar.v1.VirtualMachine
+	64, // 25: ashlar.v1.StopVirtualMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	13, // 26: ashlar.v1.SetVirtualMachineDiskLimitsRequest.limits:type_name -> ashlar.v1.DiskLimits
+	15, // 27: ashlar.v1.SetVirtualMachineNetworkLimitsRequest.limits:type_name -> ashlar.v1.NetworkInterfaceLimits
+	64, // 28: ashlar.v1.SetVirtualMachineCpusRequest.grace_period:type_name -> google.protobuf.Duration
+	12, // 29: ashlar.v1.AttachVirtualMachineDiskRequest.disk:type_name -> ashlar.v1.Disk
+	64, // 30: ashlar.v1.DetachVirtualMachineDiskRequest.grace_period:type_name -> google.protobuf.Duration
+	14, // 31: ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest.network_interface:type_name -> ashlar.v1.NetworkInterface
+	64, // 32: ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest.grace_period:type_name -> google.protobuf.Duration
+	61, // 33: ashlar.v1.VirtualMachineCounters.start_time:type_name -> google.protobuf.Timestamp
+	61, // 34: ashlar.v1.VirtualMachineCounters.read_time:type_name -> google.protobuf.Timestamp
+	57, // 35: ashlar.v1.VirtualMachineCounters.devices:type_name -> ashlar.v1.VirtualMachineCounters.DevicesEntry
+	41, // 36: ashlar.v1.VirtualMachineCounters.cpus:type_name -> ashlar.v1.VirtualCpuCounters
+	58, // 37: ashlar.v1.VirtualMachineCounters.latencies:type_name -> ashlar.v1.VirtualMachineCounters.LatenciesEntry
+	59, // 38: ashlar.v1.VirtualCpuCounters.counters:type_name -> ashlar.v1.VirtualCpuCounters.CountersEntry
+	60, // 39: ashlar.v1.VirtualMachineBalloon.statistics:type_name -> ashlar.v1.VirtualMachineBalloon.StatisticsEntry
+	61, // 40: ashlar.v1.VirtualMachineBalloon.statistics_time:type_name -> google.protobuf.Timestamp
+	5,  // 41: ashlar.v1.ConsoleResponse.ended:type_name -> ashlar.v1.VirtualMachine
+	61, // 42: ashlar.v1.HostDevice.fault_time:type_name -> google.protobuf.Timestamp
+	65, // 43: ashlar.v1.HostDevice.virtual_function:type_name -> ashlar.v1.VirtualFunction
+	54, // 44: ashlar.v1.AttachVirtualMachineDeviceRequest.device:type_name -> ashlar.v1.HostDevice
+	64, // 45: ashlar.v1.DetachVirtualMachineDeviceRequest.grace_period:type_name -> google.protobuf.Duration
+	40, // 46: ashlar.v1.VirtualMachineCounters.LatenciesEntry.value:type_name -> ashlar.v1.LatencyHistogram
+	17, // 47: ashlar.v1.VirtualMachineService.CreateVirtualMachine:input_type -> ashlar.v1.CreateVirtualMachineRequest
+	18, // 48: ashlar.v1.VirtualMachineService.GetVirtualMachine:input_type -> ashlar.v1.GetVirtualMachineRequest
+	19, // 49: ashlar.v1.VirtualMachineService.ListVirtualMachines:input_type -> ashlar.v1.ListVirtualMachinesRequest
+	21, // 50: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:input_type -> ashlar.v1.DeleteVirtualMachineRequest
+	22, // 51: ashlar.v1.VirtualMachineService.StartVirtualMachine:input_type -> ashlar.v1.StartVirtualMachineRequest
+	23, // 52: ashlar.v1.VirtualMachineService.StopVirtualMachine:input_type -> ashlar.v1.StopVirtualMachineRequest
+	24, // 53: ashlar.v1.VirtualMachineService.PauseVirtualMachine:input_type -> ashlar.v1.PauseVirtualMachineRequest
+	25, // 54: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:input_type -> ashlar.v1.ResumeVirtualMachineRequest
+	26, // 55: ashlar.v1.VirtualMachineService.ResetVirtualMachine:input_type -> ashlar.v1.ResetVirtualMachineRequest
+	27, // 56: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:input_type -> ashlar.v1.SetVirtualMachineDiskLimitsRequest
+	28, // 57: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:input_type -> ashlar.v1.ResizeVirtualMachineDiskRequest
+	29, // 58: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:input_type -> ashlar.v1.SetVirtualMachineNetworkLimitsRequest
+	30, // 59: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:input_type -> ashlar.v1.SetVirtualMachineNetworkLinkRequest
+	31, // 60: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:input_type -> ashlar.v1.SetVirtualMachineCpusRequest
+	32, // 61: ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk:input_type -> ashlar.v1.AttachVirtualMachineDiskRequest
+	33, // 62: ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk:input_type -> ashlar.v1.DetachVirtualMachineDiskRequest
+	34, // 63: ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface:input_type -> ashlar.v1.AttachVirtualMachineNetworkInterfaceRequest
+	35, // 64: ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface:input_type -> ashlar.v1.DetachVirtualMachineNetworkInterfaceRequest
+	55, // 65: ashlar.v1.VirtualMachineService.AttachVirtualMachineDevice:input_type -> ashlar.v1.AttachVirtualMachineDeviceRequest
+	56, // 66: ashlar.v1.VirtualMachineService.DetachVirtualMachineDevice:input_type -> ashlar.v1.DetachVirtualMachineDeviceRequest
+	36, // 67: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:input_type -> ashlar.v1.SendVirtualMachineNmiRequest
+	38, // 68: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:input_type -> ashlar.v1.GetVirtualMachineCountersRequest
+	42, // 69: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:input_type -> ashlar.v1.SetVirtualMachineBalloonRequest
+	43, // 70: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:input_type -> ashlar.v1.GetVirtualMachineBalloonRequest
+	45, // 71: ashlar.v1.VirtualMachineService.SetVirtualMachineMemory:input_type -> ashlar.v1.SetVirtualMachineMemoryRequest
+	46, // 72: ashlar.v1.VirtualMachineService.GetVirtualMachineMemory:input_type -> ashlar.v1.GetVirtualMachineMemoryRequest
+	48, // 73: ashlar.v1.VirtualMachineService.Console:input_type -> ashlar.v1.ConsoleRequest
+	50, // 74: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:input_type -> ashlar.v1.ConnectVirtualMachineRequest
+	52, // 75: ashlar.v1.VirtualMachineService.ReadLog:input_type -> ashlar.v1.ReadLogRequest
+	5,  // 76: ashlar.v1.VirtualMachineService.CreateVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	5,  // 77: ashlar.v1.VirtualMachineService.GetVirtualMachine:output_type -> ashlar.v1.VirtualMachine
+	20, // 78: ashlar.v1.VirtualMachineService.ListVirtualMachines:output_type -> ashlar.v1.ListVirtualMachinesResponse
+	66, // 79: ashlar.v1.VirtualMachineService.DeleteVirtualMachine:output_type -> ashlar.v1.Operation
+	66, // 80: ashlar.v1.VirtualMachineService.StartVirtualMachine:output_type -> ashlar.v1.Operation
+	66, // 81: ashlar.v1.VirtualMachineService.StopVirtualMachine:output_type -> ashlar.v1.Operation
+	66, // 82: ashlar.v1.VirtualMachineService.PauseVirtualMachine:output_type -> ashlar.v1.Operation
+	66, // 83: ashlar.v1.VirtualMachineService.ResumeVirtualMachine:output_type -> ashlar.v1.Operation
+	66, // 84: ashlar.v1.VirtualMachineService.ResetVirtualMachine:output_type -> ashlar.v1.Operation
+	66, // 85: ashlar.v1.VirtualMachineService.SetVirtualMachineDiskLimits:output_type -> ashlar.v1.Operation
+	66, // 86: ashlar.v1.VirtualMachineService.ResizeVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	66, // 87: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLimits:output_type -> ashlar.v1.Operation
+	66, // 88: ashlar.v1.VirtualMachineService.SetVirtualMachineNetworkLink:output_type -> ashlar.v1.Operation
+	66, // 89: ashlar.v1.VirtualMachineService.SetVirtualMachineCpus:output_type -> ashlar.v1.Operation
+	66, // 90: ashlar.v1.VirtualMachineService.AttachVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	66, // 91: ashlar.v1.VirtualMachineService.DetachVirtualMachineDisk:output_type -> ashlar.v1.Operation
+	66, // 92: ashlar.v1.VirtualMachineService.AttachVirtualMachineNetworkInterface:output_type -> ashlar.v1.Operation
+	66, // 93: ashlar.v1.VirtualMachineService.DetachVirtualMachineNetworkInterface:output_type -> ashlar.v1.Operation
+	66, // 94: ashlar.v1.VirtualMachineService.AttachVirtualMachineDevice:output_type -> ashlar.v1.Operation
+	66, // 95: ashlar.v1.VirtualMachineService.DetachVirtualMachineDevice:output_type -> ashlar.v1.Operation
+	37, // 96: ashlar.v1.VirtualMachineService.SendVirtualMachineNmi:output_type -> ashlar.v1.SendVirtualMachineNmiResponse
+	39, // 97: ashlar.v1.VirtualMachineService.GetVirtualMachineCounters:output_type -> ashlar.v1.VirtualMachineCounters
+	5,  // 98: ashlar.v1.VirtualMachineService.SetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachine
+	44, // 99: ashlar.v1.VirtualMachineService.GetVirtualMachineBalloon:output_type -> ashlar.v1.VirtualMachineBalloon
+	5,  // 100: ashlar.v1.VirtualMachineService.SetVirtualMachineMemory:output_type -> ashlar.v1.VirtualMachine
+	47, // 101: ashlar.v1.VirtualMachineService.GetVirtualMachineMemory:output_type -> ashlar.v1.VirtualMachineMemory
+	49, // 102: ashlar.v1.VirtualMachineService.Console:output_type -> ashlar.v1.ConsoleResponse
+	51, // 103: ashlar.v1.VirtualMachineService.ConnectVirtualMachine:output_type -> ashlar.v1.ConnectVirtualMachineResponse
+	53, // 104: ashlar.v1.VirtualMachineService.ReadLog:output_type -> ashlar.v1.ReadLogResponse
+	76, // [76:105] is the sub-list for method output_type
+	47, // [47:76] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_ashlar_v1_virtual_machine_proto_init() }
@@ -4413,7 +4777,9 @@ func file_ashlar_v1_virtual_machine_proto_init() {
 	if File_ashlar_v1_virtual_machine_proto != nil {
 		return
 	}
+	file_ashlar_v1_link_proto_init()
 	file_ashlar_v1_operation_proto_init()
+	file_ashlar_v1_placement_proto_init()
 	file_ashlar_v1_virtual_machine_proto_msgTypes[0].OneofWrappers = []any{}
 	file_ashlar_v1_virtual_machine_proto_msgTypes[45].OneofWrappers = []any{
 		(*ConnectVirtualMachineRequest_Port)(nil),
@@ -4425,7 +4791,7 @@ func file_ashlar_v1_virtual_machine_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ashlar_v1_virtual_machine_proto_rawDesc), len(file_ashlar_v1_virtual_machine_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   53,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
