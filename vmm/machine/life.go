@@ -55,7 +55,7 @@ func (m *Machine) Status() protocol.Status {
 	defer m.mu.Unlock()
 	s := protocol.Status{
 		State: m.state, PID: os.Getpid(), Reason: m.result.Reason, Message: m.result.Message,
-		Panicked: m.notes.panicked, VCPUs: vcpus,
+		Panicked: m.notes.panicked, VCPUs: vcpus, DisksFull: m.notes.full, DisksFailed: m.notes.failed,
 	}
 	if m.state != protocol.Stopped {
 		s.Devices = m.pluggedDevices()

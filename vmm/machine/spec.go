@@ -255,7 +255,7 @@ func (g *Guest) addDisks(s *protocol.Spec, d *descriptors) *protocol.Error {
 		return perr
 	}
 	for i, disk := range s.Disks {
-		dev, perr := newDisk(fmt.Sprintf("disks[%d]", i), disk, diskQueues(s), nil, d)
+		dev, perr := newDisk(fmt.Sprintf("disks[%d]", i), disk, diskQueues(s), nil, d, g.diskTrouble(ns[i]))
 		if perr != nil {
 			return perr
 		}
@@ -278,8 +278,8 @@ func (g *Guest) listed(name string) func(pci.Function) error {
 	}
 }
 
-// newDisk makes the disk that the field describes.
-func newDisk(field string, disk protocol.Disk, queues int, rings []*iouring.Ring, d *descriptors) (*blk.Device, *protocol.Error) {
+// newDisk makes the disk that the field describes; trouble is told of errors of its file.
+func newDisk(field string, disk protocol.Disk, queues int, rings []*iouring.Ring, d *descriptors, trouble func(bool)) (*blk.Device, *protocol.Error) {
 	f, perr := d.take(field+".file", disk.File)
 	if perr != nil {
 		return nil, perr
@@ -293,7 +293,7 @@ func newDisk(field string, disk protocol.Disk, queues int, rings []*iouring.Ring
 		f.Close()
 		return nil, perr
 	}
-	dev, err := blk.New(blk.Config{File: f, ReadOnly: disk.ReadOnly, Serial: disk.Serial, Queues: queues, Rings: rings, Limits: limits})
+	dev, err := blk.New(blk.Config{File: f, ReadOnly: disk.ReadOnly, Serial: disk.Serial, Queues: queues, Rings: rings, Limits: limits, Trouble: trouble})
 	if err != nil {
 		f.Close()
 		return nil, invalid(field+".file", "%v", err)

@@ -180,6 +180,9 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 	s.Host = func() hostcall.HostStatus {
 		h := host.Status(*latest.Load(), layout.DataDir, since)
 		h.Problems = slices.Concat(h.Problems, own)
+		if p := host.PoolProblem(layout.DataDir, h.PoolDevice); p != "" {
+			h.Problems = append(h.Problems, p)
+		}
 		h.Networks = nets.Names()
 		return h
 	}
@@ -223,6 +226,9 @@ func serveUntil(ctx context.Context, s *server.Server, nets *network.Set, guests
 	defer end()
 	all.Go(func() { nets.Serve(serving, layout.NetBinary) })
 	all.Go(func() { followDevices(serving, log, s.NotifyPCI) })
+	all.Go(func() {
+		followPool(serving, log, func() string { return host.PoolProblem(layout.DataDir, s.Facts().DataDevice) })
+	})
 	all.Go(func() { followHost(serving, layout.HostFile, factsPoll, log, changed) })
 	failed := make(chan error, 1)
 	all.Go(func() { failed <- s.Serve(serving, l) })

@@ -69,6 +69,8 @@ type Config struct {
 	Networks Networks
 	// Memory tells how many bytes the host has available.
 	Memory func() (int64, error)
+	// Beat is how often each VMM is asked whether it is there; 0 is 10 s.
+	Beat time.Duration
 	// Notify is told of each change, one at a time. It must not wait.
 	Notify func(hostcall.GuestStatus)
 	Log    *slog.Logger

@@ -242,6 +242,9 @@ func (m *Manager) noteProcess(r *run, limit int64) error {
 	if err == nil {
 		err = limitFiles(pid, limit)
 	}
+	if err == nil {
+		err = sacrifice(pid)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r.rec.PID, r.rec.StartTime = pid, began

@@ -330,6 +330,11 @@ type GuestStatus struct {
 	Before   string    `json:"before,omitempty"`
 	// VCPUs are how many processors it had when its VMM was asked last.
 	VCPUs int `json:"vcpus,omitempty"`
+	// Of one that runs: DisksFull and DisksFailed are what its VMM tells of its disks,
+	// TapsGone the numbers of NICs whose tap is not there any more.
+	DisksFull   protocol.DiskSet `json:"disksFull,omitempty"`
+	DisksFailed protocol.DiskSet `json:"disksFailed,omitempty"`
+	TapsGone    []int            `json:"tapsGone,omitempty"`
 }
 
 // Counters are what a guest has done since it was started. They only grow.

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ashlar-hv/ashlar/mgmt/core/host"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"golang.org/x/sys/unix"
 )
@@ -27,7 +28,7 @@ const (
 	// MaxImages bounds their number, so that a list fits into one message.
 	MaxImages = 512
 	// Reserve is how many bytes of the pool stay free for the host itself.
-	Reserve = 64 << 20
+	Reserve = host.PoolReserve
 )
 
 // A Store is a folder of images. Its methods may be called at once for

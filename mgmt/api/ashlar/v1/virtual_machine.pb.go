@@ -412,7 +412,10 @@ type VirtualMachine struct {
 	// Serial ports besides the console, for programs in the guest such as agents to open by their names
 	// (virtio console; /dev/virtio-ports/NAME in Linux), and for ConnectVirtualMachine: at most 7, of 1 to
 	// 64 characters of [a-z0-9._-], such as `org.qemu.guest_agent.0`.
-	SerialPorts   []string `protobuf:"bytes,26,rep,name=serial_ports,json=serialPorts,proto3" json:"serial_ports,omitempty"`
+	SerialPorts []string `protobuf:"bytes,26,rep,name=serial_ports,json=serialPorts,proto3" json:"serial_ports,omitempty"`
+	// Observed, of one that is running or paused: sentences about what it lacks of the host, such as
+	// a disk that gets errors, and what to do.
+	Problems      []string `protobuf:"bytes,60,rep,name=problems,proto3" json:"problems,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -639,6 +642,13 @@ func (x *VirtualMachine) GetPresentCpus() int32 {
 func (x *VirtualMachine) GetSerialPorts() []string {
 	if x != nil {
 		return x.SerialPorts
+	}
+	return nil
+}
+
+func (x *VirtualMachine) GetProblems() []string {
+	if x != nil {
+		return x.Problems
 	}
 	return nil
 }
@@ -3875,7 +3885,7 @@ var File_ashlar_v1_virtual_machine_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\r\n" +
+	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x19ashlar/v1/operation.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb1\r\n" +
 	"\x0eVirtualMachine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -3909,7 +3919,8 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"numa_nodes\x18\x12 \x03(\v2\x13.ashlar.v1.NumaNodeR\tnumaNodes\x12\x19\n" +
 	"\bmax_cpus\x18\x13 \x01(\x05R\amaxCpus\x12!\n" +
 	"\fpresent_cpus\x18\x1c \x01(\x05R\vpresentCpus\x12!\n" +
-	"\fserial_ports\x18\x1a \x03(\tR\vserialPorts\"\x92\x01\n" +
+	"\fserial_ports\x18\x1a \x03(\tR\vserialPorts\x12\x1a\n" +
+	"\bproblems\x18< \x03(\tR\bproblems\"\x92\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_STOPPED\x10\x01\x12\x12\n" +
