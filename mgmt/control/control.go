@@ -90,6 +90,9 @@ func (c *Control) load() (err error) {
 	return nil
 }
 
+// Broken is closed once the store cannot be read any more (store.Store.Broken).
+func (c *Control) Broken() <-chan struct{} { return c.store.Broken() }
+
 // Close closes the store. Run must have ended.
 func (c *Control) Close() error { return c.store.Close() }
 
@@ -126,6 +129,9 @@ func (c *Control) WaitReady(ctx context.Context) {
 func (c *Control) Synced(guests []hostcall.GuestStatus, images []hostcall.ImageStatus) {
 	c.machines.Synced(guests)
 	c.pools.Connected()
+	if images == nil { // core cannot tell
+		return
+	}
 	select { // the newest list alone matters
 	case <-c.onDisk:
 	default:

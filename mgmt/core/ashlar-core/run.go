@@ -133,7 +133,19 @@ func bootToCore() time.Duration {
 // serve runs until ctx ends, and then stops the guests.
 func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 	since := bootToCore()
-	if err := prepare(); err != nil {
+	// Where the data disk fails there may be guests to look after all the same.
+	tolerate := func(err error) error {
+		if err == nil {
+			return nil
+		}
+		p := host.PoolProblem(layout.DataDir, info.DataDevice)
+		if p == "" {
+			return err
+		}
+		log.Error("core starts all the same", "error", err, "problem", p)
+		return nil
+	}
+	if err := tolerate(prepare()); err != nil {
 		return err
 	}
 	var own []string // problems besides those of init
@@ -145,11 +157,11 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 		defer release()
 	}
 	images, err := image.Open(layout.ImageDir)
-	if err != nil {
+	if err := tolerate(err); err != nil {
 		return err
 	}
 	folders, err := folder.Open(layout.GuestDir, images)
-	if err != nil {
+	if err := tolerate(err); err != nil {
 		return err
 	}
 	s := &server.Server{Images: images, UID: layout.ControlUID, Log: log}
@@ -163,7 +175,7 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 		log.Error("guests cannot be started", "error", err)
 		own = append(own, fmt.Sprintf("Guests cannot be started: %v.", err))
 	}
-	if err := keepAddresses(folders, nets); err != nil {
+	if err := tolerate(keepAddresses(folders, nets)); err != nil {
 		return err
 	}
 	guests, err = guest.New(guest.Config{

@@ -36,16 +36,16 @@ const (
 type Store struct{ dir string }
 
 // Open returns the store in dir, which it makes where it is missing. What a
-// power cut left half done is removed.
+// power cut left half done is removed. Where that fails the store is there beside the error.
 func Open(dir string) (*Store, error) {
+	s := &Store{dir}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("open image store: %w", err)
+		return s, fmt.Errorf("open image store: %w", err)
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open image store: %w", err)
+		return s, fmt.Errorf("open image store: %w", err)
 	}
-	s := &Store{dir}
 	for _, e := range entries {
 		id, temp := strings.CutSuffix(e.Name(), tempSuffix)
 		part, isPart := strings.CutSuffix(e.Name(), partSuffix)
@@ -53,7 +53,7 @@ func Open(dir string) (*Store, error) {
 		// A part beside its sealed image is what Seal had copied.
 		if temp && hostcall.ValidID(id) || isPart && hostcall.ValidID(part) && err == nil {
 			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-				return nil, fmt.Errorf("open image store: remove remains: %w", err)
+				return s, fmt.Errorf("open image store: remove remains: %w", err)
 			}
 		}
 	}
