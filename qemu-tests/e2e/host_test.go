@@ -121,6 +121,8 @@ type host struct {
 type options struct {
 	args   []string
 	noDisk bool
+	disk   int64                   // bytes of the data disk; 0: as the lab has it
+	plug   bool                    // the data disk can be pulled out
 	edit   func(doc string) string // changes the configuration document
 }
 
@@ -160,7 +162,7 @@ func newHost(t testing.TB, o options) *host {
 		}
 	}
 	h.mustCtl(t, "image", "configure", stick, "--config", doc)
-	h.start(t, lab.Config{Dir: dir, Port: port, Args: o.args, NoDisk: o.noDisk})
+	h.start(t, lab.Config{Dir: dir, Port: port, Args: o.args, NoDisk: o.noDisk, DiskSize: o.disk, PluggableDisk: o.plug})
 	return h
 }
 

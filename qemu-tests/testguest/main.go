@@ -23,7 +23,7 @@
 //	write DEVICE SEED MIB      fill with a pattern and fsync
 //	check DEVICE SEED MIB      compare with the pattern
 //	keep DEVICE                keep it open, and so in memory what is cached of it
-//	log DEVICE                 write numbered blocks for ever, `ACK N` after each fsync
+//	log DEVICE                 write numbered blocks for ever, after those that are there: `ACK N` after each fsync
 //	fill MIB, drop             take memory and write to it, or give that back
 //	unbind DRIVER              take a virtio driver's devices away from it
 //	touch ADDRESS MIB          write to physical addresses
@@ -391,13 +391,17 @@ const (
 )
 
 func writeLog(device string) error {
+	before, err := highest(device)
+	if err != nil {
+		return err
+	}
 	d, err := os.OpenFile(device, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
 	b := make([]byte, blockSize)
-	for n := uint64(1); ; n++ {
+	for n := before + 1; ; n++ {
 		binary.LittleEndian.PutUint64(b, n)
 		binary.LittleEndian.PutUint32(b[blockSize-4:], crc32.ChecksumIEEE(b[:blockSize-4]))
 		if _, err := d.WriteAt(b, int64(n%blocks)*blockSize); err != nil {
@@ -411,21 +415,26 @@ func writeLog(device string) error {
 }
 
 func last(device string) (string, error) {
+	n, err := highest(device)
+	return strconv.FormatUint(n, 10), err
+}
+
+// highest is the highest number that a log has left, 0 where there is none.
+func highest(device string) (n uint64, err error) {
 	d, err := os.Open(device)
 	if err != nil {
-		return "", err
+		return 0, err
 	}
 	defer d.Close()
-	var highest uint64
 	b := make([]byte, blockSize)
 	for i := range blocks {
 		if _, err := d.ReadAt(b, int64(i)*blockSize); err != nil {
-			return "", err
+			return 0, err
 		}
-		n := binary.LittleEndian.Uint64(b)
-		if n > 0 && binary.LittleEndian.Uint32(b[blockSize-4:]) == crc32.ChecksumIEEE(b[:blockSize-4]) {
-			highest = max(highest, n)
+		m := binary.LittleEndian.Uint64(b)
+		if m > 0 && binary.LittleEndian.Uint32(b[blockSize-4:]) == crc32.ChecksumIEEE(b[:blockSize-4]) {
+			n = max(n, m)
 		}
 	}
-	return strconv.FormatUint(highest, 10), nil
+	return n, nil
 }
