@@ -23,7 +23,7 @@ const workers = 2
 // others come and go. Guests that are not killed go on, operations end, what was promised
 // is kept, and nothing is left behind.
 func TestSoakKills(t *testing.T) {
-	s := newSoak(t, 8)
+	s := newSoak(t, 8, 300)
 	h := newHost(t, options{})
 	ctx := t.Context()
 	var all [workers]*worker

@@ -12,7 +12,7 @@ import (
 // others come and go. The host boots, its store is whole, what the guest had flushed is on
 // its disk, what was promised is kept, and nothing is there by half.
 func TestSoakPowerCuts(t *testing.T) {
-	s := newSoak(t, 1)
+	s := newSoak(t, 1, 100)
 	h := newHost(t, options{})
 	h.create(t, "keeper", testVM("", &v1.Disk{SizeBytes: 8 << 20}))
 	m := newMess(h, s.seed)

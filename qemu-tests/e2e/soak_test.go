@@ -25,7 +25,8 @@ import (
 // What the machines make of them takes the time that it takes.
 var (
 	soakSeed  = flag.Uint64("soak-seed", 0, "what the faults follow from; 0: another one each time")
-	soakCount = flag.Int("soak-count", 0, "how many faults; 0: the few of make test")
+	soakFull  = flag.Bool("soak-full", false, "as many faults as make soak has, not the few of make test")
+	soakCount = flag.Int("soak-count", 0, "how many faults instead of those")
 	soakTime  = flag.Duration("soak-time", 0, "how long at most; 0: until all faults have been")
 )
 
@@ -39,9 +40,12 @@ type soak struct {
 	step  int
 }
 
-// newSoak begins a run of so many faults where nothing else is said.
-func newSoak(t *testing.T, count int) *soak {
-	s := &soak{t: t, seed: *soakSeed, count: count}
+// newSoak begins a run of a few faults, or of all where that is asked for.
+func newSoak(t *testing.T, few, all int) *soak {
+	s := &soak{t: t, seed: *soakSeed, count: few}
+	if *soakFull {
+		s.count = all
+	}
 	if s.seed == 0 {
 		s.seed = rand.Uint64()
 	}
@@ -54,7 +58,7 @@ func newSoak(t *testing.T, count int) *soak {
 	s.rng = rand.New(rand.NewPCG(s.seed, 1))
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("failed at step %d of %d: make soak SEED=%d COUNT=%d SOAK='%s$' repeats it", s.step, s.count, s.seed, s.count, t.Name())
+			t.Logf("failed at step %d of %d: make soak SEED=%d COUNT=%d SOAK=%s repeats it", s.step, s.count, s.seed, s.step, t.Name())
 		}
 	})
 	t.Logf("seed %d, %d faults", s.seed, s.count)
