@@ -24,6 +24,8 @@
 //	check DEVICE SEED MIB      compare with the pattern
 //	keep DEVICE                keep it open, and so in memory what is cached of it
 //	log DEVICE                 write numbered blocks for ever, after those that are there: `ACK N` after each fsync
+//	hog KIND WHAT              take all CPU, memory (MiB), disk (DEVICE) or network (ADDRESS) for ever
+//	latency DEVICE ADDRESS N   N times: a block written and flushed, a ping, a sleep: median and longest in µs
 //	fill MIB, drop             take memory and write to it, or give that back
 //	unbind DRIVER              take a virtio driver's devices away from it
 //	touch ADDRESS MIB          write to physical addresses
@@ -172,7 +174,7 @@ func network(name string) string {
 }
 
 func command(f []string) (string, error) {
-	need := map[string]int{"read": 2, "ping": 2, "pingby": 3, "load": 2, "disk": 2, "nic": 2, "dhcp": 2, "tcp": 3, "serve": 2, "stream": 4, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "vsock-echo": 2, "vsock-connect": 3, "port-echo": 2, "port-say": 3, "hvc": 2, "list": 2, "starve": 2, "fill": 2, "unbind": 2, "touch": 3, "send": 4}
+	need := map[string]int{"read": 2, "ping": 2, "pingby": 3, "load": 2, "disk": 2, "nic": 2, "dhcp": 2, "tcp": 3, "serve": 2, "stream": 4, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "vsock-echo": 2, "vsock-connect": 3, "port-echo": 2, "port-say": 3, "hvc": 2, "list": 2, "starve": 2, "fill": 2, "hog": 3, "latency": 4, "unbind": 2, "touch": 3, "send": 4}
 	if n := need[f[0]]; n > 0 && len(f) != n {
 		return "", fmt.Errorf("want %d words, got %d", n, len(f))
 	}
@@ -229,6 +231,10 @@ func command(f []string) (string, error) {
 		return pattern(f[0] == "write", f[1], f[2], f[3])
 	case "keep":
 		return "", keep(f[1])
+	case "hog":
+		return "", hog(f[1], f[2])
+	case "latency":
+		return latency(f[1], f[2], f[3])
 	case "fill", "drop", "unbind", "touch", "send":
 		return memoryCommand(f)
 	case "log":
