@@ -54,7 +54,7 @@ func (m *Manager) watchOver(ctx context.Context, r *run) {
 		case <-ctx.Done():
 			return
 		}
-		if !m.hasRun(r) || r.killed.Load() { // who starts or ends it has a time limit
+		if !m.looksAfter(r) {
 			continue
 		}
 		m.lookAtTaps(r)
@@ -72,6 +72,14 @@ func (m *Manager) watchOver(ctx context.Context, r *run) {
 		}
 		missed = 0 // one that the kernel holds is tried again
 	}
+}
+
+// looksAfter reports whether the VMM of r is to be asked: who starts or ends it has a time
+// limit of his own.
+func (m *Manager) looksAfter(r *run) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return r.ran && !m.closed && !r.killed.Load()
 }
 
 // answers asks the VMM of r how it is. That it refuses is an answer, too.

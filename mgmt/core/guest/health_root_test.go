@@ -4,7 +4,6 @@ package guest
 
 import (
 	"net"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -15,15 +14,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// beating returns a bench whose manager asks VMMs much more often than it does by default.
+// beating returns a bench whose manager asks VMMs more often than it does by default.
 func beating(t *testing.T) *bench {
 	b := newBench(t)
-	b.c.Beat = 200 * time.Millisecond
+	b.c.Beat = time.Second
 	b.restart(t)
 	return b
 }
 
-// A VMM that hangs is ended, also by a core that has adopted it; one that answers is not.
+// A VMM that hangs is ended; one that answers is not.
 func TestHungVMM(t *testing.T) {
 	b := beating(t)
 	well, hung := b.start(t, 1, "vm"), b.create(t, 2)
@@ -32,8 +31,11 @@ func TestHungVMM(t *testing.T) {
 	if err := b.Start(t.Context(), hung, g); err != nil {
 		t.Fatal(err)
 	}
-	b.letGo(t, hung)
-	if err := unix.Kill(b.status(t, hung).PID, unix.SIGSTOP); err != nil {
+	pid := b.status(t, hung).PID
+	if pid <= 0 {
+		t.Fatalf("status = %+v", b.status(t, hung))
+	}
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	if s := b.wait(t, hung, hostcall.Stopped); s.Reason != hostcall.Lost || s.Message != hungMessage {
@@ -84,7 +86,4 @@ func TestTapGone(t *testing.T) {
 		t.Error(err)
 	}
 	told(nil)
-	if s := b.status(t, guest); s.PID == os.Getpid() {
-		t.Errorf("status = %+v", s)
-	}
 }
