@@ -132,11 +132,11 @@ func diskFull(t *testing.T, h *host) {
 	}
 	h.remove(t, "victim") // on the full pool
 	h.shell(t, "rm /data/filler /data/filler2")
-	eventually(t, "problems of the host", "none", func() string {
-		if p := h.hostProblems(t); p != "" {
+	eventually(t, "problems of the host", "none of the pool", func() string {
+		if p := h.hostProblems(t); strings.Contains(p, "pool") {
 			return p
 		}
-		return "none"
+		return "none of the pool"
 	})
 	c = h.console(t, "grows")
 	c.ask("write /dev/vda 5 16")
