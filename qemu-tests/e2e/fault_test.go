@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect"
 
 	v1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
+	"github.com/ashlar-hv/ashlar/mgmt/ctl/client"
 	"github.com/ashlar-hv/ashlar/qemu-tests/lab"
 )
 
@@ -60,6 +61,12 @@ func (c *console) fails(command string) {
 	c.t.Fatalf("guest %s: no answer to %q", c.id, command)
 }
 
+// background has the host's shell run commands while it takes others.
+func (h *host) background(t testing.TB, commands string) {
+	t.Helper()
+	h.shell(t, "{ "+commands+"; } >/dev/null 2>&1 & true")
+}
+
 // ready boots a guest and returns its console.
 func (h *host) ready(t testing.TB, id string) *console {
 	t.Helper()
@@ -69,9 +76,17 @@ func (h *host) ready(t testing.TB, id string) *console {
 	return c
 }
 
-// tryCreate asks for a virtual machine, and returns the error.
+// tryCreate asks for a virtual machine once, and returns the error.
 func (h *host) tryCreate(t testing.TB, id string) error {
-	_, err := h.VirtualMachines.CreateVirtualMachine(within(t, time.Minute), connect.NewRequest(&v1.CreateVirtualMachineRequest{
+	t.Helper()
+	o := h.clientOptions(t)
+	o.Retry = 0
+	once, err := client.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer once.Close()
+	_, err = once.VirtualMachines.CreateVirtualMachine(within(t, time.Minute), connect.NewRequest(&v1.CreateVirtualMachineRequest{
 		VirtualMachineId: id, VirtualMachine: testVM("", &v1.Disk{SizeBytes: 1 << 20}),
 	}))
 	return err
@@ -117,8 +132,9 @@ func diskFull(t *testing.T, h *host) {
 	h.create(t, "victim", testVM("", &v1.Disk{SizeBytes: 8 << 20}))
 	c := h.ready(t, "grows")
 	c.ask("write /dev/vda 3 4")
-	h.shell(t, "dd if=/dev/zero of=/data/filler bs=1M count=1000; dd if=/dev/zero of=/data/filler2 bs=4096 count=1000; sync")
+	h.background(t, "dd if=/dev/zero of=/data/filler bs=1048576 count=1000; dd if=/dev/zero of=/data/filler2 bs=4096 count=1000")
 	eventually(t, "problems of the host", "pool is full", func() string { return h.hostProblems(t) })
+	eventually(t, "dd", "[]", func() string { return fmt.Sprint(h.pids(t, "dd")) })
 	c.fails("write /dev/vda 5 64")
 	eventually(t, "problems of the guest", "disk 0 got I/O errors, as the pool was full", func() string { return h.problems(t, "grows") })
 	if err := h.tryCreate(t, "refused"); connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "delete") {
@@ -213,7 +229,7 @@ func memoryPressure(t *testing.T, h *host) {
 	mib := available>>10 + 200
 	h.shell(t, fmt.Sprintf("mkdir -p /run/pressure; mount -t tmpfs -o size=%dm,nr_inodes=100 pressure /run/pressure", mib))
 	defer h.shell(t, "umount /run/pressure")
-	h.shell(t, fmt.Sprintf("nohup dd if=/dev/zero of=/run/pressure/f bs=4194304 count=%d >/dev/null 2>&1 &", mib/4))
+	h.background(t, fmt.Sprintf("dd if=/dev/zero of=/run/pressure/f bs=4194304 count=%d", mib/4))
 	eventually(t, "hog", "no memory left", func() string { return h.vm(t, "hog").StopMessage })
 	h.waitStopped(t, "hog", v1.VirtualMachine_STOP_REASON_LOST)
 	if after := programs(); after != before {
