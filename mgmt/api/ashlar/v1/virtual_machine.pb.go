@@ -2922,7 +2922,8 @@ type VirtualMachineCounters struct {
 	// the processor's exit. All three are 0 where the kernel moves the data (vhost).
 	//
 	// Of a disk: the requests `reads`, `writes`, `flushes`, `discards`, `write_zeroes`;
-	// the bytes `read_bytes`, `written_bytes`; `errors`, requests that failed;
+	// the bytes `read_bytes`, `written_bytes`; `errors`, requests that failed
+	// (`host_full` of them as the pool was full, `host_errors` as the host's disk failed);
 	// `unsupported`, requests that the disk does not know; `throttled`, requests that
 	// waited because of the disk's limits.
 	//
