@@ -48,6 +48,7 @@ func (m *Manager) watchOver(ctx context.Context, r *run) {
 	}
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
+	var without []int // NICs that had no tap when it was looked last
 	for missed := 0; ; {
 		select {
 		case <-tick.C:
@@ -57,7 +58,7 @@ func (m *Manager) watchOver(ctx context.Context, r *run) {
 		if !m.looksAfter(r) {
 			continue
 		}
-		m.lookAtTaps(r)
+		without = m.lookAtTaps(r, without)
 		if m.answers(ctx, r, beat) {
 			missed = 0
 			continue
@@ -95,25 +96,30 @@ func (m *Manager) answers(ctx context.Context, r *run, patience time.Duration) b
 	return true
 }
 
-// lookAtTaps notes which NICs of r have lost their tap.
-func (m *Manager) lookAtTaps(r *run) {
+// lookAtTaps notes which NICs of r have lost their tap: those that have none now and had
+// none before, as one that is being detached has none for a moment. It returns the former.
+func (m *Manager) lookAtTaps(r *run, before []int) (without []int) {
 	m.mu.Lock()
 	rec := r.rec
 	m.mu.Unlock()
 	var gone []int
 	for _, n := range rec.NICs {
 		if _, err := m.c.Networks.TapCounters(rec.tap(n.Number)); errors.Is(err, fs.ErrNotExist) {
-			gone = append(gone, n.Number)
+			without = append(without, n.Number)
+			if slices.Contains(before, n.Number) {
+				gone = append(gone, n.Number)
+			}
 		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.running[r.rec.ID] != r || slices.Equal(gone, r.tapsGone) {
-		return
+		return without
 	}
 	r.tapsGone = gone
 	if len(gone) > 0 {
 		m.c.Log.Error("tap of guest is gone", "guest", r.rec.Name, "id", r.rec.ID, "nics", gone)
 	}
 	m.c.Notify(r.status())
+	return without
 }
