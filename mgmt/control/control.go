@@ -31,6 +31,9 @@ const (
 	readyTimeout = 5 * time.Second
 	// sweepEvery is how often old operations and requests are forgotten.
 	sweepEvery = time.Hour
+	// settleEvery is how often operations are stored that the store has not taken, as on a
+	// full disk.
+	settleEvery = 10 * time.Second
 )
 
 // A Control is a control domain.
@@ -95,6 +98,9 @@ func (c *Control) load() (err error) {
 	return nil
 }
 
+// Broken is closed once the store cannot be read any more (store.Store.Broken).
+func (c *Control) Broken() <-chan struct{} { return c.store.Broken() }
+
 // Close closes the store. Run must have ended.
 func (c *Control) Close() error { return c.store.Close() }
 
@@ -134,6 +140,9 @@ func (c *Control) WaitReady(ctx context.Context) {
 func (c *Control) Synced(guests []hostcall.GuestStatus, images []hostcall.ImageStatus) {
 	c.machines.Synced(guests)
 	c.pools.Connected()
+	if images == nil { // core cannot tell
+		return
+	}
 	select { // the newest list alone matters
 	case <-c.onDisk:
 	default:
@@ -162,8 +171,9 @@ func (c *Control) reconcileImages(ctx context.Context) {
 }
 
 func (c *Control) sweep(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery)
+	tick, settle := time.NewTicker(sweepEvery), time.NewTicker(settleEvery)
 	defer tick.Stop()
+	defer settle.Stop()
 	for {
 		now := time.Now()
 		if err := c.ops.Sweep(now); err != nil {
@@ -172,10 +182,17 @@ func (c *Control) sweep(ctx context.Context) {
 		if err := c.machines.Sweep(now); err != nil {
 			c.log.Error("sweep", "error", err)
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
+		for again := true; again; {
+			select {
+			case <-tick.C:
+				again = false
+			case <-settle.C:
+				if err := c.ops.Settle(); err != nil {
+					c.log.Error("operations not stored yet", "error", err)
+				}
+			case <-ctx.Done():
+				return
+			}
 		}
 	}
 }

@@ -61,6 +61,7 @@ func BenchmarkHost(b *testing.B) {
 		m.files(b)
 		m.boot(b, h)
 		m.guests(b, h)
+		m.neighbours(b, h)
 		h.down(b)
 	}
 	h.Config.Args = append(h.Config.Args, disks.Args()...)

@@ -45,6 +45,9 @@ type Config struct {
 	Args []string
 	// DiskSize of the NVMe disk in bytes; 16 GiB where 0.
 	DiskSize int64
+	// PluggableDisk has the NVMe disk in a slot that it can be pulled out of (QMP's
+	// device_del of DiskID), and its backend called DiskNode.
+	PluggableDisk bool
 	// NoDisk leaves the NVMe disk out.
 	NoDisk bool
 	// Repeatable has time count instructions (QEMU's -icount), in software
@@ -63,6 +66,12 @@ const (
 	varsFile   = "OVMF_VARS.fd"
 	logFile    = "qemu.log"
 	configFile = "lab.json"
+)
+
+// DiskID and DiskNode are QEMU's names of the NVMe disk and of its backend.
+const (
+	DiskID   = "datadisk"
+	DiskNode = "datanode"
 )
 
 // ManagementMAC is the address of the network card behind Config.Port.
@@ -251,9 +260,13 @@ func (l *Lab) args() ([]string, error) {
 		"-qmp", "unix:"+l.Path(qmpFile)+",server=on,wait=off",
 	)
 	if !l.NoDisk {
+		bus := ""
+		if l.PluggableDisk {
+			a, bus = append(a, "-device", "pcie-root-port,id=rpdata,chassis=9"), ",bus=rpdata"
+		}
 		a = append(a,
-			"-drive", "if=none,id=data,format=raw,cache=writeback,discard=unmap,file="+l.Path(DiskFile),
-			"-device", "nvme,serial=ashlar-data,drive=data")
+			"-drive", "if=none,id=data,node-name="+DiskNode+",format=raw,cache=writeback,discard=unmap,file="+l.Path(DiskFile),
+			"-device", "nvme,id="+DiskID+",serial=ashlar-data,drive=data"+bus)
 	}
 	nodes, err := l.numa(memory, cpus)
 	if err != nil {

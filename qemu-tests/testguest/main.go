@@ -24,7 +24,9 @@
 //	write DEVICE SEED MIB      fill with a pattern and fsync
 //	check DEVICE SEED MIB      compare with the pattern
 //	keep DEVICE                keep it open, and so in memory what is cached of it
-//	log DEVICE                 write numbered blocks for ever, `ACK N` after each fsync
+//	log DEVICE                 write numbered blocks for ever, after those that are there: `ACK N` after each fsync
+//	hog KIND WHAT              take all CPU, memory (MiB), disk (DEVICE) or network (ADDRESS) for ever
+//	latency DEVICE ADDRESS N   N times: a block written and flushed, a ping, a sleep: median and longest in µs
 //	fill MIB, drop             take memory and write to it, or give that back
 //	unbind DRIVER              take a virtio driver's devices away from it
 //	touch ADDRESS MIB          write to physical addresses
@@ -175,7 +177,7 @@ func network(name string) string {
 }
 
 func command(f []string) (string, error) {
-	need := map[string]int{"read": 2, "ping": 2, "pingby": 3, "load": 2, "disk": 2, "nic": 2, "flood": 3, "dhcp": 2, "tcp": 3, "serve": 2, "stream": 4, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "interrupts": 2, "vsock-echo": 2, "vsock-connect": 3, "port-echo": 2, "port-say": 3, "hvc": 2, "list": 2, "starve": 2, "fill": 2, "unbind": 2, "touch": 3, "send": 4}
+	need := map[string]int{"read": 2, "ping": 2, "pingby": 3, "load": 2, "disk": 2, "nic": 2, "flood": 3, "dhcp": 2, "tcp": 3, "serve": 2, "stream": 4, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "interrupts": 2, "vsock-echo": 2, "vsock-connect": 3, "port-echo": 2, "port-say": 3, "hvc": 2, "list": 2, "starve": 2, "fill": 2, "hog": 3, "latency": 4, "unbind": 2, "touch": 3, "send": 4}
 	if n := need[f[0]]; n > 0 && len(f) != n {
 		return "", fmt.Errorf("want %d words, got %d", n, len(f))
 	}
@@ -234,6 +236,10 @@ func command(f []string) (string, error) {
 		return pattern(f[0] == "write", f[1], f[2], f[3])
 	case "keep":
 		return "", keep(f[1])
+	case "hog":
+		return "", hog(f[1], f[2])
+	case "latency":
+		return latency(f[1], f[2], f[3])
 	case "fill", "drop", "unbind", "touch", "send":
 		return memoryCommand(f)
 	case "log":
@@ -422,13 +428,17 @@ const (
 )
 
 func writeLog(device string) error {
+	before, err := highest(device)
+	if err != nil {
+		return err
+	}
 	d, err := os.OpenFile(device, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
 	b := make([]byte, blockSize)
-	for n := uint64(1); ; n++ {
+	for n := before + 1; ; n++ {
 		binary.LittleEndian.PutUint64(b, n)
 		binary.LittleEndian.PutUint32(b[blockSize-4:], crc32.ChecksumIEEE(b[:blockSize-4]))
 		if _, err := d.WriteAt(b, int64(n%blocks)*blockSize); err != nil {
@@ -442,21 +452,26 @@ func writeLog(device string) error {
 }
 
 func last(device string) (string, error) {
+	n, err := highest(device)
+	return strconv.FormatUint(n, 10), err
+}
+
+// highest is the highest number that a log has left, 0 where there is none.
+func highest(device string) (n uint64, err error) {
 	d, err := os.Open(device)
 	if err != nil {
-		return "", err
+		return 0, err
 	}
 	defer d.Close()
-	var highest uint64
 	b := make([]byte, blockSize)
 	for i := range blocks {
 		if _, err := d.ReadAt(b, int64(i)*blockSize); err != nil {
-			return "", err
+			return 0, err
 		}
-		n := binary.LittleEndian.Uint64(b)
-		if n > 0 && binary.LittleEndian.Uint32(b[blockSize-4:]) == crc32.ChecksumIEEE(b[:blockSize-4]) {
-			highest = max(highest, n)
+		m := binary.LittleEndian.Uint64(b)
+		if m > 0 && binary.LittleEndian.Uint32(b[blockSize-4:]) == crc32.ChecksumIEEE(b[:blockSize-4]) {
+			n = max(n, m)
 		}
 	}
-	return strconv.FormatUint(highest, 10), nil
+	return n, nil
 }

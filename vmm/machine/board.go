@@ -18,6 +18,7 @@ import (
 type notes struct {
 	expired, crashLoaded bool
 	panicked             time.Time
+	full, failed         protocol.DiskSet
 }
 
 // note writes a line to core's log.

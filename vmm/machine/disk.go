@@ -7,6 +7,24 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/virtio/blk"
 )
 
+// diskTrouble returns what is told of errors of the file of a new disk with that number.
+func (m *Machine) diskTrouble(number int) func(full bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.notes.full.Remove(number)
+	m.notes.failed.Remove(number)
+	return func(full bool) {
+		m.mu.Lock()
+		set, what := &m.notes.failed, "the host's disk fails"
+		if full {
+			set, what = &m.notes.full, "the host's disk is full"
+		}
+		set.Add(number)
+		m.mu.Unlock()
+		note(diskName(number) + " gets errors: " + what)
+	}
+}
+
 // diskLimits checks limits that stand in the field.
 func diskLimits(field string, l *protocol.DiskLimits) (blk.Limits, *protocol.Error) {
 	if l == nil {

@@ -123,7 +123,7 @@ func (g *Guest) AttachDisk(disk *protocol.Disk, files []*os.File) *protocol.Erro
 		return invalid(field, "no disk came with the request")
 	}
 	return g.attach(field, diskName, disk.Number, func(s *hotplugSlot) (virtio.Device, *protocol.Error) {
-		return orError(newDisk(field, *disk, blk.Config{Queues: len(s.rings), Rings: s.rings}, d))
+		return orError(newDisk(field, *disk, blk.Config{Queues: len(s.rings), Rings: s.rings, Trouble: g.diskTrouble(disk.Number)}, d))
 	})
 }
 

@@ -55,6 +55,7 @@ func (m *Machine) Status() protocol.Status {
 	s := protocol.Status{
 		State: m.state, PID: os.Getpid(), Reason: m.result.Reason, Message: m.result.Message,
 		Panicked: m.notes.panicked, VCPUs: vcpus, DeviceEvents: m.events.list,
+		DisksFull: m.notes.full, DisksFailed: m.notes.failed,
 	}
 	if m.state != protocol.Stopped {
 		s.Devices = m.pluggedDevices()

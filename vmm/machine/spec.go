@@ -272,7 +272,7 @@ func (g *Guest) addDisks(s *protocol.Spec, d *descriptors) *protocol.Error {
 		return perr
 	}
 	for i, disk := range s.Disks {
-		dev, perr := newDisk(fmt.Sprintf("disks[%d]", i), disk, blk.Config{Queues: diskQueues(s), Buffers: g.buffers}, d)
+		dev, perr := newDisk(fmt.Sprintf("disks[%d]", i), disk, blk.Config{Queues: diskQueues(s), Buffers: g.buffers, Trouble: g.diskTrouble(ns[i])}, d)
 		if perr != nil {
 			return perr
 		}

@@ -403,6 +403,10 @@ type Status struct {
 	DeviceEvents []DeviceEvent `json:"deviceEvents,omitempty"`
 	// VCPUs says how many there are, of a guest that has been configured.
 	VCPUs *VCPUs `json:"vcpus,omitempty"`
+	// DisksFull are the disks that had no room on the host for what was written to them,
+	// DisksFailed those whose file gave other errors, since the guest has them.
+	DisksFull   DiskSet `json:"disksFull,omitempty"`
+	DisksFailed DiskSet `json:"disksFailed,omitempty"`
 }
 
 // A Result is what a VMM writes to ResultFD as JSON before it exits.

@@ -198,14 +198,53 @@ func TestNoCA(t *testing.T) {
 	d.alive()
 }
 
+// Without a store that can be opened control tells everybody why, and what is known of the
+// host all the same.
+func TestDamagedStore(t *testing.T) {
+	d := newDaemon(t)
+	damaged := bytes.Repeat([]byte("x"), 65536)
+	d.write(t, "control.db", damaged)
+	d.start()
+	if _, err := d.machines.ListVirtualMachines(ctxOf(t), req(&ashlarv1.ListVirtualMachinesRequest{})); connect.CodeOf(err) != connect.CodeUnavailable || !strings.Contains(err.Error(), "left untouched") {
+		t.Errorf("list: %v, want UNAVAILABLE with the reason", err)
+	}
+	watch, err := d.watch.Watch(ctxOf(t), req(&ashlarv1.WatchRequest{}))
+	if err == nil && !watch.Receive() {
+		err = watch.Err()
+	}
+	if connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("watch: %v, want UNAVAILABLE", err)
+	}
+	for i := 0; ; i++ {
+		res, err := d.hosts.GetHost(ctxOf(t), req(&ashlarv1.GetHostRequest{}))
+		if err == nil {
+			if p := strings.Join(res.Msg.Problems, " "); !strings.Contains(p, "left untouched") {
+				t.Errorf("problems: %q", p)
+			}
+			break
+		}
+		if i == 100 { // core is connected to meanwhile
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	d.alive()
+	d.kill()
+	if b, err := os.ReadFile(filepath.Join(d.core.Dir, "control.db")); err != nil || !bytes.Equal(b, damaged) {
+		t.Errorf("the store was changed: %v", err)
+	}
+	d.write(t, "control.db", nil)
+	d.start()
+	if _, err := d.machines.ListVirtualMachines(ctxOf(t), req(&ashlarv1.ListVirtualMachinesRequest{})); err != nil {
+		t.Errorf("list with a store again: %v", err)
+	}
+}
+
 func TestCannotWork(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare func(*daemon)
 		want    string
 	}{
-		"damaged store": {func(d *daemon) {
-			d.write(t, "control.db", bytes.Repeat([]byte("x"), 65536))
-		}, "left untouched"},
 		"no certificate": {func(d *daemon) { d.settings.Certificate = "" }, "host's certificate"},
 	} {
 		t.Run(name, func(t *testing.T) {

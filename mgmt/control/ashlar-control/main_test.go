@@ -66,6 +66,8 @@ type daemon struct {
 	images     ashlarv1connect.ImageServiceClient
 	machines   ashlarv1connect.VirtualMachineServiceClient
 	operations ashlarv1connect.OperationServiceClient
+	hosts      ashlarv1connect.HostServiceClient
+	watch      ashlarv1connect.WatchServiceClient
 }
 
 type logBuffer struct {
@@ -119,6 +121,8 @@ func newDaemon(t *testing.T) *daemon {
 	d.images = ashlarv1connect.NewImageServiceClient(client, url, connect.WithGRPC())
 	d.machines = ashlarv1connect.NewVirtualMachineServiceClient(client, url, connect.WithGRPC())
 	d.operations = ashlarv1connect.NewOperationServiceClient(client, url, connect.WithGRPC())
+	d.hosts = ashlarv1connect.NewHostServiceClient(client, url, connect.WithGRPC())
+	d.watch = ashlarv1connect.NewWatchServiceClient(client, url, connect.WithGRPC())
 	return d
 }
 

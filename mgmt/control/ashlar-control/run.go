@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -29,8 +30,11 @@ const (
 	gcPercent   = 50
 	// maxSettings bounds the settings document in bytes.
 	maxSettings = 1 << 20
-	storeFile   = "control.db"
-	coreSocket  = "core.sock"
+	// closedTime is how long control answers without its store until it tries to open it
+	// again. After as long init counts a program as one that runs well.
+	closedTime = 30 * time.Second
+	storeFile  = "control.db"
+	coreSocket = "core.sock"
 )
 
 // options are where control finds what it works with.
@@ -90,7 +94,7 @@ func (o options) serve(ctx context.Context, log *slog.Logger) error {
 	}
 	host, err := control.Open(filepath.Join(o.state, storeFile), filepath.Join(o.core, coreSocket), log)
 	if err != nil {
-		return err
+		return errors.Join(err, o.closed(ctx, l, config, err, log))
 	}
 	defer func() {
 		if err := host.Close(); err != nil {
@@ -108,8 +112,34 @@ func (o options) serve(ctx context.Context, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	wg.Go(func() { host.Run(ctx) })
+	go func() { // what has faulted holds locks: nothing can be ended in order any more
+		select {
+		case <-host.Broken():
+			log.Error("the store cannot be read any more: control ends, to be started again")
+			os.Exit(1)
+		case <-ctx.Done():
+		}
+	}()
 	host.WaitReady(ctx)
 	return serve.Serve(ctx, l, config, host.Handler(), log)
+}
+
+// closed serves an API that says why there is no store, for a while: then init starts control
+// again, which tries anew.
+func (o options) closed(ctx context.Context, l net.Listener, config *tls.Config, why error, log *slog.Logger) error {
+	log.Error("the API answers without its store", "because", why, "trying_again_in", closedTime)
+	if o.listen == "" {
+		if err := confine(); err != nil {
+			return err
+		}
+	}
+	c := control.NewClosed(filepath.Join(o.core, coreSocket), why, log)
+	ctx, cancel := context.WithTimeout(ctx, closedTime)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { c.Run(ctx) })
+	return serve.Serve(ctx, l, config, c.Handler(), log)
 }
 
 // stayClosed lets nobody in until ctx ends. The listening socket ends for all who hold

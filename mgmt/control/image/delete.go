@@ -43,11 +43,19 @@ func (m *Manager) Delete(ctx context.Context, name, etag string) error {
 	return refuse.Core(err, name, nil)
 }
 
+// setPhase notes the phase, or leaves the one that is stored.
 func (m *Manager) setPhase(im *image, p store.Phase) error {
 	im.mu.Lock()
+	old := im.rec.Phase
 	im.rec.Phase = p
 	im.mu.Unlock()
-	return m.save(im)
+	err := m.save(im)
+	if err != nil { // else Reconcile would go on with what was refused
+		im.mu.Lock()
+		im.rec.Phase = old
+		im.mu.Unlock()
+	}
+	return err
 }
 
 // remove makes core remove the file, and forgets the image.

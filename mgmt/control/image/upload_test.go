@@ -238,3 +238,29 @@ func TestForgetTellsFirst(t *testing.T) {
 	}
 	<-forgotten
 }
+
+// An image whose deletion was refused, as it could not be stored, is not deleted later.
+func TestRefusedDeletion(t *testing.T) {
+	s, err := store.Open(filepath.Join(t.TempDir(), "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := store.Image{ID: "a", UID: newUID(), Size: 100, Phase: store.Ready, Complete: true}
+	if err := s.Update(func(tx *store.Tx) error { return store.Images.Put(tx, rec) }); err != nil {
+		t.Fatal(err)
+	}
+	m, err := Load(s, files{t.TempDir()}, feed.New(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.SetUsers(func(string) []string { return nil })
+	if err := s.Close(); err != nil { // from here on nothing can be stored
+		t.Fatal(err)
+	}
+	if err := m.Delete(t.Context(), "images/a", ""); connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("Delete = %v, want UNAVAILABLE", err)
+	}
+	if im := m.byID["a"]; im.rec.Phase != store.Ready {
+		t.Errorf("the image is %v after its deletion was refused", im.rec.Phase)
+	}
+}

@@ -51,7 +51,8 @@ var slow = []struct {
 // A Handler is told what core has to say. Its methods are called one at a time,
 // and must not wait for a call of the Link.
 type Handler interface {
-	// Synced brings all guests and images, after each connect and now and then.
+	// Synced brings all guests and images, after each connect and now and then. images is
+	// nil where core cannot tell, as its disk fails.
 	Synced(guests []hostcall.GuestStatus, images []hostcall.ImageStatus)
 	// Changed brings one guest.
 	Changed(guest hostcall.GuestStatus)
@@ -270,8 +271,17 @@ func (l *Link) Sync(ctx context.Context) error {
 	l.deliver.Unlock()
 	guests, err := l.Do(ctx, hostcall.Call{Method: hostcall.GuestList})
 	var images hostcall.Message
-	if err == nil {
+	known := err == nil
+	if known {
 		images, err = l.Do(ctx, hostcall.Call{Method: hostcall.ImageList})
+		var refused *hostcall.Error
+		if errors.As(err, &refused) {
+			l.log.Error("core cannot list images", "error", err)
+			known, err = false, nil
+		}
+	}
+	if known && images.Images == nil {
+		images.Images = []hostcall.ImageStatus{}
 	}
 	l.deliver.Lock()
 	defer l.deliver.Unlock()

@@ -175,7 +175,7 @@ func (g *Manager) makeDisks(ctx context.Context, m *Machine, t Ticket) error {
 		return errors.Join(store.VMs.Put(tx, m.rec), t.put(tx, m.uid))
 	})
 	if err != nil {
-		return &hostcall.Error{Code: hostcall.Internal, Message: err.Error()}
+		return refuse.Internal(err) // and the machine's goroutine clears up
 	}
 	// Now that the machine stands among the users of its images: are they still there?
 	call := hostcall.Call{Method: hostcall.GuestCreate, ID: m.uid}

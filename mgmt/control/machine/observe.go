@@ -74,7 +74,9 @@ func (m *Machine) observe(st hostcall.GuestStatus, ok bool) {
 
 func equal(a, b hostcall.GuestStatus) bool {
 	return a.State == b.State && a.Reason == b.Reason && a.Message == b.Message && a.PID == b.PID && a.VCPUs == b.VCPUs &&
-		a.Started.Equal(b.Started) && a.Panicked.Equal(b.Panicked) && a.Before == b.Before && slices.Equal(a.Addresses, b.Addresses) && a.CID == b.CID && slices.Equal(a.NICs, b.NICs) && slices.EqualFunc(a.Devices, b.Devices, hostcall.HeldDevice.Equal)
+		a.Started.Equal(b.Started) && a.Panicked.Equal(b.Panicked) && a.Before == b.Before && slices.Equal(a.Addresses, b.Addresses) && a.CID == b.CID && slices.Equal(a.NICs, b.NICs) &&
+		a.DisksFull == b.DisksFull && a.DisksFailed == b.DisksFailed && slices.Equal(a.TapsGone, b.TapsGone) &&
+		slices.EqualFunc(a.Devices, b.Devices, hostcall.HeldDevice.Equal)
 }
 
 // alive reports whether a VMM runs, as far as known. mu is held.
@@ -244,6 +246,7 @@ func (m *Machine) proto() *ashlarv1.VirtualMachine {
 	}
 	if m.alive() {
 		p.StopReason, p.StopMessage = trouble(m.seen)
+		p.Problems = problems(m.seen)
 	}
 	if m.alive() && !m.seen.Started.IsZero() {
 		p.StartTime = timestamppb.New(m.seen.Started)

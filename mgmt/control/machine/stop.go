@@ -71,6 +71,10 @@ func (m *Machine) ask(ctx context.Context, op *operation.Op) error {
 	if err != nil {
 		return errGraceOver // no use to wait
 	}
+	// A clock that was set back would have it wait for as long.
+	if left := time.Until(rec.Deadline); left > rec.Grace {
+		rec.Deadline = time.Now().Add(rec.Grace)
+	}
 	ctx, cancel := context.WithDeadlineCause(ctx, rec.Deadline, errGraceOver)
 	defer cancel()
 	over := func() bool { return !m.alive() || m.hurry }

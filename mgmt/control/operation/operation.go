@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -45,9 +46,12 @@ type Registry struct {
 
 	kept int // how many ended operations are kept
 
-	mu     sync.Mutex
-	ops    map[string]*Op
-	newest uint64 // what the newest identifier begins with
+	settling sync.Mutex // held by Settle; lock order: Op.saving, settling, mu, Op.mu
+
+	mu      sync.Mutex
+	ops     map[string]*Op
+	newest  uint64         // what the newest identifier begins with
+	unsaved map[string]*Op // whose last change the store has not taken
 }
 
 // An Op is one operation.
@@ -68,7 +72,7 @@ type Op struct {
 // Load reads the operations of earlier runs. Those that had not ended are returned too,
 // oldest first: who owns their targets has to go on with them, or end them.
 func Load(s *store.Store, f *feed.Feed, log *slog.Logger) (*Registry, []*Op, error) {
-	r := &Registry{store: s, feed: f, log: log, kept: maxKept, ops: map[string]*Op{}}
+	r := &Registry{store: s, feed: f, log: log, kept: maxKept, ops: map[string]*Op{}, unsaved: map[string]*Op{}}
 	var open []*Op
 	err := s.View(func(tx *store.Tx) error {
 		return store.Operations.Each(tx, func(rec store.Operation) error {
@@ -107,6 +111,10 @@ func (r *Registry) newID() string {
 // Begin records rec, whose ID, CreateTime and Booted it fills, in the same
 // transaction as what also writes.
 func (r *Registry) Begin(rec store.Operation, also func(tx *store.Tx, id string) error) (*Op, error) {
+	// Else a later run would take up what had ended before this one began.
+	if err := r.Settle(); err != nil {
+		return nil, err
+	}
 	rec.ID, rec.CreateTime, rec.Booted = r.newID(), time.Now(), sinceBoot()
 	rec.Message = "waiting"
 	err := r.store.Update(func(tx *store.Tx) error {
@@ -258,7 +266,8 @@ func (o *Op) Amend(f func(*store.Operation)) {
 	o.saving.Lock()
 	defer o.saving.Unlock()
 	if !o.Record().Done {
-		o.r.save(o.update(f))
+		o.update(f)
+		o.r.save(o)
 	}
 }
 
@@ -278,7 +287,7 @@ func (o *Op) Finish(err error) {
 		}
 		rec.Percent, rec.Message = 100, "done"
 	})
-	o.r.save(rec)
+	o.r.save(o)
 	o.cancel(nil)
 	close(o.done)
 	o.r.log.Info("operation ended", "id", rec.ID, "kind", rec.Kind, "target", rec.Target, "code", rec.ErrorCode, "error", rec.Error)
@@ -292,11 +301,43 @@ func (o *Op) update(f func(*store.Operation)) store.Operation {
 	return o.rec
 }
 
-func (r *Registry) save(rec store.Operation) {
-	err := r.store.Update(func(tx *store.Tx) error { return store.Operations.Put(tx, rec) })
-	if err != nil {
-		r.log.Error("operation not stored", "id", rec.ID, "error", err)
+// save stores the record of op, or has Settle do so later.
+func (r *Registry) save(op *Op) {
+	r.mu.Lock()
+	r.unsaved[op.rec.ID] = op
+	r.mu.Unlock()
+	if err := r.Settle(); err != nil {
+		r.log.Error("operation not stored yet", "id", op.rec.ID, "error", err)
 	}
+}
+
+// Settle stores what the store has not taken, as on a full disk. With nothing to store it
+// does nothing.
+func (r *Registry) Settle() error {
+	r.settling.Lock()
+	defer r.settling.Unlock()
+	r.mu.Lock()
+	open := r.unsaved
+	r.unsaved = map[string]*Op{}
+	r.mu.Unlock()
+	if len(open) == 0 {
+		return nil
+	}
+	err := r.store.Update(func(tx *store.Tx) error {
+		for _, op := range open {
+			if err := store.Operations.Put(tx, op.Record()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		r.mu.Lock()
+		maps.Copy(r.unsaved, open)
+		r.mu.Unlock()
+		return fmt.Errorf("store operations: %w", err)
+	}
+	return nil
 }
 
 func toProto(rec store.Operation) *ashlarv1.Operation {

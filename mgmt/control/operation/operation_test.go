@@ -1,7 +1,9 @@
 package operation
 
 import (
+	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -10,6 +12,7 @@ import (
 
 	"connectrpc.com/connect"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/ashlar-hv/ashlar/mgmt/control/feed"
 	"github.com/ashlar-hv/ashlar/mgmt/control/refuse"
@@ -173,5 +176,41 @@ func TestCancelIsStored(t *testing.T) {
 	}
 	if op, err := r.Get(Prefix + ended.Record().ID); err != nil || op.Proto().Error != nil {
 		t.Errorf("cancelled after its end: %v, %v", op, err)
+	}
+}
+
+// What ends while the disk is full is stored when there is room again, and before anything
+// that begins later: a later run does not take it up.
+func TestEndOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=48m"); err != nil {
+		t.Fatalf("mount a small file system: %v: this test runs as root", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	path, filler := filepath.Join(dir, "db"), filepath.Join(dir, "filler")
+	s, r, _ := load(t, path)
+	full, left := begin(t, r, "stop"), begin(t, r, "pause")
+	f, err := os.Create(filler)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for b := make([]byte, 4096); err == nil; {
+		_, err = f.Write(b)
+	}
+	f.Close()
+	full.Finish(errors.New(strings.Repeat("x", 6<<20))) // more than the room that the store has kept
+	<-full.Done()
+	if _, err := r.Begin(store.Operation{Kind: "start"}, func(*store.Tx, string) error { return nil }); !errors.Is(err, store.ErrFull) {
+		t.Errorf("Begin on the full disk = %v, want ErrFull", err)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	last := begin(t, r, "start")
+	s.Close()
+	s, _, open := load(t, path)
+	defer s.Close()
+	if len(open) != 2 || open[0].Record().ID != left.Record().ID || open[1].Record().ID != last.Record().ID {
+		t.Errorf("%d operations are taken up, want the two that had not ended", len(open))
 	}
 }

@@ -11,10 +11,12 @@ import (
 	"strings"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ashlar-hv/ashlar/mgmt/control/link"
+	"github.com/ashlar-hv/ashlar/mgmt/control/store"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 )
 
@@ -39,6 +41,7 @@ const (
 	Cancelled       = "CANCELLED"
 	HostRestarted   = "HOST_RESTARTED"
 	WatcherTooSlow  = "WATCHER_TOO_SLOW"
+	StoreFailed     = "STORE_FAILED"
 	InternalFault   = "INTERNAL"
 	// Of ConnectVirtualMachine.
 	NoVsock           = "NO_VSOCK"
@@ -116,8 +119,15 @@ func Etag(kind, name string) error {
 		&errdetails.ResourceInfo{ResourceType: kind, ResourceName: name})
 }
 
-// Internal says that something is wrong on the host's side.
+// Internal says that something is wrong on the host's side, and what to do where it is the
+// disk below the store.
 func Internal(err error) error {
+	switch {
+	case errors.Is(err, store.ErrFull):
+		return New(connect.CodeResourceExhausted, PoolFull, "the pool is full, so nothing can be stored: delete images, guests or disks, then try again")
+	case errors.Is(err, store.ErrDisk), errors.Is(err, unix.EIO), errors.Is(err, unix.EROFS):
+		return New(connect.CodeUnavailable, StoreFailed, "the host's data disk fails, so nothing can be stored: `ashlarctl host get` has the problem; try again when it is solved ("+err.Error()+")")
+	}
 	return New(connect.CodeInternal, InternalFault, err.Error())
 }
 

@@ -28,6 +28,9 @@ func (s hostService) GetHost(ctx context.Context, _ *connect.Request[ashlarv1.Ge
 		return nil, refuse.Internal(errors.New("core answered without saying anything about the host"))
 	}
 	h := msg.Host
+	if s.Closed != nil {
+		h.Problems = append(h.Problems, storeProblem(s.Closed))
+	}
 	return connect.NewResponse(&ashlarv1.Host{
 		Name: "host", Hostname: h.Hostname, Version: h.Version, KernelVersion: h.KernelVersion,
 		BootTime:     timestamppb.New(time.Now().Add(-h.Uptime).Truncate(time.Second)),

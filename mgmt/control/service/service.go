@@ -49,6 +49,9 @@ type API struct {
 	Devices    *device.Manager
 	Hugepages  *hugepage.Manager
 	VFs        *vf.Manager
+	// Closed is why there is no store, and none of the above but Link and Log; nil where
+	// all is well.
+	Closed error
 }
 
 // names of the services, for health and reflection.
@@ -64,6 +67,9 @@ func (a *API) Handler() http.Handler {
 		connect.WithReadMaxBytes(maxMessage),
 		connect.WithInterceptors(audit.New(a.Log)),
 		connect.WithRecover(a.recovered),
+	}
+	if a.Closed != nil {
+		options = append(options, connect.WithInterceptors(closed{a.Closed}))
 	}
 	mux := http.NewServeMux()
 	mux.Handle(ashlarv1connect.NewHostServiceHandler(hostService{a}, options...))

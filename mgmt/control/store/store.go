@@ -42,7 +42,8 @@ var (
 // A Store is an open store file. Its methods may be called at any time by any
 // goroutine; Update runs one at a time.
 type Store struct {
-	db *bbolt.DB
+	db    *bbolt.DB
+	guard guard
 }
 
 // A Tx is a transaction: what its tables read is consistent, what they write
@@ -54,11 +55,12 @@ type Tx struct {
 // Open opens or makes the store at path, and reads all of it once, so that damage
 // shows here and not later.
 func Open(path string) (*Store, error) {
-	db, err := openFile(path)
+	s := &Store{guard: guard{broken: make(chan struct{})}}
+	db, err := s.openFile(path)
 	if err != nil {
 		return nil, explain(path, err)
 	}
-	s := &Store{db: db}
+	s.db = db
 	if err := s.prepare(); err != nil {
 		_ = db.Close()
 		return nil, explain(path, err)
@@ -80,10 +82,18 @@ func explain(path string, err error) error {
 	}
 }
 
-func openFile(path string) (db *bbolt.DB, err error) {
+func (s *Store) openFile(path string) (db *bbolt.DB, err error) {
 	defer catch(&err)
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, PreLoadFreelist: true})
+	open := func(path string, flag int, mode os.FileMode) (*os.File, error) {
+		f, err := os.OpenFile(path, flag, mode)
+		if err == nil {
+			s.guard.file = f
+			s.makeRoom(0)
+		}
+		return f, err
+	}
+	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, PreLoadFreelist: true, OpenFile: open})
 	switch {
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum),
 		errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrInvalidMapping):
@@ -169,17 +179,36 @@ func (tx *Tx) readAll() error {
 }
 
 // Close closes the file.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error {
+	select {
+	case <-s.guard.broken: // a transaction that has faulted holds its locks
+		return nil
+	default:
+		return s.db.Close()
+	}
+}
 
-// View runs f in a transaction that reads.
+// View runs f in a transaction that reads. Without f's fault it fails with ErrDisk alone.
 func (s *Store) View(f func(*Tx) error) error {
-	return s.db.View(func(tx *bbolt.Tx) error { return f(&Tx{tx}) })
+	return s.do(func(fn func(*Tx) error) error {
+		return s.db.View(func(tx *bbolt.Tx) error { return fn(&Tx{tx}) })
+	}, f)
 }
 
 // Update runs f in a transaction that writes, and returns when it is on disk. An
-// error of f leaves everything as it was.
+// error of f, ErrFull and ErrDisk leave everything as it was.
 func (s *Store) Update(f func(*Tx) error) error {
-	return s.db.Update(func(tx *bbolt.Tx) error { return f(&Tx{tx}) })
+	var used int64
+	err := s.do(func(fn func(*Tx) error) error {
+		return s.db.Update(func(tx *bbolt.Tx) error {
+			defer func() { used = tx.Size() }()
+			return fn(&Tx{tx})
+		})
+	}, f)
+	if err == nil {
+		s.makeRoom(used)
+	}
+	return err
 }
 
 // A Table is a bucket of records of one kind.

@@ -140,7 +140,19 @@ func bootToCore() time.Duration {
 // serve runs until ctx ends, and then stops the guests.
 func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 	since := bootToCore()
-	if err := prepare(); err != nil {
+	// Where the data disk fails there may be guests to look after all the same.
+	tolerate := func(err error) error {
+		if err == nil {
+			return nil
+		}
+		p := host.PoolProblem(layout.DataDir, info.DataDevice)
+		if p == "" {
+			return err
+		}
+		log.Error("core starts all the same", "error", err, "problem", p)
+		return nil
+	}
+	if err := tolerate(prepare()); err != nil {
 		return err
 	}
 	var own []string // problems besides those of init
@@ -152,11 +164,11 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 		defer release()
 	}
 	images, err := image.Open(layout.ImageDir)
-	if err != nil {
+	if err := tolerate(err); err != nil {
 		return err
 	}
 	folders, err := folder.Open(layout.GuestDir, images)
-	if err != nil {
+	if err := tolerate(err); err != nil {
 		return err
 	}
 	s := &server.Server{Images: images, UID: layout.ControlUID, Log: log}
@@ -170,7 +182,7 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 		log.Error("guests cannot be started", "error", err)
 		own = append(own, fmt.Sprintf("Guests cannot be started: %v.", err))
 	}
-	if err := keepAddresses(folders, nets); err != nil {
+	if err := tolerate(keepAddresses(folders, nets)); err != nil {
 		return err
 	}
 	interrupts, err := interrupt.New("/proc/irq", movedFile)
@@ -204,6 +216,9 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 	s.Host = func() hostcall.HostStatus {
 		h := host.Status(*latest.Load(), layout.DataDir, since)
 		h.Problems = slices.Concat(h.Problems, own)
+		if p := host.PoolProblem(layout.DataDir, h.PoolDevice); p != "" {
+			h.Problems = append(h.Problems, p)
+		}
 		h.Networks = nets.Names()
 		return h
 	}
@@ -249,6 +264,9 @@ func serveUntil(ctx context.Context, s *server.Server, nets *network.Set, guests
 	all.Go(func() { nets.Serve(serving, layout.NetBinary) })
 	all.Go(func() { followDevices(serving, log, s.NotifyPCI, guests.DeviceEvent) })
 	all.Go(func() { followLinks(serving, log, s.NotifyLinks) })
+	all.Go(func() {
+		followPool(serving, log, func() string { return host.PoolProblem(layout.DataDir, s.Facts().DataDevice) })
+	})
 	all.Go(func() { followHost(serving, layout.HostFile, factsPoll, log, changed) })
 	failed := make(chan error, 1)
 	all.Go(func() { failed <- s.Serve(serving, l) })

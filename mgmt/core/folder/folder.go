@@ -57,23 +57,25 @@ type Interface struct {
 }
 
 // Open returns the store in dir, which it makes where it is missing, with
-// disks cloned from images. What a power cut left half done is removed.
+// disks cloned from images. What a power cut left half done is removed. Where that fails
+// the store is there beside the error.
 func Open(dir string, images *image.Store) (*Store, error) {
+	s := &Store{dir, images}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("open guest store: %w", err)
+		return s, fmt.Errorf("open guest store: %w", err)
 	}
 	for _, remain := range []string{tempPrefix + "*", deadPrefix + "*", "*/" + diskPrefix + "*" + halfSuffix} {
 		remains, err := filepath.Glob(filepath.Join(dir, remain))
 		if err != nil {
-			return nil, fmt.Errorf("open guest store: %w", err)
+			return s, fmt.Errorf("open guest store: %w", err)
 		}
 		for _, r := range remains {
 			if err := os.RemoveAll(r); err != nil {
-				return nil, fmt.Errorf("open guest store: remove remains: %w", err)
+				return s, fmt.Errorf("open guest store: remove remains: %w", err)
 			}
 		}
 	}
-	return &Store{dir, images}, nil
+	return s, nil
 }
 
 func (s *Store) path(id string, name ...string) string {

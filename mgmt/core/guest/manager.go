@@ -82,6 +82,8 @@ type Config struct {
 	Functions hostdevice.Functions
 	// Memory tells how many bytes the host has available.
 	Memory func() (int64, error)
+	// Beat is how often each VMM is asked whether it is there; 0 is 10 s.
+	Beat time.Duration
 	// Notify is told of each change, one at a time. It must not wait.
 	Notify func(hostcall.GuestStatus)
 	Log    *slog.Logger
@@ -175,11 +177,12 @@ func (m *Manager) find(id string) (*run, error) {
 	return nil, &hostcall.Error{Code: hostcall.FailedPrecondition, Message: "The guest does not run: start it first."}
 }
 
-// List returns the status of all guests, in order of their identifiers.
+// List returns the status of all guests, in order of their identifiers. Where their folders
+// cannot be read, those are missing that have not run since the host's boot.
 func (m *Manager) List() ([]hostcall.GuestStatus, error) {
 	ids, err := m.c.Folders.List()
 	if err != nil {
-		return nil, err
+		m.c.Log.Error("not all guests are known", "error", err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -70,7 +70,8 @@ func (m *Manager) learn(r *run, s *protocol.Status) protocol.State {
 	if m.running[r.rec.ID] != r || !r.ran {
 		return s.State
 	}
-	if r.notePanic(s, time.Now()) || r.state != state {
+	news := r.notePanic(s, time.Now())
+	if r.noteDisks(s) || news || r.state != state {
 		r.state = state
 		m.c.Notify(m.statusOf(r))
 	}

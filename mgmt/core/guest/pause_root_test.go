@@ -28,6 +28,9 @@ func (b *bench) told(id string) []hostcall.GuestState {
 // letGo is the end of a core: it lets go of a VMM, and touches nothing more.
 func (b *bench) letGo(t *testing.T, guest string) {
 	t.Helper()
+	b.Manager.mu.Lock()
+	b.Manager.closed = true // a VMM talks to one core at a time
+	b.Manager.mu.Unlock()
 	b.lookup(guest).client.close()
 	b.Manager.c.RunDir, b.Manager.c.EndDir, b.Manager.c.Cgroup = t.TempDir(), t.TempDir(), t.TempDir()
 	b.restart(t)

@@ -22,6 +22,7 @@ type run struct {
 	group  *cgroup.Group
 	process
 	boardNews
+	health
 	watched bool                 // watch waits for its end; set by who starts watch
 	ran     bool                 // the guest came to run; guarded by Manager.mu
 	noted   bool                 // its end is kept; guarded by Manager.mu
@@ -37,7 +38,8 @@ type run struct {
 func (m *Manager) statusOf(r *run) hostcall.GuestStatus {
 	s := hostcall.GuestStatus{ID: r.rec.ID, State: r.state, PID: r.rec.PID,
 		Addresses: append([]string(nil), r.rec.Leased...), Started: r.rec.Started,
-		CID: r.rec.CID, Panicked: r.panicked, Before: r.before, VCPUs: r.vcpus, Devices: m.heldDevices(r.rec.ID)}
+		CID: r.rec.CID, Panicked: r.panicked, Before: r.before, VCPUs: r.vcpus, Devices: m.heldDevices(r.rec.ID),
+		DisksFull: r.disksFull, DisksFailed: r.disksFailed, TapsGone: r.tapsGone}
 	for _, n := range r.rec.NICs {
 		s.NICs = append(s.NICs, n.Number)
 	}
@@ -103,6 +105,8 @@ func (m *Manager) endOf(r *run) hostcall.GuestStatus {
 	switch {
 	case err == nil:
 		end.Reason, end.Message = string(result.Reason), result.Message
+	case r.hung.Load():
+		end.Reason, end.Message = hostcall.Lost, hungMessage
 	case r.reset.Load():
 		end.Reason, end.Message = string(protocol.Reset), "The VMM had to be killed for it."
 	case r.killed.Load():

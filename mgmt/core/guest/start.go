@@ -259,6 +259,9 @@ func (m *Manager) noteProcess(r *run, limit int64) error {
 	if err == nil && (r.rec.Pages.PoolSize() > 0 || r.rec.VFIO) {
 		err = letLock(pid)
 	}
+	if err == nil {
+		err = sacrifice(pid)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r.rec.PID, r.rec.StartTime = pid, began

@@ -29,9 +29,12 @@ const (
 func (m *Manager) watch(r *run, ended chan struct{}) {
 	messages, done := make(chan struct{}), make(chan struct{})
 	go func() { defer close(done); m.passMessages(r, messages) }()
+	beating, stop := context.WithCancel(context.Background())
+	go m.watchOver(beating, r)
 	if err := r.wait(); err != nil {
 		m.c.Log.Error("cannot wait for VMM", "guest", r.rec.ID, "error", err)
 	}
+	stop()
 	close(messages)
 	<-done
 	r.end = m.endOf(r)
@@ -257,6 +260,7 @@ func (m *Manager) configured(r *run) bool {
 	}
 	if response.Status != nil {
 		r.notePanic(response.Status, time.Now())
+		r.noteDisks(response.Status)
 	}
 	if response.Status != nil && response.Status.State == protocol.Paused {
 		r.state = hostcall.Paused

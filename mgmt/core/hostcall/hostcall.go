@@ -353,6 +353,11 @@ type GuestStatus struct {
 	VCPUs int `json:"vcpus,omitempty"`
 	// Devices are those of the host's that it has.
 	Devices []HeldDevice `json:"devices,omitempty"`
+	// Of one that runs: DisksFull and DisksFailed are what its VMM tells of its disks,
+	// TapsGone the numbers of NICs whose tap is not there any more.
+	DisksFull   protocol.DiskSet `json:"disksFull,omitempty"`
+	DisksFailed protocol.DiskSet `json:"disksFailed,omitempty"`
+	TapsGone    []int            `json:"tapsGone,omitempty"`
 }
 
 // Counters are what a guest has done since it was started. They only grow.

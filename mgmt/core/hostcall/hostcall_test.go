@@ -44,7 +44,7 @@ func TestListsFit(t *testing.T) {
 	m = Message{}
 	for i := range 128 {
 		m.Guests = append(m.Guests, GuestStatus{ID: fmt.Sprintf("%032x", i), State: Running, PID: 1 << 22, Started: time.Now().UTC(),
-			NICs: []int{0, 1, 2, 3, 4, 5, 6, 7}, Addresses: []string{"100.100.100.101", "100.100.100.102", "100.100.100.103", "100.100.100.104",
+			NICs: []int{0, 1, 2, 3, 4, 5, 6, 7}, TapsGone: []int{0, 1, 2, 3, 4, 5, 6, 7}, DisksFull: 1<<32 - 1, DisksFailed: 1<<32 - 1, Addresses: []string{"100.100.100.101", "100.100.100.102", "100.100.100.103", "100.100.100.104",
 				"100.100.100.105", "100.100.100.106", "100.100.100.107", "100.100.100.108"}})
 	}
 	fits(t, "running guests", m)

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ashlar-hv/ashlar/mgmt/core/host"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"golang.org/x/sys/unix"
 )
@@ -27,7 +28,7 @@ const (
 	// MaxImages bounds their number, so that a list fits into one message.
 	MaxImages = 512
 	// Reserve is how many bytes of the pool stay free for the host itself.
-	Reserve = 64 << 20
+	Reserve = host.PoolReserve
 )
 
 // A Store is a folder of images. Its methods may be called at once for
@@ -35,16 +36,16 @@ const (
 type Store struct{ dir string }
 
 // Open returns the store in dir, which it makes where it is missing. What a
-// power cut left half done is removed.
+// power cut left half done is removed. Where that fails the store is there beside the error.
 func Open(dir string) (*Store, error) {
+	s := &Store{dir}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("open image store: %w", err)
+		return s, fmt.Errorf("open image store: %w", err)
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open image store: %w", err)
+		return s, fmt.Errorf("open image store: %w", err)
 	}
-	s := &Store{dir}
 	for _, e := range entries {
 		id, temp := strings.CutSuffix(e.Name(), tempSuffix)
 		part, isPart := strings.CutSuffix(e.Name(), partSuffix)
@@ -52,7 +53,7 @@ func Open(dir string) (*Store, error) {
 		// A part beside its sealed image is what Seal had copied.
 		if temp && hostcall.ValidID(id) || isPart && hostcall.ValidID(part) && err == nil {
 			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-				return nil, fmt.Errorf("open image store: remove remains: %w", err)
+				return s, fmt.Errorf("open image store: remove remains: %w", err)
 			}
 		}
 	}

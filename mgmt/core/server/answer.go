@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"golang.org/x/sys/unix"
 )
 
 // A method answers one kind of call.
@@ -102,6 +103,12 @@ func (s *Server) refusal(call *hostcall.Call, err error) *hostcall.Error {
 	}
 	s.Log.Error("call failed", "method", call.Method, "id", call.ID, "error", err)
 	text := err.Error()
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return &hostcall.Error{Code: hostcall.ResourceExhausted, Message: "The pool is full: delete images, guests or disks, then try again."}
+	case errors.Is(err, unix.EIO), errors.Is(err, unix.EROFS):
+		return &hostcall.Error{Code: hostcall.Unavailable, Message: "The host's data disk fails: the host's problems say what to do."}
+	}
 	return &hostcall.Error{Code: hostcall.Internal, Message: "core failed: " + text[:min(len(text), 400)] + "."}
 }
 

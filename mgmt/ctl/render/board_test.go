@@ -21,6 +21,7 @@ func TestBoard(t *testing.T) {
 	}{
 		{&ashlarv1.VirtualMachine{State: running}, "running", nil},
 		{&ashlarv1.VirtualMachine{State: running, StopReason: panicked, StopMessage: "at noon"}, "running (panicked)", []string{"at noon"}},
+		{&ashlarv1.VirtualMachine{State: running, Problems: []string{"disk 0 fails", "no tap"}}, "running", []string{"Problem:        disk 0 fails", "Problem:        no tap"}},
 		{&ashlarv1.VirtualMachine{State: paused, StopReason: panicked}, "paused (panicked)", nil},
 		{&ashlarv1.VirtualMachine{State: running, StopReason: panicked, OnPanic: reset}, "running", []string{"Last run ended:  panicked", "On panic:        reset"}},
 		{&ashlarv1.VirtualMachine{State: running, StopReason: starved, SerialNumber: "7", Watchdog: &ashlarv1.Watchdog{Action: ashlarv1.Watchdog_ACTION_POWER_OFF}},

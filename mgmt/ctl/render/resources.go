@@ -71,6 +71,9 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 	if vm.GetStopMessage() != "" {
 		r.Add("", vm.GetStopMessage())
 	}
+	for _, p := range vm.GetProblems() {
+		r.Add("Problem:", p)
+	}
 	r.Add("To be running:", yesNo(vm.GetDesiredRunning()))
 	r.Add("CPUs:", strings.Join(nonEmpty(cpus(vm), processor(vm.GetProcessor())), ", "))
 	r.Add("Memory:", strings.Join(nonEmpty(size.Format(vm.GetMemoryBytes()), backing(vm.GetMemoryBacking()), plugged(vm)), ", "))

@@ -70,6 +70,9 @@ type Config struct {
 	// one piece goes straight there, without the kernel's looking it up. Rings bring their own.
 	Buffers *iouring.Buffers
 	Limits  Limits
+	// Trouble is told once of each kind that the file has given an error: full where there
+	// was no room for what was written. It must not wait. nil: nobody wants to know.
+	Trouble func(full bool)
 	clock   func() int64 // of tests
 }
 
@@ -85,7 +88,8 @@ type Device struct {
 	limits   atomic.Pointer[limiter] // nil where nothing is limited
 	failing  atomic.Bool             // Fail was called
 	active   atomic.Bool             // Activate was called, Deactivate was not
-	clock    func() int64            // monotonic, in nanoseconds
+	trouble  trouble
+	clock    func() int64 // monotonic, in nanoseconds
 	// writeback is the writeback field of the configuration: what the driver
 	// chose, 1 at a reset.
 	writeback atomic.Uint32
@@ -106,7 +110,7 @@ func New(c Config) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("disk %s: %w", c.File.Name(), err)
 	}
-	d := &Device{file: c.File, readOnly: c.ReadOnly, geo: geo, clock: c.clock}
+	d := &Device{file: c.File, readOnly: c.ReadOnly, geo: geo, trouble: trouble{tell: c.Trouble}, clock: c.clock}
 	if d.clock == nil {
 		made := time.Now()
 		d.clock = func() int64 { return int64(time.Since(made)) }

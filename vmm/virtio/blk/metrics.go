@@ -7,6 +7,7 @@ type Metrics struct {
 	reads, writes, flushes, discards, zeroes atomic.Uint64
 	readBytes, writtenBytes                  atomic.Uint64
 	errors                                   atomic.Uint64 // requests answered with IOERR
+	hostErrors, hostFull                     atomic.Uint64 // of them: the file failed, had no room
 	unsupported                              atomic.Uint64
 	throttled                                atomic.Uint64 // requests that waited for the limits
 	readTimes, writeTimes, flushTimes        histogram
@@ -21,7 +22,7 @@ func (d *Device) Counters() map[string]uint64 {
 		"reads": m.reads.Load(), "writes": m.writes.Load(), "flushes": m.flushes.Load(),
 		"discards": m.discards.Load(), "write_zeroes": m.zeroes.Load(),
 		"read_bytes": m.readBytes.Load(), "written_bytes": m.writtenBytes.Load(),
-		"errors": m.errors.Load(), "unsupported": m.unsupported.Load(),
+		"errors": m.errors.Load(), "host_errors": m.hostErrors.Load(), "host_full": m.hostFull.Load(), "unsupported": m.unsupported.Load(),
 		"throttled": m.throttled.Load(), "kicks": m.kicks.Load(), "registered": m.registered.Load(),
 	}
 }

@@ -133,14 +133,14 @@ func (r *request) completeRange(res int32) error {
 	case res >= 0 && g.method == writeZeros:
 		n := min(uint64(res), r.left)
 		if n == 0 {
-			return r.finishError()
+			return r.hostError(0)
 		}
 		if r.off, r.left = r.off+n, r.left-n; r.left > 0 {
 			return r.submitRange()
 		}
 	case res >= 0:
 	case g.method == writeZeros || !errors.Is(unix.Errno(-res), unix.EOPNOTSUPP):
-		return r.finishError()
+		return r.hostError(unix.Errno(-res))
 	case r.typ == typeDiscard: // a hint that this file cannot take
 	default:
 		g.method++

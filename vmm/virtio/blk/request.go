@@ -193,13 +193,13 @@ func (r *request) complete(res int32) error {
 		return r.completeRange(res)
 	case typeFlush:
 		if res < 0 {
-			return r.finishError()
+			return r.hostError(unix.Errno(-res))
 		}
 		r.took(&r.w.d.metrics.flushTimes)
 		return r.finish(statusOK, 0)
 	}
 	if res <= 0 { // 0: the file has become shorter than the disk
-		return r.finishError()
+		return r.hostError(unix.Errno(-res))
 	}
 	n := min(uint64(res), r.left)
 	if err := r.fromBounce(n); err != nil {

@@ -85,7 +85,8 @@ type Host struct {
 	Kvm        bool     `protobuf:"varint,15,opt,name=kvm,proto3" json:"kvm,omitempty"`
 	Iommu      bool     `protobuf:"varint,16,opt,name=iommu,proto3" json:"iommu,omitempty"`
 	SecureBoot bool     `protobuf:"varint,17,opt,name=secure_boot,json=secureBoot,proto3" json:"secure_boot,omitempty"`
-	// Sentences about what did not work when the host came up.
+	// Sentences about what did not work when the host came up, and what is wrong with it now, such
+	// as a data disk that is full, fails or is gone.
 	Problems []string `protobuf:"bytes,18,rep,name=problems,proto3" json:"problems,omitempty"`
 	// Names of the guest networks.
 	Networks      []string `protobuf:"bytes,19,rep,name=networks,proto3" json:"networks,omitempty"`

@@ -423,8 +423,11 @@ type VirtualMachine struct {
 	Placement *Placement `protobuf:"bytes,35,opt,name=placement,proto3" json:"placement,omitempty"`
 	// Observed, by GetVirtualMachine alone: where one is that is running or paused, and why.
 	ObservedPlacement *PlacementStatus `protobuf:"bytes,45,opt,name=observed_placement,json=observedPlacement,proto3" json:"observed_placement,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Observed, of one that is running or paused: sentences about what it lacks of the host, such as
+	// a disk that gets errors, and what to do.
+	Problems      []string `protobuf:"bytes,60,rep,name=problems,proto3" json:"problems,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VirtualMachine) Reset() {
@@ -670,6 +673,13 @@ func (x *VirtualMachine) GetPlacement() *Placement {
 func (x *VirtualMachine) GetObservedPlacement() *PlacementStatus {
 	if x != nil {
 		return x.ObservedPlacement
+	}
+	return nil
+}
+
+func (x *VirtualMachine) GetProblems() []string {
+	if x != nil {
+		return x.Problems
 	}
 	return nil
 }
@@ -2945,7 +2955,8 @@ type VirtualMachineCounters struct {
 	// the processor's exit. All three are 0 where the kernel moves the data (vhost).
 	//
 	// Of a disk: the requests `reads`, `writes`, `flushes`, `discards`, `write_zeroes`;
-	// the bytes `read_bytes`, `written_bytes`; `errors`, requests that failed;
+	// the bytes `read_bytes`, `written_bytes`; `errors`, requests that failed
+	// (`host_full` of them as the pool was full, `host_errors` as the host's disk failed);
 	// `unsupported`, requests that the disk does not know; `throttled`, requests that
 	// waited because of the disk's limits; `registered`, those of the host's on memory that
 	// it has at hand, as with populated pages of a pool.
@@ -4195,7 +4206,7 @@ var File_ashlar_v1_virtual_machine_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x14ashlar/v1/link.proto\x1a\x19ashlar/v1/operation.proto\x1a\x19ashlar/v1/placement.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x0e\n" +
+	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x14ashlar/v1/link.proto\x1a\x19ashlar/v1/operation.proto\x1a\x19ashlar/v1/placement.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\x0e\n" +
 	"\x0eVirtualMachine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -4232,7 +4243,8 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\fserial_ports\x18\x1a \x03(\tR\vserialPorts\x12/\n" +
 	"\adevices\x18\x1e \x03(\v2\x15.ashlar.v1.HostDeviceR\adevices\x122\n" +
 	"\tplacement\x18# \x01(\v2\x14.ashlar.v1.PlacementR\tplacement\x12I\n" +
-	"\x12observed_placement\x18- \x01(\v2\x1a.ashlar.v1.PlacementStatusR\x11observedPlacement\"\x92\x01\n" +
+	"\x12observed_placement\x18- \x01(\v2\x1a.ashlar.v1.PlacementStatusR\x11observedPlacement\x12\x1a\n" +
+	"\bproblems\x18< \x03(\tR\bproblems\"\x92\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_STOPPED\x10\x01\x12\x12\n" +
