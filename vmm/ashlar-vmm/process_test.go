@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ashlar-hv/ashlar/vmm/internal/tinykernel"
+	"github.com/ashlar-hv/ashlar/vmm/jail"
 	"github.com/ashlar-hv/ashlar/vmm/memory"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
@@ -27,6 +28,11 @@ var binary string
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "ashlar-vmm-test-")
 	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	// A VMM is nobody who could look into what is root's alone.
+	if err := os.Chmod(dir, 0o755); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -78,10 +84,8 @@ func startVMM(t *testing.T) *vmm {
 	v.cmd = exec.Command(binary)
 	v.cmd.ExtraFiles = []*os.File{lf, v.result}
 	v.cmd.Stderr = &v.stderr
-	v.cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
-		Pdeathsig:  syscall.SIGKILL,
-	}
+	v.cmd.SysProcAttr = jail.Attributes(testUID, testUID)
+	v.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	if err := v.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

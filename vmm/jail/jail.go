@@ -2,8 +2,7 @@
 // open, no privilege to use, no system call beyond a written list.
 //
 // It follows namespaces(7), pivot_root(2), capabilities(7), landlock(7) and
-// seccomp(2). Whoever starts the process makes its namespaces (CLONE_NEWNS,
-// CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWIPC, CLONE_NEWUTS, CLONE_NEWCGROUP);
+// seccomp(2). Whoever starts the process makes its namespaces (Attributes);
 // Enter does the rest from inside. Confine is its second half alone, for a
 // process whose room was made by somebody else.
 //
@@ -41,6 +40,8 @@ type Config struct {
 	Files uint64
 	// Threads bounds the threads of its user (RLIMIT_NPROC); 0 means 256.
 	Threads uint64
+	// Locked bounds the bytes that devices and it may pin (RLIMIT_MEMLOCK); usually 0.
+	Locked uint64
 	// Filter says which system calls and paths are left.
 	Filter Filter
 }
@@ -65,7 +66,7 @@ type Path struct {
 }
 
 // Enter puts the calling process into an empty room. The process must have
-// been started as root in namespaces of its own. The steps, in this order:
+// been started with the Attributes of c's user and group. The steps, in this order:
 // an empty read-only root, resource limits, no capabilities (bounding set
 // included), the user and group of c, then Confine.
 //
@@ -132,6 +133,10 @@ func limit(c Config) error {
 		{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE, files},
 		{"RLIMIT_NPROC", unix.RLIMIT_NPROC, threads},
 		{"RLIMIT_CORE", unix.RLIMIT_CORE, 0},
+		{"RLIMIT_MEMLOCK", unix.RLIMIT_MEMLOCK, c.Locked},
+		{"RLIMIT_MSGQUEUE", unix.RLIMIT_MSGQUEUE, 0},
+		{"RLIMIT_RTPRIO", unix.RLIMIT_RTPRIO, 0},
+		{"RLIMIT_NICE", unix.RLIMIT_NICE, 0},
 	} {
 		if err := unix.Setrlimit(l.resource, &unix.Rlimit{Cur: l.value, Max: l.value}); err != nil {
 			return fmt.Errorf("set %s to %d: %w", l.name, l.value, err)

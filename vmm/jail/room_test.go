@@ -198,8 +198,7 @@ func TestRoom(t *testing.T) {
 			cmd.Env = append(os.Environ(), caseVariable+"="+name)
 			var out bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, &out
-			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID |
-				unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP}
+			cmd.SysProcAttr = Attributes(54321, 54322)
 			err := cmd.Run()
 			var exit *exec.ExitError
 			if c.killed {

@@ -1,6 +1,7 @@
 package jail
 
 import (
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -14,8 +15,9 @@ const threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLON
 // prSetVMA is PR_SET_VMA (linux/prctl.h): names for memory areas.
 const prSetVMA = 0x53564d41
 
-// Runtime returns the rules that every Go program needs.
+// Runtime returns the rules that every Go program needs, this process being it.
 func Runtime() []Rule {
+	own := uint64(os.Getpid())
 	return []Rule{
 		Allow(unix.SYS_READ, "files, event descriptors, the runtime's wake-up"),
 		Allow(unix.SYS_WRITE, "files, event descriptors, messages on descriptor 2"),
@@ -41,7 +43,7 @@ func Runtime() []Rule {
 		Allow(unix.SYS_CLONE, "threads, no processes", Equal(0, threadFlags)),
 		Allow(unix.SYS_GETTID, "thread start, signals to threads"),
 		Allow(unix.SYS_GETPID, "signals to threads"),
-		Allow(unix.SYS_TGKILL, "preempting goroutines; the PID namespace has no other process"),
+		Allow(unix.SYS_TGKILL, "preempting goroutines of its own", Equal(0, own)),
 		Allow(unix.SYS_RT_SIGACTION, "signal handlers"),
 		Allow(unix.SYS_RT_SIGPROCMASK, "signal masks of threads"),
 		Allow(unix.SYS_RT_SIGRETURN, "end of a signal handler"),
@@ -65,7 +67,8 @@ func Messages() []Rule {
 		Allow(unix.SYS_RECVMSG, "messages with descriptors"),
 		Allow(unix.SYS_SENDMSG, "messages with descriptors"),
 		Allow(unix.SYS_ACCEPT4, "the next connection on a socket that listens"),
-		Allow(unix.SYS_SOCKETPAIR, "a connection to hand out, such as the console's", Equal(0, unix.AF_UNIX)),
+		Allow(unix.SYS_SOCKETPAIR, "a connection to hand out, such as the console's", Equal(0, unix.AF_UNIX),
+			Equal(1, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK), Equal(2, 0)),
 		Allow(unix.SYS_GETSOCKNAME, "net.FileConn, accept"),
 		Allow(unix.SYS_GETPEERNAME, "net.FileConn, accept"),
 		Allow(unix.SYS_GETSOCKOPT, "kind of a socket; who is at the other end"),

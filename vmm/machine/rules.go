@@ -8,10 +8,24 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/iouring"
 	"github.com/ashlar-hv/ashlar/vmm/jail"
 	"github.com/ashlar-hv/ashlar/vmm/kvm"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/virtio/balloon"
 	"github.com/ashlar-hv/ashlar/vmm/virtio/mem"
 	vnet "github.com/ashlar-hv/ashlar/vmm/virtio/net"
 )
+
+// Jail is the jail that the process of a machine of s enters once the machine is made, and
+// before it is loaded.
+func Jail(s *protocol.Spec) jail.Config {
+	rules := slices.Concat(jail.Messages(), Rules())
+	if s.HotplugSlots > 0 {
+		rules = append(rules, HotplugRules()...)
+	}
+	return jail.Config{
+		UID: s.Jail.UID, GID: s.Jail.GID, Threads: uint64(protocol.Threads(s.Most())),
+		Filter: jail.Filter{Rules: rules},
+	}
+}
 
 // Rules are the system calls that a machine needs from Load on, besides those
 // of every Go program.

@@ -228,7 +228,7 @@ func (m *Manager) spawn(r *run, use diskUse) error {
 		return fmt.Errorf("make message file: %w", err)
 	}
 	defer messages.Close()
-	if r.process, err = startVMM(m.c.VMM, r.group, listen, result, messages); err != nil {
+	if r.process, err = startVMM(m.c.VMM, r.rec.uid(), r.group, listen, result, messages); err != nil {
 		return err
 	}
 	return m.noteProcess(r, fileMax(use))

@@ -13,12 +13,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ashlar-hv/ashlar/vmm/jail"
 	"github.com/ashlar-hv/ashlar/vmm/memory"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
@@ -186,7 +186,7 @@ func (b *builder) start() *vmm {
 	b.spec.Memory = b.add(memory.Create("guest", memorySize))
 	b.spec.Entropy = b.add(os.Open("/dev/urandom"))
 	b.spec.Log = b.add(os.CreateTemp(t.TempDir(), "log"))
-	b.spec.Jail = protocol.Jail{UID: 100001, GID: 100001}
+	b.spec.Jail = protocol.Jail{UID: jailUID, GID: jailUID}
 	v := startVMM(t)
 	v.call(protocol.Request{Method: protocol.Configure, Spec: &b.spec}, b.files...)
 	seqpacket.CloseAll(b.files)
@@ -201,6 +201,9 @@ type vmm struct {
 	result *os.File
 	id     uint64
 }
+
+// jailUID is a VMM's user and group.
+const jailUID = 100001
 
 func startVMM(t *testing.T) *vmm {
 	t.Helper()
@@ -217,11 +220,7 @@ func startVMM(t *testing.T) *vmm {
 	v.cmd = exec.Command("/bin/ashlar-vmm")
 	v.cmd.ExtraFiles = []*os.File{f, v.result} // protocol.ListenFD, protocol.ResultFD
 	v.cmd.Stdout, v.cmd.Stderr = os.Stderr, os.Stderr
-	v.cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setsid: true,
-		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC |
-			unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
-	}
+	v.cmd.SysProcAttr = jail.Attributes(jailUID, jailUID)
 	must(t, v.cmd.Start())
 	// Whatever happens it does not stay; what it ends with is for ended.
 	stop := time.AfterFunc(patience, func() {
