@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/ashlar-hv/ashlar/vmm/internal/tinykernel"
 	"github.com/ashlar-hv/ashlar/vmm/jail"
+	"github.com/ashlar-hv/ashlar/vmm/jail/jailtest"
 	"github.com/ashlar-hv/ashlar/vmm/memory"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
@@ -26,6 +28,8 @@ var binary string
 
 // TestMain builds the command: what is tested is the process as core starts it.
 func TestMain(m *testing.M) {
+	jailtest.RecordMain(allRules)
+	takenOverMain()
 	dir, err := os.MkdirTemp("", "ashlar-vmm-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -44,6 +48,9 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "build ashlar-vmm: %v\n%s", err, out)
 	} else {
 		code = m.Run()
+		if all := flag.Lookup("test.run").Value.String() == ""; code == 0 && all && !checkUse() {
+			code = 1
+		}
 	}
 	os.RemoveAll(dir)
 	os.Exit(code)
@@ -64,6 +71,23 @@ const testUID = 100000
 
 func startVMM(t *testing.T) *vmm {
 	t.Helper()
+	v := startProgram(t, binary)
+	recording, err := jailtest.Record(v.cmd.Process.Pid, filepath.Join(t.TempDir(), "calls"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		v.cmd.Process.Kill()
+		v.cmd.Wait()
+		note(t, recording)
+	})
+	v.connect()
+	return v
+}
+
+// startProgram starts a program as core starts a VMM.
+func startProgram(t *testing.T, program string, argv ...string) *vmm {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Fatal("this test needs root: a VMM is started as root and gives it up")
 	}
@@ -81,7 +105,8 @@ func startVMM(t *testing.T) *vmm {
 	if v.result, err = os.Create(dir + "/result"); err != nil {
 		t.Fatal(err)
 	}
-	v.cmd = exec.Command(binary)
+	v.cmd = exec.Command(program)
+	v.cmd.Args = append(v.cmd.Args, argv...)
 	v.cmd.ExtraFiles = []*os.File{lf, v.result}
 	v.cmd.Stderr = &v.stderr
 	v.cmd.SysProcAttr = jail.Attributes(testUID, testUID)
@@ -96,10 +121,10 @@ func startVMM(t *testing.T) *vmm {
 		v.cmd.Wait()
 		v.result.Close()
 		if t.Failed() {
-			t.Logf("stderr of ashlar-vmm:\n%s", v.stderr.String())
+			said := v.stderr.String()
+			t.Logf("stderr of ashlar-vmm:\n%s", said[:min(len(said), 4096)])
 		}
 	})
-	v.connect()
 	return v
 }
 

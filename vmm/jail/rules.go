@@ -16,8 +16,10 @@ const threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLON
 const prSetVMA = 0x53564d41
 
 // Runtime returns the rules that every Go program needs, this process being it.
-func Runtime() []Rule {
-	own := uint64(os.Getpid())
+func Runtime() []Rule { return RuntimeOf(os.Getpid()) }
+
+// RuntimeOf is Runtime for the process that knows itself as pid.
+func RuntimeOf(pid int) []Rule {
 	return []Rule{
 		Allow(unix.SYS_READ, "files, event descriptors, the runtime's wake-up"),
 		Allow(unix.SYS_WRITE, "files, event descriptors, messages on descriptor 2"),
@@ -37,13 +39,16 @@ func Runtime() []Rule {
 		Allow(unix.SYS_MMAP, "heap and stacks, never executable", Masked(2, unix.PROT_EXEC, 0)),
 		Allow(unix.SYS_MPROTECT, "heap, never executable", Masked(2, unix.PROT_EXEC, 0)),
 		Allow(unix.SYS_MUNMAP, "heap"),
-		Allow(unix.SYS_MADVISE, "giving memory back"),
+		Allow(unix.SYS_MADVISE, "giving memory back", Equal(2, unix.MADV_DONTNEED)),
+		Allow(unix.SYS_MADVISE, "huge pages of the heap", Equal(2, unix.MADV_HUGEPAGE)),
+		Allow(unix.SYS_MADVISE, "no huge pages of the heap", Equal(2, unix.MADV_NOHUGEPAGE)),
+		Allow(unix.SYS_MADVISE, "huge pages of the heap", Equal(2, unix.MADV_COLLAPSE)),
 		Allow(unix.SYS_BRK, "only asked for its present value"),
 		Allow(unix.SYS_PRCTL, "names for memory areas", Equal(0, prSetVMA)),
 		Allow(unix.SYS_CLONE, "threads, no processes", Equal(0, threadFlags)),
 		Allow(unix.SYS_GETTID, "thread start, signals to threads"),
 		Allow(unix.SYS_GETPID, "signals to threads"),
-		Allow(unix.SYS_TGKILL, "preempting goroutines of its own", Equal(0, own)),
+		Allow(unix.SYS_TGKILL, "preempting goroutines of its own", Equal(0, uint64(pid))),
 		Allow(unix.SYS_RT_SIGACTION, "signal handlers"),
 		Allow(unix.SYS_RT_SIGPROCMASK, "signal masks of threads"),
 		Allow(unix.SYS_RT_SIGRETURN, "end of a signal handler"),
