@@ -69,6 +69,9 @@ func attempt(t *testing.T, name string, edit func(*protocol.Spec)) (string, *vmm
 func TestTakenOver(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, a := range jailtest.Attempts() {
+		if a.Want == jailtest.Starved {
+			continue // in a control group: TestTakenOver of mgmt/core/guest
+		}
 		if seen[a.Name] {
 			t.Errorf("%s stands there twice", a.Name)
 		}

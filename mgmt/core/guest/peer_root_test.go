@@ -67,6 +67,10 @@ func peer() int {
 				name = r.Spec.Name
 				vcpus.Present, vcpus.Target = r.Spec.VCPUs, r.Spec.VCPUs
 				fmt.Fprintf(os.Stderr, "configured as %s\n", name)
+				if name == takenOverName {
+					out.Error = takenOver(r.Spec, files)
+					break
+				}
 				if err := jail.Enter(jail.Config{UID: r.Spec.Jail.UID, GID: r.Spec.Jail.GID,
 					Filter: jail.Filter{Rules: append(append(jail.Messages(), jail.Files()...), jail.Allow(unix.SYS_FSTATFS, "mapping memory in here"),
 						jail.Allow(unix.SYS_SOCKETPAIR, "a descriptor of the wrong kind", jail.Equal(0, unix.AF_UNIX)))}}); err != nil {

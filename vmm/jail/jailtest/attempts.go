@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,11 @@ const (
 	Killed = "killed"
 	// Refused begins what an Attempt returns for a call that was made and failed.
 	Refused = "refused: "
+	// Fatal: the Go runtime ends the process (exit status 2), for want of threads.
+	Fatal = "exit status 2"
+	// Starved: the kernel ends the process at the limit of its control group, which a
+	// process that is not in one of its own must not try.
+	Starved = "no memory left"
 	// Harmless: everything could be done, and nothing came of it that anybody else notices.
 	Harmless = "harmless"
 )
@@ -82,6 +88,8 @@ var others = []Attempt{
 	{"socket send to a path", Refused + "EISCONN", func() string { return sendTo("/run/ashlar/core/core.sock") }},
 	{"socket send to an abstract name", Refused + "EISCONN", func() string { return sendTo("@other") }},
 	{"socket accept on what is none", Refused + "ENOTSOCK", func() string { return call(unix.SYS_ACCEPT4, 2) }},
+	{"exhaust threads", Fatal, exhaustThreads},
+	{"exhaust memory", Starved, exhaustMemory},
 	{"abuse every descriptor", Harmless, abuse},
 }
 
@@ -113,6 +121,29 @@ func exhaust(nr uintptr) string {
 		}
 	}
 	return "has all of them"
+}
+
+func exhaustThreads() string {
+	for range enough {
+		go func() {
+			runtime.LockOSThread()
+			select {}
+		}()
+	}
+	time.Sleep(time.Minute)
+	return "has all of them"
+}
+
+func exhaustMemory() string {
+	var all [][]byte
+	for range enough {
+		b := make([]byte, 1<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		all = append(all, b)
+	}
+	return fmt.Sprintf("has %d MiB", len(all))
 }
 
 func exhaustPairs() string {
