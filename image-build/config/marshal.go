@@ -16,6 +16,7 @@ var comments = map[string]string{
 	"disks":             "Where data goes: the first entry that matches a disk is used. Each has one of\nserial, path, model, any: true; with erase: true a disk that holds something\nelse is formatted.",
 	"guestNetworks":     "Networks of guests behind the host's address (IPv4, 8 to 29 bits); with mtu: 1280\nto 9000, packets of another size than 1500.",
 	"ntp":               "Where the time comes from.",
+	"security":          "Checks of the host (ashlarctl host check) that must pass, or it starts no guests.",
 }
 
 // Marshal writes the document as YAML with comments, in a fixed order. What it

@@ -31,7 +31,7 @@ func Parse(b []byte) (*Document, error) {
 }
 
 func (r *reader) document(root *yaml.Node) *Document {
-	o := r.object(root, "", "version", "hostname", "network", "api", "disks", "guestNetworks", "ntp")
+	o := r.object(root, "", "version", "hostname", "network", "api", "disks", "guestNetworks", "ntp", "security")
 	d := Default()
 	d.Version = r.integer(o.require("version", "write version: 1"), "version", Version, Version)
 	d.Hostname = o.text("hostname", d.Hostname, checkHostname)
@@ -49,6 +49,9 @@ func (r *reader) document(root *yaml.Node) *Document {
 	}
 	if n := o.fields["ntp"]; n != nil {
 		d.NTP.Servers = r.object(n, "ntp", "servers").texts("servers", MaxNTP, checkServer)
+	}
+	if n := o.fields["security"]; n != nil {
+		d.Security.Require = r.object(n, "security", "require").texts("require", MaxRequire, checkRequired)
 	}
 	return d
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/core/guest"
 	"github.com/ashlar-hv/ashlar/mgmt/core/host"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/mgmt/core/hostcheck"
 	"github.com/ashlar-hv/ashlar/mgmt/core/image"
 	"github.com/ashlar-hv/ashlar/mgmt/core/network"
 	"github.com/ashlar-hv/ashlar/mgmt/core/server"
@@ -166,8 +167,13 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 	if err := keepAddresses(folders, nets); err != nil {
 		return err
 	}
+	var latest atomic.Pointer[layout.HostInfo]
+	latest.Store(&info)
+	s.Check = func() hostcall.HostCheckResult { return checkHost(latest.Load().Require) }
+	own = append(own, reportWeakness(s.Check(), log)...)
 	guests, err = guest.New(guest.Config{
-		RunDir: layout.GuestRunDir, EndDir: endDir, Cgroup: layout.GuestCgroup, VMM: layout.VMMBinary,
+		Allowed: func() error { return hostcheck.Refusal(s.Check()) },
+		RunDir:  layout.GuestRunDir, EndDir: endDir, Cgroup: layout.GuestCgroup, VMM: layout.VMMBinary,
 		Folders: folders, Images: images, Networks: nets, Notify: s.Notify, Log: log,
 		Memory: func() (int64, error) { _, available, err := host.Memory(); return available, err },
 	})
@@ -175,8 +181,6 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 		return err
 	}
 	s.Guests = guests
-	var latest atomic.Pointer[layout.HostInfo]
-	latest.Store(&info)
 	s.Host = func() hostcall.HostStatus {
 		h := host.Status(*latest.Load(), layout.DataDir, since)
 		h.Problems = slices.Concat(h.Problems, own)

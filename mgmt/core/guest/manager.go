@@ -69,6 +69,8 @@ type Config struct {
 	Networks Networks
 	// Memory tells how many bytes the host has available.
 	Memory func() (int64, error)
+	// Allowed says why no guest may be started on the host; nil where they may.
+	Allowed func() error
 	// Notify is told of each change, one at a time. It must not wait.
 	Notify func(hostcall.GuestStatus)
 	Log    *slog.Logger

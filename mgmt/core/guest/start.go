@@ -96,6 +96,11 @@ func (m *Manager) Start(ctx context.Context, id string, g *hostcall.Guest) error
 	if err := m.check(g); err != nil {
 		return err
 	}
+	if m.c.Allowed != nil {
+		if err := m.c.Allowed(); err != nil {
+			return err
+		}
+	}
 	defer m.turns.take(id)()
 	if !m.c.Folders.Exists(id) {
 		return folder.NotFound(id)
