@@ -29,6 +29,10 @@ const (
 // vmmMemory is how much the VMM of r may use, all in all.
 func vmmMemory(r *record, use diskUse) int64 { return r.promised() + use.memory }
 
+// vmmCPUs is how many CPUs' worth of time the VMM of r may take: that of its processors, as
+// much again for its queues in the kernel and its disks, and two for itself.
+func vmmCPUs(r *record) int64 { return 2*int64(r.VCPUs) + 2 }
+
 // fileMax is how large a VMM may make its files.
 func fileMax(use diskUse) int64 { return max(use.largest, fileMin) }
 
@@ -214,7 +218,7 @@ func (m *Manager) spawn(r *run, use diskUse) error {
 		return err
 	}
 	_, err := cgroup.Create(m.c.Cgroup+"/"+id, cgroup.Limits{
-		MemoryMax: vmmMemory(&r.rec, use), Hugetlb: r.rec.pooled(), PIDsMax: int64(protocol.Threads(r.rec.VCPUs)), CPUWeight: 100})
+		MemoryMax: vmmMemory(&r.rec, use), Hugetlb: r.rec.pooled(), PIDsMax: int64(protocol.Threads(r.rec.VCPUs)), CPUWeight: 100, CPUMax: vmmCPUs(&r.rec)})
 	if err != nil {
 		return err
 	}
