@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -28,7 +27,7 @@ var binary string
 
 // TestMain builds the command: what is tested is the process as core starts it.
 func TestMain(m *testing.M) {
-	jailtest.RecordMain(allRules)
+	jailtest.RecordMain(jailtest.VMMRules())
 	takenOverMain()
 	dir, err := os.MkdirTemp("", "ashlar-vmm-test-")
 	if err != nil {
@@ -48,13 +47,14 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "build ashlar-vmm: %v\n%s", err, out)
 	} else {
 		code = m.Run()
-		if all := flag.Lookup("test.run").Value.String() == ""; code == 0 && all && !checkUse() {
-			code = 1
-		}
+		code = use.Check(code)
 	}
 	os.RemoveAll(dir)
 	os.Exit(code)
 }
+
+// use is what VMMs use of their jails in these tests.
+var use = jailtest.NewUse(jailtest.Processes, jailtest.VMMRules())
 
 // A vmm is a process in namespaces of its own, as core makes them.
 type vmm struct {
@@ -79,7 +79,7 @@ func startVMM(t *testing.T) *vmm {
 	t.Cleanup(func() {
 		v.cmd.Process.Kill()
 		v.cmd.Wait()
-		note(t, recording)
+		use.Note(t, recording)
 	})
 	v.connect()
 	return v

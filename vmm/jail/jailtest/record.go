@@ -29,13 +29,13 @@ const ready = "ready\n"
 // RecordMain does what a recorder does where this process is one, and ends it: for the
 // start of TestMain. rules are those of the jails to come; what is not among them is
 // recorded, too.
-func RecordMain(rules func() []jail.Rule) {
+func RecordMain(rules []jail.Rule) {
 	if filepath.Base(os.Args[0]) != recorder || len(os.Args) != 3 {
 		return
 	}
 	pid, err := strconv.Atoi(os.Args[1])
 	if err == nil {
-		err = record(pid, rules(), os.Args[2])
+		err = record(pid, rules, os.Args[2])
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "recorder:", err)

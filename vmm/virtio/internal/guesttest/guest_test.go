@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ashlar-hv/ashlar/vmm/jail"
+	"github.com/ashlar-hv/ashlar/vmm/jail/jailtest"
 	"github.com/ashlar-hv/ashlar/vmm/memory"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
@@ -35,6 +36,14 @@ const (
 	memorySize = 256 << 20
 	patience   = 3 * time.Minute
 )
+
+// use is what VMMs use of their jails in these tests.
+var use = jailtest.NewUse(jailtest.Guests, jailtest.VMMRules())
+
+func TestMain(m *testing.M) {
+	jailtest.RecordMain(jailtest.VMMRules())
+	os.Exit(use.Check(m.Run()))
+}
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -222,6 +231,9 @@ func startVMM(t *testing.T) *vmm {
 	v.cmd.Stdout, v.cmd.Stderr = os.Stderr, os.Stderr
 	v.cmd.SysProcAttr = jail.Attributes(jailUID, jailUID)
 	must(t, v.cmd.Start())
+	recording, err := jailtest.Record(v.cmd.Process.Pid, filepath.Join(t.TempDir(), "calls"))
+	must(t, err)
+	t.Cleanup(func() { use.Note(t, recording) }) // when it has ended
 	// Whatever happens it does not stay; what it ends with is for ended.
 	stop := time.AfterFunc(patience, func() {
 		t.Errorf("the guest has not ended in %v", patience)
@@ -230,6 +242,7 @@ func startVMM(t *testing.T) *vmm {
 	t.Cleanup(func() {
 		stop.Stop()
 		v.cmd.Process.Kill()
+		v.cmd.Wait()
 	})
 	v.conn, err = seqpacket.Dial(path)
 	must(t, err)
