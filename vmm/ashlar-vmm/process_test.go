@@ -27,7 +27,7 @@ var binary string
 
 // TestMain builds the command: what is tested is the process as core starts it.
 func TestMain(m *testing.M) {
-	jailtest.RecordMain(jailtest.VMMRules())
+	jailtest.RecordMain(jailtest.VMMRules)
 	takenOverMain()
 	dir, err := os.MkdirTemp("", "ashlar-vmm-test-")
 	if err != nil {
@@ -54,7 +54,7 @@ func TestMain(m *testing.M) {
 }
 
 // use is what VMMs use of their jails in these tests.
-var use = jailtest.NewUse(jailtest.Processes, jailtest.VMMRules())
+var use = jailtest.NewUse(jailtest.Processes, jailtest.VMMRules(0))
 
 // A vmm is a process in namespaces of its own, as core makes them.
 type vmm struct {

@@ -12,8 +12,8 @@
 //
 // What still works: every descriptor that was open, goroutines and new
 // threads, memory (never executable), timers, clocks (UTC: there is no
-// /etc/localtime), pipes and event descriptors, and what the Rules of the
-// Config allow. Everything else kills the process: opening any path, sockets,
+// /etc/localtime), event descriptors, the network poller where it has been used
+// before, and what the Rules of the Config allow. Everything else kills the process: opening any path, sockets,
 // new processes, other uses of ioctl. Whatever opens something lazily (a log
 // file, a device) has to be opened before.
 package jail

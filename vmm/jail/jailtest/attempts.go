@@ -49,11 +49,8 @@ func Attempts() []Attempt {
 		all = append(all, Attempt{Name: f.name, Want: Killed, do: func() string { return call(f.nr, f.args...) }})
 	}
 	for _, family := range families {
-		all = append(all,
-			Attempt{Name: "socket of family " + family.name, Want: Killed,
-				do: func() string { return call(unix.SYS_SOCKET, family.number, unix.SOCK_DGRAM, 0) }},
-			Attempt{Name: "socket pair of family " + family.name, Want: Killed,
-				do: func() string { return call(unix.SYS_SOCKETPAIR, family.number, unix.SOCK_DGRAM, 0) }})
+		all = append(all, Attempt{Name: "socket of family " + family.name, Want: Killed,
+			do: func() string { return call(unix.SYS_SOCKET, family.number, unix.SOCK_DGRAM, 0) }})
 	}
 	return append(all, others...)
 }

@@ -194,6 +194,7 @@ var forbidden = []struct {
 	{"socket option", unix.SYS_SETSOCKOPT, []uintptr{3, unix.SOL_SOCKET, unix.SO_PASSCRED}},
 	{"socket filter", unix.SYS_SETSOCKOPT, []uintptr{3, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER}},
 	{"socket pair of datagrams", unix.SYS_SOCKETPAIR, []uintptr{unix.AF_UNIX, unix.SOCK_DGRAM}},
+	{"socket pair of family inet", unix.SYS_SOCKETPAIR, []uintptr{unix.AF_INET, unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK}},
 	{"socket unix", unix.SYS_SOCKET, []uintptr{unix.AF_UNIX, unix.SOCK_STREAM}},
 }
 

@@ -27,15 +27,15 @@ const recorder = "record-calls"
 const ready = "ready\n"
 
 // RecordMain does what a recorder does where this process is one, and ends it: for the
-// start of TestMain. rules are those of the jails to come; what is not among them is
-// recorded, too.
-func RecordMain(rules []jail.Rule) {
+// start of TestMain. rules are those of the jail that a process will be in; what is not
+// among them is recorded, too.
+func RecordMain(rules func(pid int) []jail.Rule) {
 	if filepath.Base(os.Args[0]) != recorder || len(os.Args) != 3 {
 		return
 	}
 	pid, err := strconv.Atoi(os.Args[1])
 	if err == nil {
-		err = record(pid, rules, os.Args[2])
+		err = record(pid, rules(pid), os.Args[2])
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "recorder:", err)
@@ -69,9 +69,9 @@ func Record(pid int, file string) (*Recording, error) {
 	return r, nil
 }
 
-// Used waits for the end of the process and returns what it has used: Rule.String of
-// each rule, and of each call that no rule knew its number and arguments.
-func (r *Recording) Used() (rules, unknown []string, err error) {
+// Used waits for the end of the process and returns what it has used: the place of each
+// rule, and of each call that no rule knew its number and arguments.
+func (r *Recording) Used() (rules []int, unknown []string, err error) {
 	if err := r.cmd.Wait(); err != nil {
 		return nil, nil, fmt.Errorf("record: %w", err)
 	}
@@ -80,11 +80,16 @@ func (r *Recording) Used() (rules, unknown []string, err error) {
 		return nil, nil, fmt.Errorf("record: %w", err)
 	}
 	for line := range strings.Lines(string(b)) {
-		if what, ok := strings.CutPrefix(strings.TrimSpace(line), unknownCall); ok {
+		line = strings.TrimSpace(line)
+		if what, ok := strings.CutPrefix(line, unknownCall); ok {
 			unknown = append(unknown, what)
-		} else {
-			rules = append(rules, strings.TrimSpace(line))
+			continue
 		}
+		i, err := strconv.Atoi(line)
+		if err != nil {
+			return nil, nil, fmt.Errorf("record: %w", err)
+		}
+		rules = append(rules, i)
 	}
 	return rules, unknown, nil
 }
@@ -197,7 +202,7 @@ func (t *tracer) call(tid int) {
 	}
 	args := [6]uint64{regs.Rdi, regs.Rsi, regs.Rdx, regs.R10, regs.R8, regs.R9}
 	if i := jail.Match(t.rules, uint32(regs.Orig_rax), args); i >= 0 {
-		t.used[t.rules[i].String()] = true
+		t.used[strconv.Itoa(i)] = true
 		return
 	}
 	t.used[fmt.Sprintf("%s%d %#x", unknownCall, regs.Orig_rax, args)] = true

@@ -15,7 +15,7 @@ import (
 
 // VMMRules are those of a VMM with all that there is; it is the first process of its
 // namespace.
-func VMMRules() []jail.Rule {
+func VMMRules(int) []jail.Rule {
 	return slices.Concat(jail.RuntimeOf(1), machine.Jail(&protocol.Spec{HotplugSlots: 1}).Filter.Rules)
 }
 
@@ -25,6 +25,8 @@ type Tests string
 const (
 	// Processes are those of vmm/ashlar-vmm, with small guests of a few instructions.
 	Processes Tests = "vmm/ashlar-vmm"
+	// Control are those of mgmt/control/ashlar-control, the only ones that use control's jail.
+	Control Tests = "mgmt/control/ashlar-control"
 	// Guests are those of vmm/virtio/internal/guesttest, with a Linux guest and all devices.
 	Guests Tests = "vmm/virtio/internal/guesttest"
 )
@@ -35,12 +37,12 @@ type Use struct {
 	rules []jail.Rule
 
 	mu   sync.Mutex
-	used map[string]bool
+	used map[int]bool
 }
 
-// NewUse is a Use of nothing yet.
+// NewUse is a Use of nothing yet, of jails with these rules.
 func NewUse(tests Tests, rules []jail.Rule) *Use {
-	return &Use{tests: tests, rules: rules, used: make(map[string]bool)}
+	return &Use{tests: tests, rules: rules, used: make(map[int]bool)}
 }
 
 // Note adds what one process has used that ends, and fails for what no rule has let pass.
@@ -66,16 +68,29 @@ func (u *Use) Check(code int) int {
 	if code != 0 || flag.Lookup("test.run").Value.String() != "" {
 		return code
 	}
-	for _, r := range u.rules {
-		name := r.String()
-		by, known := shown[name]
-		if !known {
-			by = use{by: Processes}
-		}
-		if by.by == u.tests && !u.used[name] {
-			fmt.Fprintf(os.Stderr, "FAIL: the rule %q (%s) is spare: no test uses it\n", name, r.Reason)
+	for i, r := range u.rules {
+		if u.shows(r) && !u.usedLike(r.String()) {
+			fmt.Fprintf(os.Stderr, "FAIL: the rule {%s} (%s), number %d, is spare: no test uses it\n", r, r.Reason, i)
 			code = 1
 		}
 	}
 	return code
+}
+
+// usedLike tells whether the first rule of that name has been used: several packages may
+// need the same.
+func (u *Use) usedLike(name string) bool {
+	return u.used[slices.IndexFunc(u.rules, func(r jail.Rule) bool { return r.String() == name })]
+}
+
+// shows tells whether the tests of u are those that show that r is used.
+func (u *Use) shows(r jail.Rule) bool {
+	if r.Errno != 0 {
+		return false // it gives nothing
+	}
+	if u.tests == Control {
+		return controlSpare[r.String()] == ""
+	}
+	by, known := elsewhere[r.String()]
+	return known && by.by == u.tests || !known && u.tests == Processes
 }

@@ -38,10 +38,10 @@ const (
 )
 
 // use is what VMMs use of their jails in these tests.
-var use = jailtest.NewUse(jailtest.Guests, jailtest.VMMRules())
+var use = jailtest.NewUse(jailtest.Guests, jailtest.VMMRules(0))
 
 func TestMain(m *testing.M) {
-	jailtest.RecordMain(jailtest.VMMRules())
+	jailtest.RecordMain(jailtest.VMMRules)
 	os.Exit(use.Check(m.Run()))
 }
 
