@@ -473,33 +473,6 @@ func TestHotplug(t *testing.T) {
 	v.ended(0)
 }
 
-// What a taken-over VMM has: no user of the host's, no capability, no path, no
-// new privilege, a filter.
-func TestJail(t *testing.T) {
-	v := startVMM(t)
-	if err := v.configure(tinykernel.Code{}.Spin(), nil); err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", v.cmd.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{
-		"Uid:\t100000\t100000\t100000\t100000\n", "Gid:\t100000\t100000\t100000\t100000\n", "Groups:\t \n",
-		"CapPrm:\t0000000000000000\n", "CapBnd:\t0000000000000000\n", "NoNewPrivs:\t1\n", "Seccomp:\t2\n",
-	} {
-		if !strings.Contains(string(b), want) {
-			t.Errorf("status lacks %q:\n%s", want, b)
-		}
-	}
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/root", v.cmd.Process.Pid))
-	if err != nil || len(entries) != 0 {
-		t.Errorf("root = %v, %v, want it empty", entries, err)
-	}
-	v.ask(protocol.Stop)
-	v.ended(0)
-}
-
 func TestConfigureRefuses(t *testing.T) {
 	for _, tt := range []struct {
 		name, field string
