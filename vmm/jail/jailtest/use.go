@@ -19,7 +19,7 @@ func VMMRules(int) []jail.Rule {
 	return slices.Concat(jail.RuntimeOf(1), machine.Jail(&protocol.Spec{HotplugSlots: 1}).Filter.Rules)
 }
 
-// Tests that show which rules are used.
+// Tests that record which rules are used.
 type Tests string
 
 const (
@@ -27,8 +27,6 @@ const (
 	Processes Tests = "vmm/ashlar-vmm"
 	// Control are those of mgmt/control/ashlar-control, the only ones that use control's jail.
 	Control Tests = "mgmt/control/ashlar-control"
-	// Guests are those of vmm/virtio/internal/guesttest, with a Linux guest and all devices.
-	Guests Tests = "vmm/virtio/internal/guesttest"
 )
 
 // A Use is what VMMs have used of their jails in the tests of one program.
@@ -91,6 +89,5 @@ func (u *Use) shows(r jail.Rule) bool {
 	if u.tests == Control {
 		return controlSpare[r.String()] == ""
 	}
-	by, known := elsewhere[r.String()]
-	return known && by.by == u.tests || !known && u.tests == Processes
+	return vmmSpare[r.String()] == ""
 }

@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ashlar-hv/ashlar/vmm/jail"
-	"github.com/ashlar-hv/ashlar/vmm/jail/jailtest"
 	"github.com/ashlar-hv/ashlar/vmm/memory"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
@@ -36,14 +35,6 @@ const (
 	memorySize = 256 << 20
 	patience   = 3 * time.Minute
 )
-
-// use is what VMMs use of their jails in these tests.
-var use = jailtest.NewUse(jailtest.Guests, jailtest.VMMRules(0))
-
-func TestMain(m *testing.M) {
-	jailtest.RecordMain(jailtest.VMMRules)
-	os.Exit(use.Check(m.Run()))
-}
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -231,9 +222,6 @@ func startVMM(t *testing.T) *vmm {
 	v.cmd.Stdout, v.cmd.Stderr = os.Stderr, os.Stderr
 	v.cmd.SysProcAttr = jail.Attributes(jailUID, jailUID)
 	must(t, v.cmd.Start())
-	recording, err := jailtest.Record(v.cmd.Process.Pid, filepath.Join(t.TempDir(), "calls"))
-	must(t, err)
-	t.Cleanup(func() { use.Note(t, recording) }) // when it has ended
 	// Whatever happens it does not stay; what it ends with is for ended.
 	stop := time.AfterFunc(patience, func() {
 		t.Errorf("the guest has not ended in %v", patience)
@@ -242,7 +230,6 @@ func startVMM(t *testing.T) *vmm {
 	t.Cleanup(func() {
 		stop.Stop()
 		v.cmd.Process.Kill()
-		v.cmd.Wait()
 	})
 	v.conn, err = seqpacket.Dial(path)
 	must(t, err)
