@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -57,8 +58,8 @@ func attempt(t *testing.T, name string, edit func(*protocol.Spec)) (string, *vmm
 		end, _, _ = strings.Cut(end, "\n")
 		return end, v
 	}
-	exit, ok := err.(*exec.ExitError)
-	if ok && exit.Sys().(syscall.WaitStatus).Signal() == unix.SIGSYS {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == unix.SIGSYS {
 		return jailtest.Killed, v
 	}
 	return fmt.Sprint(err), v

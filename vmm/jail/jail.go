@@ -56,6 +56,10 @@ type Filter struct {
 	// killed the process to the kernel's audit log: for finding out what a
 	// program needs, never for a host.
 	LogOnly bool
+	// Trace has calls of the rules for which it is true stop for the process's tracer
+	// (ptrace(2), PTRACE_O_TRACESECCOMP), which is told 1 and the place of the rule, the
+	// Runtime's being first. For tests: without a tracer such a call fails.
+	Trace func(Rule) bool
 }
 
 // A Path is a place in the file system that stays within reach (Landlock).
@@ -94,7 +98,13 @@ func Enter(c Config) error {
 // (no_new_privs), being traced or dumped, paths outside f.Paths (Landlock) and
 // system calls outside f.Rules (seccomp). It holds for all threads.
 func Confine(f Filter) error {
-	prog, err := assemble(append(Runtime(), f.Rules...), f.LogOnly)
+	rules := append(Runtime(), f.Rules...)
+	for i := range rules {
+		if f.Trace != nil && f.Trace(rules[i]) {
+			rules[i].trace = uint16(i + 1)
+		}
+	}
+	prog, err := assemble(rules, f.LogOnly)
 	if err != nil {
 		return fmt.Errorf("confine: %w", err)
 	}

@@ -215,7 +215,7 @@ func TestRoom(t *testing.T) {
 }
 
 // pipes are for who first uses the network poller in the room, and what it polls here.
-var pipes = []Rule{Allow(unix.SYS_EPOLL_CREATE1, "network poller, at its first use"), Allow(unix.SYS_PIPE2, "os.Pipe")}
+var pipes = []Rule{Allow(unix.SYS_EVENTFD2, "network poller's wake-up"), Allow(unix.SYS_EPOLL_CREATE1, "network poller, at its first use"), Allow(unix.SYS_PIPE2, "os.Pipe")}
 
 // busy uses what a Go program uses: goroutines, threads, timers, pipes,
 // collections.

@@ -26,7 +26,6 @@ func RuntimeOf(pid int) []Rule {
 		Allow(unix.SYS_FUTEX, "locks and sleeping threads of the scheduler"),
 		Allow(unix.SYS_EPOLL_PWAIT, "network poller"),
 		Allow(unix.SYS_EPOLL_CTL, "network poller"),
-		Allow(unix.SYS_EVENTFD2, "network poller's wake-up; events between goroutines and KVM"),
 		Allow(unix.SYS_CLOSE, "closing what is open"),
 		Allow(unix.SYS_NANOSLEEP, "scheduler's background thread"),
 		Allow(unix.SYS_CLOCK_GETTIME, "time, where the clock cannot be read in user space"),
@@ -66,8 +65,6 @@ func Messages() []Rule {
 		Allow(unix.SYS_RECVMSG, "messages with descriptors"),
 		Allow(unix.SYS_SENDMSG, "messages with descriptors"),
 		Allow(unix.SYS_ACCEPT4, "the next connection on a socket that listens"),
-		Allow(unix.SYS_SOCKETPAIR, "a connection to hand out, such as the console's", Equal(0, unix.AF_UNIX),
-			Equal(1, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK), Equal(2, 0)),
 		Allow(unix.SYS_GETSOCKNAME, "net.FileConn, accept"),
 	}
 }
@@ -78,7 +75,6 @@ func Connections() []Rule {
 	return []Rule{
 		Allow(unix.SYS_GETPEERNAME, "net.FileConn"),
 		Allow(unix.SYS_GETSOCKOPT, "kind of a socket, what has become of it"),
-		Allow(unix.SYS_SETSOCKOPT, "net's defaults", Equal(1, unix.SOL_SOCKET), Equal(2, unix.SO_BROADCAST)),
 		Allow(unix.SYS_SHUTDOWN, "end of one direction"),
 	}
 }

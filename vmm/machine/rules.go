@@ -34,6 +34,9 @@ func Rules() []jail.Rule {
 		jail.Allow(unix.SYS_FSTAT, "sizes of kernel, initramfs and console log, and of a disk that has grown"),
 		jail.Allow(unix.SYS_PREAD64, "loading kernel and initramfs; halving the console log"),
 		jail.Allow(unix.SYS_PWRITE64, "console log"),
+		jail.Allow(unix.SYS_SOCKETPAIR, "a connection to hand out: the console's, a serial port's", jail.Equal(0, unix.AF_UNIX),
+			jail.Equal(1, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK), jail.Equal(2, 0)),
+		jail.Allow(unix.SYS_EVENTFD2, "events between goroutines and KVM", jail.Equal(0, 0)),
 		jail.Allow(unix.SYS_FTRUNCATE, "console log, which is bounded"),
 		jail.Allow(unix.SYS_FSYNC, "disks, when the guest has ended"),
 	})

@@ -20,8 +20,11 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/jail"
 )
 
-// recorder is argv[0] of a test program that is to Record.
-const recorder = "record-calls"
+// recorder and markedRecorder are argv[0] of a test program that is to Record, or RecordMarked.
+const (
+	recorder       = "record-calls"
+	markedRecorder = "record-marked-calls"
+)
 
 // ready is what a recorder says when nothing escapes it any more.
 const ready = "ready\n"
@@ -30,12 +33,14 @@ const ready = "ready\n"
 // start of TestMain. rules are those of the jail that a process will be in; what is not
 // among them is recorded, too.
 func RecordMain(rules func(pid int) []jail.Rule) {
-	if filepath.Base(os.Args[0]) != recorder || len(os.Args) != 3 {
+	name := filepath.Base(os.Args[0])
+	if name != recorder && name != markedRecorder || len(os.Args) != 3 {
 		return
 	}
 	pid, err := strconv.Atoi(os.Args[1])
 	if err == nil {
-		err = record(pid, rules(pid), os.Args[2])
+		t := &tracer{rules: rules(pid), marked: name == markedRecorder, entering: make(map[int]uint64), used: make(map[string]bool)}
+		err = t.record(pid, os.Args[2])
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "recorder:", err)
@@ -52,9 +57,15 @@ type Recording struct {
 
 // Record starts to record the system calls of process pid, which is not in its jail yet.
 // The program is this one again: see RecordMain. file is where the result goes.
-func Record(pid int, file string) (*Recording, error) {
+func Record(pid int, file string) (*Recording, error) { return start(recorder, pid, file) }
+
+// RecordMarked is Record for a process whose jail has a Filter.Trace: it records what that
+// marks and nothing else, and is no burden for other calls.
+func RecordMarked(pid int, file string) (*Recording, error) { return start(markedRecorder, pid, file) }
+
+func start(name string, pid int, file string) (*Recording, error) {
 	r := &Recording{cmd: exec.Command("/proc/self/exe"), file: file}
-	r.cmd.Args = []string{recorder, strconv.Itoa(pid), file}
+	r.cmd.Args = []string{name, strconv.Itoa(pid), file}
 	r.cmd.Stderr = os.Stderr
 	out, err := r.cmd.StdoutPipe()
 	if err == nil {
@@ -99,20 +110,20 @@ const unknownCall = "unknown "
 // A tracer follows the threads of one process.
 type tracer struct {
 	rules    []jail.Rule
+	marked   bool           // only calls of the rules that jail.Filter.Trace has marked stop
 	confined bool           // the filter is in force
 	entering map[int]uint64 // the call that each thread is in
 	used     map[string]bool
 }
 
 // Options of PTRACE_SEIZE.
-const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE
+const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACESECCOMP
 
 // syscallStop is the signal of a stop at a system call (PTRACE_O_TRACESYSGOOD).
 const syscallStop = unix.SIGTRAP | 0x80
 
-func record(pid int, rules []jail.Rule, file string) error {
+func (t *tracer) record(pid int, file string) error {
 	runtime.LockOSThread() // it is a thread that traces
-	t := &tracer{rules: rules, entering: make(map[int]uint64), used: make(map[string]bool)}
 	if err := seize(pid); err != nil {
 		return err
 	}
@@ -138,11 +149,19 @@ func record(pid int, rules []jail.Rule, file string) error {
 		switch s := status.StopSignal(); {
 		case s == syscallStop:
 			t.call(tid)
+		case int(status)>>16 == unix.PTRACE_EVENT_SECCOMP:
+			if n, err := unix.PtraceGetEventMsg(tid); err == nil && n > 0 {
+				t.used[strconv.Itoa(int(n)-1)] = true
+			}
 		case int(status)>>16 == 0: // a signal of the process's own
 			deliver = int(s)
 		}
 		// A thread that was killed meanwhile is gone: Wait4 tells.
-		_ = unix.PtraceSyscall(tid, deliver)
+		if t.marked {
+			_ = unix.PtraceCont(tid, deliver)
+		} else {
+			_ = unix.PtraceSyscall(tid, deliver)
+		}
 	}
 	lines := make([]string, 0, len(t.used))
 	for u := range t.used {

@@ -7,8 +7,10 @@ const (
 	fatal   = "the runtime's way to die of a signal"
 	resumes = "made by the kernel, when a thread goes on that was stopped while it slept"
 	bigHeap = "the runtime, with a larger heap than tests come to"
-	// Guests that run drivers have their VMMs make these calls. Recording them is too slow.
-	guest    = "a guest's drivers: TestGuest and TestHotplug of vmm/virtio/internal/guesttest fail without it"
+	// A guest's drivers have its VMM make these calls: Guests show it.
+	guest    = "a guest's drivers"
+	plugged  = "a network interface that is plugged in: TestHotplug of vmm/virtio/internal/guesttest fails without it"
+	balloon  = "a guest gives memory back: TestBalloon fails without it"
 	sockets  = "a guest's socket device: TestVsock fails without it"
 	memory   = "memory that comes and goes: TestHotplugMemory fails without it"
 	logs     = "a console log that has become too long"
@@ -45,10 +47,10 @@ var vmmSpare = map[string]string{
 	"16 1&0xffffffff=0x4008af30": guest,    // VHOST_NET_SET_BACKEND
 	"16 1&0xffffffff=0x400454d0": guest,    // TUNSETOFFLOAD
 	"16 1&0xffffffff=0x400454d9": guest,    // TUNSETQUEUE
-	"16 1&0xffffffff=0xaf01":     guest,    // VHOST_SET_OWNER
-	"16 1&0xffffffff=0x8008af00": guest,    // VHOST_GET_FEATURES
-	"16 1&0xffffffff=0x400454d8": guest,    // TUNSETVNETHDRSZ
-	"28 2=0x9":                   guest,    // MADV_REMOVE
+	"16 1&0xffffffff=0xaf01":     plugged,  // VHOST_SET_OWNER
+	"16 1&0xffffffff=0x8008af00": plugged,  // VHOST_GET_FEATURES
+	"16 1&0xffffffff=0x400454d8": plugged,  // TUNSETVNETHDRSZ
+	"28 2=0x9":                   balloon,  // MADV_REMOVE
 	"16 1&0xffffffff=0x4004af61": sockets,  // VHOST_VSOCK_SET_RUNNING
 	"10 2&0x4=0x0":               memory,   // mprotect
 	"28 2=0x17":                  memory,   // MADV_POPULATE_WRITE
@@ -61,10 +63,7 @@ var vmmSpare = map[string]string{
 // controlSpare are the rules of control's that its tests do not show, and why they are there.
 var controlSpare = map[string]string{
 	"228": clock, "96": clock, "157 0=0x53564d41": names, "13": fatal, "219": resumes, "28 2=0xe": bigHeap, "28 2=0xf": bigHeap, "204 0=0x0": idle,
-	"290":                      "the network poller's wake-up, at its first use",
-	"72 1=0x4":                 "net, for a descriptor that blocks",
-	"60":                       "a goroutine that ends locked to its thread",
-	"53 0=0x1 1=0x80801 2=0x0": "of all who exchange messages; only a VMM hands connections out",
-	"54 1=0x1 2=0x6":           "net's defaults, for other sockets than core's",
-	"285 1=0x3":                "an image with holes",
+	"72 1=0x4":  "net, for a descriptor that blocks",
+	"60":        "a goroutine that ends locked to its thread",
+	"285 1=0x3": "an image with holes",
 }

@@ -25,6 +25,8 @@ type Tests string
 const (
 	// Processes are those of vmm/ashlar-vmm, with small guests of a few instructions.
 	Processes Tests = "vmm/ashlar-vmm"
+	// Guests are those of vmm/virtio/internal/guesttest, with a Linux guest and its drivers.
+	Guests Tests = "vmm/virtio/internal/guesttest"
 	// Control are those of mgmt/control/ashlar-control, the only ones that use control's jail.
 	Control Tests = "mgmt/control/ashlar-control"
 )
@@ -57,6 +59,9 @@ func (u *Use) Note(t *testing.T, r *Recording) {
 	defer u.mu.Unlock()
 	for _, r := range rules {
 		u.used[r] = true
+		if u.tests == Guests {
+			t.Logf("used: {%s}, %s", u.rules[r], u.rules[r].Reason)
+		}
 	}
 }
 
@@ -75,6 +80,9 @@ func (u *Use) Check(code int) int {
 	return code
 }
 
+// ByGuests tells whether it takes a guest's drivers to have a VMM make the calls of r.
+func ByGuests(r jail.Rule) bool { return vmmSpare[r.String()] == guest }
+
 // usedLike tells whether the first rule of that name has been used: several packages may
 // need the same.
 func (u *Use) usedLike(name string) bool {
@@ -86,8 +94,11 @@ func (u *Use) shows(r jail.Rule) bool {
 	if r.Errno != 0 {
 		return false // it gives nothing
 	}
-	if u.tests == Control {
+	switch u.tests {
+	case Control:
 		return controlSpare[r.String()] == ""
+	case Guests:
+		return ByGuests(r)
 	}
 	return vmmSpare[r.String()] == ""
 }
