@@ -65,3 +65,14 @@ func TestJail(t *testing.T) {
 	v.ask(protocol.Stop)
 	v.ended(0)
 }
+
+// A guest that halts for good ends: its VMM finds out from within the jail.
+func TestHaltedInJail(t *testing.T) {
+	v := startVMM(t)
+	if err := v.configure(tinykernel.Code{}.Halt(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := v.ended(0); got.Reason != protocol.Halted {
+		t.Errorf("result = %+v, want halted", got)
+	}
+}

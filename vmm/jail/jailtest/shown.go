@@ -34,7 +34,6 @@ var vmmSpare = map[string]string{
 	"16 1=0x4020ae76":            guest,    // KVM_IRQFD
 	"16 1=0x4008ae6a":            guest,    // KVM_SET_GSI_ROUTING
 	"16 1=0x4040ae79":            guest,    // KVM_IOEVENTFD
-	"16 1=0x8090ae81":            guest,    // KVM_GET_REGS
 	"16 1&0xffffffff=0x4008af00": guest,    // VHOST_SET_FEATURES
 	"16 1&0xffffffff=0x4008af03": guest,    // VHOST_SET_MEM_TABLE
 	"16 1&0xffffffff=0x4008af10": guest,    // VHOST_SET_VRING_NUM
