@@ -18,9 +18,9 @@ func TestCheckHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &ashlarv1.HostCheck{GuestsRefused: true, Findings: []*ashlarv1.HostCheck_Finding{
-		{Name: "iommu", Result: ashlarv1.HostCheck_WEAK, Detail: "Devices reach all of the memory.", Advice: "Switch it on.", Required: true},
-		{Name: "ksm", Result: ashlarv1.HostCheck_PASSED, Detail: "None."},
-		{Name: "microcode", Result: ashlarv1.HostCheck_UNKNOWN},
+		{Name: "iommu", Result: ashlarv1.HostCheck_RESULT_WEAK, Detail: "Devices reach all of the memory.", Advice: "Switch it on.", Required: true},
+		{Name: "ksm", Result: ashlarv1.HostCheck_RESULT_PASSED, Detail: "None."},
+		{Name: "microcode", Result: ashlarv1.HostCheck_RESULT_UNKNOWN},
 		{Name: "swap"},
 	}}
 	if d := cmp.Diff(want, res.Msg, protocmp.Transform()); d != "" {

@@ -24,7 +24,7 @@ func (h *host) checked(t testing.TB) map[string]string {
 	results := make(map[string]string)
 	for _, f := range out.Findings {
 		results[f.Name] = f.Result
-		if f.Detail == "" || (f.Result == "PASSED") != (f.Advice == "") {
+		if f.Detail == "" || (f.Result == "RESULT_PASSED") != (f.Advice == "") {
 			t.Errorf("%+v: want a detail, and an advice where it has not passed", f)
 		}
 	}
@@ -39,9 +39,9 @@ func TestCheckOfTheHost(t *testing.T) {
 	}})
 	got := h.checked(t)
 	for name, want := range map[string]string{
-		"ksm": "PASSED", "swap": "PASSED", "aslr": "PASSED", "smt": "PASSED", "lockdown": "PASSED", "iommu": "PASSED",
-		"secure-boot":         "WEAK", // the lab's firmware has no keys
-		"kernel-command-line": "WEAK", // it is the rescue variant
+		"ksm": "RESULT_PASSED", "swap": "RESULT_PASSED", "aslr": "RESULT_PASSED", "smt": "RESULT_PASSED", "lockdown": "RESULT_PASSED", "iommu": "RESULT_PASSED",
+		"secure-boot":         "RESULT_WEAK", // the lab's firmware has no keys
+		"kernel-command-line": "RESULT_WEAK", // it is the rescue variant
 	} {
 		if got[name] != want {
 			t.Errorf("%s is %q, want %s", name, got[name], want)

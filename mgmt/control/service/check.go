@@ -14,7 +14,7 @@ import (
 
 // checkResults are the results as the API has them.
 var checkResults = map[hostcall.CheckResult]ashlarv1.HostCheck_Result{
-	hostcall.Passed: ashlarv1.HostCheck_PASSED, hostcall.Weak: ashlarv1.HostCheck_WEAK, hostcall.Unknown: ashlarv1.HostCheck_UNKNOWN,
+	hostcall.Passed: ashlarv1.HostCheck_RESULT_PASSED, hostcall.Weak: ashlarv1.HostCheck_RESULT_WEAK, hostcall.Unknown: ashlarv1.HostCheck_RESULT_UNKNOWN,
 }
 
 // CheckHost implements HostService.

@@ -12,7 +12,7 @@ func HostCheck(c *ashlarv1.HostCheck) *Rows {
 	r := &Rows{Header: []string{"CHECK", "RESULT", "DETAIL"}}
 	weak := 0
 	for _, f := range c.GetFindings() {
-		result := strings.ToLower(f.GetResult().String())
+		result := strings.ToLower(strings.TrimPrefix(f.GetResult().String(), "RESULT_"))
 		if f.GetRequired() {
 			result += ", required"
 		}
@@ -20,7 +20,7 @@ func HostCheck(c *ashlarv1.HostCheck) *Rows {
 		if f.GetAdvice() != "" {
 			r.Add("", "", "-> "+f.GetAdvice())
 		}
-		if f.GetResult() == ashlarv1.HostCheck_WEAK {
+		if f.GetResult() == ashlarv1.HostCheck_RESULT_WEAK {
 			weak++
 		}
 	}

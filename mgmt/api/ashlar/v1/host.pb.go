@@ -29,26 +29,26 @@ type HostCheck_Result int32
 const (
 	HostCheck_RESULT_UNSPECIFIED HostCheck_Result = 0
 	// All is well.
-	HostCheck_PASSED HostCheck_Result = 1
+	HostCheck_RESULT_PASSED HostCheck_Result = 1
 	// There is something to be done.
-	HostCheck_WEAK HostCheck_Result = 2
+	HostCheck_RESULT_WEAK HostCheck_Result = 2
 	// The host does not tell.
-	HostCheck_UNKNOWN HostCheck_Result = 3
+	HostCheck_RESULT_UNKNOWN HostCheck_Result = 3
 )
 
 // Enum value maps for HostCheck_Result.
 var (
 	HostCheck_Result_name = map[int32]string{
 		0: "RESULT_UNSPECIFIED",
-		1: "PASSED",
-		2: "WEAK",
-		3: "UNKNOWN",
+		1: "RESULT_PASSED",
+		2: "RESULT_WEAK",
+		3: "RESULT_UNKNOWN",
 	}
 	HostCheck_Result_value = map[string]int32{
 		"RESULT_UNSPECIFIED": 0,
-		"PASSED":             1,
-		"WEAK":               2,
-		"UNKNOWN":            3,
+		"RESULT_PASSED":      1,
+		"RESULT_WEAK":        2,
+		"RESULT_UNKNOWN":     3,
 	}
 )
 
@@ -1040,7 +1040,7 @@ const file_ashlar_v1_host_proto_rawDesc = "" +
 	"\n" +
 	"size_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x12\n" +
 	"\x04cpus\x18\x04 \x03(\x05R\x04cpus\"\x12\n" +
-	"\x10CheckHostRequest\"\xd2\x02\n" +
+	"\x10CheckHostRequest\"\xe7\x02\n" +
 	"\tHostCheck\x128\n" +
 	"\bfindings\x18\x01 \x03(\v2\x1c.ashlar.v1.HostCheck.FindingR\bfindings\x12%\n" +
 	"\x0eguests_refused\x18\x02 \x01(\bR\rguestsRefused\x1a\x9e\x01\n" +
@@ -1049,13 +1049,12 @@ const file_ashlar_v1_host_proto_rawDesc = "" +
 	"\x06result\x18\x02 \x01(\x0e2\x1b.ashlar.v1.HostCheck.ResultR\x06result\x12\x16\n" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x16\n" +
 	"\x06advice\x18\x04 \x01(\tR\x06advice\x12\x1a\n" +
-	"\brequired\x18\x05 \x01(\bR\brequired\"C\n" +
+	"\brequired\x18\x05 \x01(\bR\brequired\"X\n" +
 	"\x06Result\x12\x16\n" +
-	"\x12RESULT_UNSPECIFIED\x10\x00\x12\n" +
-	"\n" +
-	"\x06PASSED\x10\x01\x12\b\n" +
-	"\x04WEAK\x10\x02\x12\v\n" +
-	"\aUNKNOWN\x10\x032\xd3\x01\n" +
+	"\x12RESULT_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rRESULT_PASSED\x10\x01\x12\x0f\n" +
+	"\vRESULT_WEAK\x10\x02\x12\x12\n" +
+	"\x0eRESULT_UNKNOWN\x10\x032\xd3\x01\n" +
 	"\vHostService\x125\n" +
 	"\aGetHost\x12\x19.ashlar.v1.GetHostRequest\x1a\x0f.ashlar.v1.Host\x12M\n" +
 	"\x0fGetHostTopology\x12!.ashlar.v1.GetHostTopologyRequest\x1a\x17.ashlar.v1.HostTopology\x12>\n" +
