@@ -24,6 +24,7 @@ type Limits struct {
 	MemoryMax int64 // bytes; no swap besides, and all die together at the limit
 	PIDsMax   int64 // processes and threads
 	CPUWeight int64 // 1 to 10000, 100 is everybody's
+	CPUMax    int64 // CPUs' worth of time, also where nobody else wants it
 	// Hugetlb is how many bytes of the host's pools the group's processes may
 	// allocate, by the size of the pages; sizes that are missing are 0. None may be
 	// promised to them besides. Where the kernel has no hugetlb controller it sets
@@ -33,6 +34,9 @@ type Limits struct {
 	// are those of the group above.
 	CPUs, Nodes []int
 }
+
+// cpuPeriod is over how many microseconds CPUMax holds: the kernel's own choice.
+const cpuPeriod = 100_000
 
 // controllers are those that Limits needs.
 var controllers = []string{"cpu", "cpuset", "memory", "pids"}
@@ -99,6 +103,11 @@ func (g *Group) limit(l Limits) error {
 			continue
 		}
 		if err := write(g.dir, file, topology.FormatList(slices.Sorted(slices.Values(list)))); err != nil {
+			return err
+		}
+	}
+	if l.CPUMax > 0 {
+		if err := write(g.dir, "cpu.max", fmt.Sprintf("%d %d", l.CPUMax*cpuPeriod, cpuPeriod)); err != nil {
 			return err
 		}
 	}

@@ -23,11 +23,11 @@ func TestGroup(t *testing.T) {
 	}
 	defer os.Remove(parent)
 	dir := filepath.Join(parent, "a")
-	g, err := Create(dir, Limits{MemoryMax: 64 << 20, PIDsMax: 32, CPUWeight: 50, Hugetlb: map[uint64]int64{2 << 20: 32 << 20}})
+	g, err := Create(dir, Limits{MemoryMax: 64 << 20, PIDsMax: 32, CPUWeight: 50, CPUMax: 3, Hugetlb: map[uint64]int64{2 << 20: 32 << 20}})
 	if err != nil {
 		t.Fatalf("Create: %v", err)
 	}
-	for file, want := range map[string]string{"memory.max": "67108864\n", "pids.max": "32\n", "cpu.weight": "50\n", "memory.oom.group": "1\n",
+	for file, want := range map[string]string{"memory.max": "67108864\n", "pids.max": "32\n", "cpu.weight": "50\n", "cpu.max": "300000 100000\n", "memory.oom.group": "1\n",
 		"hugetlb.2MB.max": "33554432\n", "hugetlb.2MB.rsvd.max": "0\n", "hugetlb.1GB.max": "0\n", "hugetlb.1GB.rsvd.max": "0\n"} {
 		if got, err := os.ReadFile(filepath.Join(dir, file)); err != nil || string(got) != want {
 			t.Errorf("%s = %q, %v; want %q", file, got, err, want)

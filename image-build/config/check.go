@@ -7,14 +7,18 @@ import (
 	"net/netip"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/ashlar-hv/ashlar/initramfs/layout"
 )
 
 var (
 	hostnameLabel = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+	vulnerability = regexp.MustCompile(`^[a-z0-9_]{1,64}$`)
 	networkName   = regexp.MustCompile(`^[a-z][a-z0-9-]{0,10}$`)
 )
 
@@ -123,6 +127,15 @@ func checkWord(s string) error {
 		return fmt.Errorf("is %d bytes long, want 128 at most", len(s))
 	case !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return fmt.Errorf("%q has characters that cannot be printed", clip(s))
+	}
+	return nil
+}
+
+// checkRequired takes the name of a check, or of one of the processor's vulnerabilities.
+func checkRequired(s string) error {
+	kind, part, one := strings.Cut(s, "/")
+	if !slices.Contains(layout.Checks(), kind) || one && (kind != layout.CheckVulnerabilities || !vulnerability.MatchString(part)) {
+		return fmt.Errorf("%q is no check of the host: want one of %s, or %s/NAME", clip(s), strings.Join(layout.Checks(), ", "), layout.CheckVulnerabilities)
 	}
 	return nil
 }

@@ -44,6 +44,7 @@ func TestParseExample(t *testing.T) {
 		GuestNetworks: []GuestNetwork{{Name: "default", Subnet: "10.88.0.0/24"}, {Name: "lab", Subnet: "10.89.0.0/22", MTU: 9000}},
 		NTP:           NTP{Servers: []string{"ntp.example.com", "192.0.2.123"}},
 		GuestCPUs:     GuestCPUs{Overcommit: 4, Reserved: []int{0, 1}},
+		Security:      Security{Require: []string{"vulnerabilities/spectre_v2", "iommu", "ksm"}},
 	}
 	if diff := cmp.Diff(want, d); diff != "" {
 		t.Errorf("Parse(example) differs (-want +got):\n%s", diff)
@@ -62,6 +63,7 @@ func TestMarshalReadsBack(t *testing.T) {
 		func(*Document) {},
 		func(d *Document) { d.Network = Network{Interface: "auto", DHCP: true}; d.NTP = NTP{} },
 		func(d *Document) { d.GuestNetworks = []GuestNetwork{}; d.Disks = nil },
+		func(d *Document) { d.Security = Security{} },
 		func(d *Document) { d.Disks = []Disk{{Serial: "0123"}, {Serial: "true"}, {Model: "1e3: # x"}} },
 	} {
 		want := *d
@@ -136,6 +138,9 @@ func TestParseErrors(t *testing.T) {
 		{"guest name", "name: lab", "name: Lab", []string{"guestNetworks[1].name:"}},
 		{"guest name twice", "name: lab", "name: default", []string{"guestNetworks[1].name: \"default\" is the name of another"}},
 		{"ntp", "ntp.example.com", "1.2.3", []string{"ntp.servers[0]:"}},
+		{"required check", "iommu, ksm", "iommu, kms", []string{`security.require[2]: "kms" is no check of the host: want one of vulnerabilities, smt,`}},
+		{"part of a check", "iommu, ksm", "iommu/x", []string{"security.require[1]:"}},
+		{"part of the processor's", "vulnerabilities/spectre_v2", "vulnerabilities/../x", []string{"security.require[0]:"}},
 		{"alias", "hostname: rack3-unit7.example.com", "hostname: &a x\nntp: *a", []string{"hostname: has an anchor", "ntp: is an alias", "ntp: is given twice"}},
 		{"tag", "hostname: r", "hostname: !!binary r", []string{"hostname: has a tag"}},
 		{"null", "hostname: rack3-unit7.example.com", "hostname:", []string{"hostname: is empty, want text"}},

@@ -30,6 +30,7 @@ const (
 	MaxNTP           = 8
 	MaxDisks         = 16
 	MaxGuestNetworks = 64
+	MaxRequire       = 64
 	// MinMTU is what every link that carries IPv6 must have (RFC 8200 section 5),
 	// MaxMTU what jumbo frames have by custom.
 	MinMTU = 1280
@@ -63,6 +64,17 @@ type Document struct {
 	NTP NTP `yaml:"ntp,omitempty"`
 	// GuestCPUs says what of the host's CPUs guests get.
 	GuestCPUs GuestCPUs `yaml:"guestCPUs,omitempty"`
+	// Security says what the host must be, to start guests.
+	Security Security `yaml:"security,omitempty"`
+}
+
+// Security is the policy of the host.
+type Security struct {
+	// Require are the names of checks (`ashlarctl host check`) that must have passed, or the
+	// host starts no guests: vulnerabilities, smt, core-scheduling, microcode, iommu,
+	// interrupt-remapping, secure-boot, lockdown, kernel-command-line, ksm, swap, aslr;
+	// vulnerabilities/spectre_v2 is one of those of the processor. Default none.
+	Require []string `yaml:"require,omitempty"`
 }
 
 // Network is the host's own network. Exactly one of DHCP and Static is set;

@@ -17,6 +17,7 @@ var comments = map[string]string{
 	"guestNetworks":     "Networks of guests behind the host's address (IPv4, 8 to 29 bits); with mtu: 1280\nto 9000, packets of another size than 1500.",
 	"ntp":               "Where the time comes from.",
 	"guestCPUs":         "Processors of guests for each CPU that they share, 1 to 128; with reserved: [0, 1]\nCPUs that the control domain keeps from guests.",
+	"security":          "Checks of the host (ashlarctl host check) that must pass, or it starts no guests.",
 }
 
 // Marshal writes the document as YAML with comments, in a fixed order. What it

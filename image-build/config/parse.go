@@ -32,7 +32,7 @@ func Parse(b []byte) (*Document, error) {
 }
 
 func (r *reader) document(root *yaml.Node) *Document {
-	o := r.object(root, "", "version", "hostname", "network", "api", "disks", "guestNetworks", "ntp", "guestCPUs")
+	o := r.object(root, "", "version", "hostname", "network", "api", "disks", "guestNetworks", "ntp", "guestCPUs", "security")
 	d := Default()
 	d.Version = r.integer(o.require("version", "write version: 1"), "version", Version, Version)
 	d.Hostname = o.text("hostname", d.Hostname, checkHostname)
@@ -53,6 +53,9 @@ func (r *reader) document(root *yaml.Node) *Document {
 	}
 	if n := o.fields["guestCPUs"]; n != nil {
 		d.GuestCPUs = r.guestCPUs(n)
+	}
+	if n := o.fields["security"]; n != nil {
+		d.Security.Require = r.object(n, "security", "require").texts("require", MaxRequire, checkRequired)
 	}
 	return d
 }

@@ -86,6 +86,7 @@ func (m *machine) adopt(doc *config.Document) {
 	m.update(func(i *layout.HostInfo) {
 		i.Hostname, i.APIPort = doc.Hostname, doc.API.Port
 		i.CPUOvercommit, i.ReservedCPUs = doc.GuestCPUs.Overcommit, doc.GuestCPUs.Reserved
+		i.Require = doc.Security.Require
 		i.Networks = []layout.Network{}
 		for _, n := range doc.GuestNetworks {
 			i.Networks = append(i.Networks, layout.Network{Name: n.Name, Subnet: n.Subnet, MTU: n.MTU})

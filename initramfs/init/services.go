@@ -19,6 +19,7 @@ import (
 	"github.com/ashlar-hv/ashlar/initramfs/process"
 	"github.com/ashlar-hv/ashlar/initramfs/room"
 	"github.com/ashlar-hv/ashlar/initramfs/step"
+	"github.com/ashlar-hv/ashlar/vmm/jail"
 )
 
 // roomStage is the folder on which control's room is built.
@@ -90,7 +91,7 @@ func (m *machine) startCore(ctx context.Context) (step.Outcome, error) {
 
 // startCoreProgram starts core's program once.
 func (m *machine) startCoreProgram(args ...string) (*process.Process, error) {
-	return m.startDaemon("ashlar-core: ", layout.CoreCgroup, layout.CoreBinary, append([]string{"ashlar-core"}, args...), 0, nil)
+	return m.startDaemon("ashlar-core: ", layout.CoreCgroup, layout.CoreBinary, append([]string{"ashlar-core"}, args...), &syscall.SysProcAttr{Setsid: true}, nil)
 }
 
 // startControl opens the API's socket and starts control. The socket stays open
@@ -117,7 +118,7 @@ func (m *machine) startControl(ctx context.Context) (step.Outcome, error) {
 		}
 		defer sealed.Close()
 		return m.startDaemon("ashlar-control: ", layout.ControlCgroup, ownPath,
-			[]string{helperName, "room-control"}, room.Namespaces, []*os.File{listener, sealed})
+			[]string{helperName, "room-control"}, jail.Attributes(layout.ControlUID, layout.ControlUID), []*os.File{listener, sealed})
 	})
 	return step.Outcome{Message: "started", Record: func() {
 		m.listener = listener
@@ -125,9 +126,9 @@ func (m *machine) startControl(ctx context.Context) (step.Outcome, error) {
 	}}, nil
 }
 
-// startDaemon starts a program in a cgroup, with an empty environment, its
+// startDaemon starts a program as attr says in a cgroup, with an empty environment, its
 // standard error to the kernel's log and extra descriptors from 3 on.
-func (m *machine) startDaemon(prefix, cgroup, path string, argv []string, namespaces uintptr, extra []*os.File) (*process.Process, error) {
+func (m *machine) startDaemon(prefix, cgroup, path string, argv []string, attr *syscall.SysProcAttr, extra []*os.File) (*process.Process, error) {
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -147,10 +148,8 @@ func (m *machine) startDaemon(prefix, cgroup, path string, argv []string, namesp
 	for _, f := range extra {
 		files = append(files, f.Fd())
 	}
-	return m.reaper.Start(path, argv, &syscall.ProcAttr{
-		Dir: "/", Files: files,
-		Sys: &syscall.SysProcAttr{Setsid: true, Cloneflags: namespaces, UseCgroupFD: true, CgroupFD: int(group.Fd())},
-	})
+	attr.UseCgroupFD, attr.CgroupFD = true, int(group.Fd())
+	return m.reaper.Start(path, argv, &syscall.ProcAttr{Dir: "/", Files: files, Sys: attr})
 }
 
 // listen opens the API's socket, for IPv4 and IPv6.

@@ -90,6 +90,8 @@ type HostInfo struct {
 	DataDevice string `json:"dataDevice,omitempty"`
 	// Problems are sentences for the operator: what did not work at boot.
 	Problems []string `json:"problems,omitempty"`
+	// Require are names of checks (Checks) that have to pass, or no guest is started.
+	Require []string `json:"require,omitempty"`
 	// Networks are the guest networks of the configuration.
 	Networks []Network `json:"networks"`
 	// CPUOvercommit is how many processors guests may have for each CPU that they share,

@@ -2,9 +2,9 @@
 // with nothing in it but a program and the few folders it is given, seen by a
 // process without any privilege (namespaces(7), pivot_root(2), capabilities(7)).
 //
-// A room is entered in two stages. Command is how init starts itself again in
-// new namespaces; that process calls Enter, which builds the room around itself
-// and becomes the program.
+// A room is entered in two stages. init starts itself again, as the user of the room and
+// in namespaces that belong to that user (jail.Attributes); that process calls Enter,
+// which builds the room around itself and becomes the program.
 package room
 
 import (
@@ -17,10 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Namespaces are those that a room has of its own.
-const Namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET |
-	unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
-
 // A Bind shows a folder of the host in the room.
 type Bind struct {
 	Source, Target string
@@ -29,8 +25,8 @@ type Bind struct {
 
 // A Room says what is in it.
 type Room struct {
-	// Stage is an empty folder on which the room is built. It does not appear
-	// in the room, nor does what is mounted there appear outside.
+	// Stage is an empty folder on which the room is built, the user's to reach. It does not
+	// appear in the room, nor does what is mounted there appear outside.
 	Stage string
 	// Program is the host's path of the program; it is a static one.
 	Program string
@@ -44,8 +40,8 @@ type Room struct {
 // inside is the program's path in the room.
 func (r Room) inside() string { return "/" + filepath.Base(r.Program) }
 
-// Enter builds the room around the calling process, which must be alone in new
-// Namespaces, and becomes the program, with an empty environment. It returns
+// Enter builds the room around the calling process, which must have been started with
+// jail.Attributes of UID, and becomes the program, with an empty environment. It returns
 // only on failure; the process is then fit for nothing but to end.
 func (r Room) Enter() error {
 	// Privileges are those of a thread, and this one is it that becomes the program.
@@ -153,9 +149,14 @@ func (r Room) drop() error {
 	if err := unix.Setresgid(r.UID, r.UID, r.UID); err != nil {
 		return fmt.Errorf("become group %d: %w", r.UID, err)
 	}
-	// Leaving user 0 also empties the sets of capabilities.
 	if err := unix.Setresuid(r.UID, r.UID, r.UID); err != nil {
 		return fmt.Errorf("become user %d: %w", r.UID, err)
+	}
+	// The ambient set goes with the others.
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	if err := unix.Capset(&header, &none[0]); err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)

@@ -9,12 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ashlar-hv/ashlar/initramfs/mounts"
+	"github.com/ashlar-hv/ashlar/vmm/jail"
 )
 
 // probeName is what the test binary is called as the program in the room.
@@ -43,6 +43,16 @@ func TestMain(m *testing.M) {
 	os.Exit(1)
 }
 
+// folder makes one that everybody can reach.
+func folder(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // program copies the test binary.
 func program(t *testing.T) string {
 	t.Helper()
@@ -50,7 +60,7 @@ func program(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), probeName)
+	file := filepath.Join(folder(t), probeName)
 	if err := os.WriteFile(file, b, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +78,7 @@ func enter(t *testing.T, r Room) ([]byte, error) {
 	c.Env = []string{"ROOM_TEST=" + string(text)}
 	c.Stdout, c.Stderr = &out, &errs
 	c.ExtraFiles = []*os.File{os.Stdin, os.Stdin}
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: Namespaces}
+	c.SysProcAttr = jail.Attributes(uint32(r.UID), uint32(r.UID))
 	if err := c.Run(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, errs.Bytes())
 	}
@@ -76,7 +86,7 @@ func enter(t *testing.T, r Room) ([]byte, error) {
 }
 
 func TestEnter(t *testing.T) {
-	stage, state, core := t.TempDir(), t.TempDir(), t.TempDir()
+	stage, state, core := folder(t), folder(t), folder(t)
 	if err := os.Chown(state, 900, 900); err != nil {
 		t.Fatal(err)
 	}
@@ -110,9 +120,9 @@ func TestEnter(t *testing.T) {
 
 func TestEnterFails(t *testing.T) {
 	for name, r := range map[string]Room{
-		"no program": {Stage: t.TempDir(), Program: "/nonexistent", UID: 900, Files: 3},
+		"no program": {Stage: folder(t), Program: "/nonexistent", UID: 900, Files: 3},
 		"no stage":   {Stage: "/nonexistent", Program: "/bin/true", UID: 900, Files: 3},
-		"no source":  {Stage: t.TempDir(), Program: "/bin/true", UID: 900, Files: 3, Binds: []Bind{{Source: "/nonexistent", Target: "/x"}}},
+		"no source":  {Stage: folder(t), Program: "/bin/true", UID: 900, Files: 3, Binds: []Bind{{Source: "/nonexistent", Target: "/x"}}},
 	} {
 		if _, err := enter(t, r); err == nil || !bytes.Contains([]byte(err.Error()), []byte("enter room of "+r.Program+": build")) {
 			t.Errorf("%s: %v", name, err)

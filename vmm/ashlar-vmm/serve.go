@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 
@@ -127,20 +126,8 @@ func (s *server) start(spec *protocol.Spec, files []*os.File) *protocol.Error {
 	if perr != nil {
 		return perr
 	}
-	rules := slices.Concat(jail.Messages(), machine.Rules())
-	if spec.HotplugSlots > 0 {
-		rules = append(rules, machine.HotplugRules()...)
-	}
-	fileLimit := uint64(0) // what the jail takes for itself
-	if spec.VFIO != nil {
-		rules = append(rules, machine.VFIORules()...)
-		fileLimit = machine.VFIOFiles
-	}
 	perr = func() *protocol.Error {
-		if err := jail.Enter(jail.Config{
-			UID: spec.Jail.UID, GID: spec.Jail.GID, Threads: uint64(protocol.Threads(spec.Most())), Files: fileLimit, Locked: spec.LockedMemory(),
-			Filter: jail.Filter{Rules: rules},
-		}); err != nil {
+		if err := jail.Enter(machine.Jail(spec)); err != nil {
 			return &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
 		}
 		if err := g.Load(); err != nil {

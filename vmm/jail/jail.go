@@ -2,8 +2,7 @@
 // open, no privilege to use, no system call beyond a written list.
 //
 // It follows namespaces(7), pivot_root(2), capabilities(7), landlock(7) and
-// seccomp(2). Whoever starts the process makes its namespaces (CLONE_NEWNS,
-// CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWIPC, CLONE_NEWUTS, CLONE_NEWCGROUP);
+// seccomp(2). Whoever starts the process makes its namespaces (Attributes);
 // Enter does the rest from inside. Confine is its second half alone, for a
 // process whose room was made by somebody else.
 //
@@ -13,8 +12,8 @@
 //
 // What still works: every descriptor that was open, goroutines and new
 // threads, memory (never executable), timers, clocks (UTC: there is no
-// /etc/localtime), pipes and event descriptors, and what the Rules of the
-// Config allow. Everything else kills the process: opening any path, sockets,
+// /etc/localtime), event descriptors, the network poller where it has been used
+// before, and what the Rules of the Config allow. Everything else kills the process: opening any path, sockets,
 // new processes, other uses of ioctl. Whatever opens something lazily (a log
 // file, a device) has to be opened before.
 package jail
@@ -41,8 +40,7 @@ type Config struct {
 	Files uint64
 	// Threads bounds the threads of its user (RLIMIT_NPROC); 0 means 256.
 	Threads uint64
-	// Locked is how many bytes of memory it may lock for devices (RLIMIT_MEMLOCK); 0 leaves
-	// what there is.
+	// Locked bounds the bytes that devices and it may pin (RLIMIT_MEMLOCK); usually 0.
 	Locked uint64
 	// Filter says which system calls and paths are left.
 	Filter Filter
@@ -58,6 +56,10 @@ type Filter struct {
 	// killed the process to the kernel's audit log: for finding out what a
 	// program needs, never for a host.
 	LogOnly bool
+	// Trace has calls of the rules for which it is true stop for the process's tracer
+	// (ptrace(2), PTRACE_O_TRACESECCOMP), which is told 1 and the place of the rule, the
+	// Runtime's being first. For tests: without a tracer such a call fails.
+	Trace func(Rule) bool
 }
 
 // A Path is a place in the file system that stays within reach (Landlock).
@@ -68,7 +70,7 @@ type Path struct {
 }
 
 // Enter puts the calling process into an empty room. The process must have
-// been started as root in namespaces of its own. The steps, in this order:
+// been started with the Attributes of c's user and group. The steps, in this order:
 // an empty read-only root, resource limits, no capabilities (bounding set
 // included), the user and group of c, then Confine.
 //
@@ -96,7 +98,13 @@ func Enter(c Config) error {
 // (no_new_privs), being traced or dumped, paths outside f.Paths (Landlock) and
 // system calls outside f.Rules (seccomp). It holds for all threads.
 func Confine(f Filter) error {
-	prog, err := assemble(append(Runtime(), f.Rules...), f.LogOnly)
+	rules := append(Runtime(), f.Rules...)
+	for i := range rules {
+		if f.Trace != nil && f.Trace(rules[i]) {
+			rules[i].trace = uint16(i + 1)
+		}
+	}
+	prog, err := assemble(rules, f.LogOnly)
 	if err != nil {
 		return fmt.Errorf("confine: %w", err)
 	}
@@ -127,20 +135,19 @@ func limit(c Config) error {
 	if threads == 0 {
 		threads = defaultThreads
 	}
-	type bound struct {
+	for _, l := range []struct {
 		name     string
 		resource int
 		value    uint64
-	}
-	bounds := []bound{
+	}{
 		{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE, files},
 		{"RLIMIT_NPROC", unix.RLIMIT_NPROC, threads},
 		{"RLIMIT_CORE", unix.RLIMIT_CORE, 0},
-	}
-	if c.Locked != 0 {
-		bounds = append(bounds, bound{"RLIMIT_MEMLOCK", unix.RLIMIT_MEMLOCK, c.Locked})
-	}
-	for _, l := range bounds {
+		{"RLIMIT_MEMLOCK", unix.RLIMIT_MEMLOCK, c.Locked},
+		{"RLIMIT_MSGQUEUE", unix.RLIMIT_MSGQUEUE, 0},
+		{"RLIMIT_RTPRIO", unix.RLIMIT_RTPRIO, 0},
+		{"RLIMIT_NICE", unix.RLIMIT_NICE, 0},
+	} {
 		if err := unix.Setrlimit(l.resource, &unix.Rlimit{Cur: l.value, Max: l.value}); err != nil {
 			return fmt.Errorf("set %s to %d: %w", l.name, l.value, err)
 		}

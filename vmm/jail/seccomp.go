@@ -19,6 +19,7 @@ type Rule struct {
 	// Errno, where not 0, is what the call returns instead of being made: for
 	// what a library tries and can do without.
 	Errno syscall.Errno
+	trace uint16 // what a tracer is told of it; 0 where it is not to stop
 }
 
 // An Arg compares one argument of a system call: argument&Mask == Value, over
@@ -136,6 +137,9 @@ func alternative(r Rule) []unix.SockFilter {
 	action := uint32(unix.SECCOMP_RET_ALLOW)
 	if r.Errno != 0 {
 		action = unix.SECCOMP_RET_ERRNO | uint32(r.Errno)&unix.SECCOMP_RET_DATA
+	}
+	if r.trace != 0 {
+		action = unix.SECCOMP_RET_TRACE | uint32(r.trace)
 	}
 	code := []unix.SockFilter{answer(action)}
 	// Backwards, so that each condition knows how far it is to the end.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -17,11 +18,10 @@ func rules() []jail.Rule {
 		jail.Allow(unix.SYS_SETSOCKOPT, "TCP_NODELAY and keep-alive of accepted connections", jail.Equal(1, unix.IPPROTO_TCP)),
 		jail.Allow(unix.SYS_SETSOCKOPT, "keep-alive of accepted connections", jail.Equal(1, unix.SOL_SOCKET), jail.Equal(2, unix.SO_KEEPALIVE)),
 		jail.Allow(unix.SYS_FADVISE64, "read an image's digest from the disk, not from the cache"),
-		jail.Allow(unix.SYS_MREMAP, "the store's mapping grows"),
+		jail.Allow(unix.SYS_MADVISE, "the store's mapping is read here and there", jail.Equal(2, unix.MADV_RANDOM)),
 		jail.Allow(unix.SYS_FLOCK, "release of the store's lock at the end"),
 	}
-	all := append(jail.Messages(), jail.Files()...)
-	return append(append(all, own...), jail.NoPaths()...)
+	return slices.Concat(jail.Messages(), jail.Connections(), jail.Files(), own, jail.NoPaths())
 }
 
 // confine leaves the process with its open descriptors and no way to any path: the

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -28,12 +29,21 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1/ashlarv1connect"
 	"github.com/ashlar-hv/ashlar/mgmt/control/coretest"
 	"github.com/ashlar-hv/ashlar/mgmt/control/pkitest"
+	"github.com/ashlar-hv/ashlar/vmm/jail"
+	"github.com/ashlar-hv/ashlar/vmm/jail/jailtest"
 )
 
 // binary is the program as it goes onto a host.
 var binary string
 
+// use is what control uses of its jail in these tests.
+var use = jailtest.NewUse(jailtest.Control, jailRules(0))
+
+// jailRules are those of control, which knows itself as pid.
+func jailRules(pid int) []jail.Rule { return slices.Concat(jail.RuntimeOf(pid), rules()) }
+
 func TestMain(m *testing.M) {
+	jailtest.RecordMain(jailRules)
 	dir, err := os.MkdirTemp("", "ashlar-control")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -48,7 +58,7 @@ func TestMain(m *testing.M) {
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		os.RemoveAll(dir)
-		os.Exit(code)
+		os.Exit(use.Check(code))
 	}))
 }
 
@@ -149,6 +159,17 @@ func (d *daemon) start() {
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
+	recording, err := jailtest.Record(d.cmd.Process.Pid, filepath.Join(d.t.TempDir(), "calls"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	cmd := d.cmd
+	d.t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			cmd.Process.Kill()
+		}
+		use.Note(d.t, recording)
+	})
 }
 
 // kill ends the program the hard way.

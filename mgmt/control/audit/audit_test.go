@@ -22,6 +22,7 @@ func TestMutating(t *testing.T) {
 	for procedure, want := range map[string]bool{
 		ashlarv1connect.HostServiceGetHostProcedure:                        false,
 		ashlarv1connect.HostServiceGetHostTopologyProcedure:                false,
+		ashlarv1connect.HostServiceCheckHostProcedure:                      false,
 		ashlarv1connect.ImageServiceCreateImageProcedure:                   true,
 		ashlarv1connect.ImageServiceUploadImageProcedure:                   true,
 		ashlarv1connect.ImageServiceGetImageProcedure:                      false,

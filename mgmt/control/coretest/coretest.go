@@ -300,6 +300,8 @@ func (c *Core) do(k *conn, call hostcall.Call) (hostcall.Message, *os.File, erro
 		msg.Host = &host
 	case hostcall.HostTopology:
 		msg.Topology = Topology()
+	case hostcall.HostCheck:
+		msg.Check = Check()
 	case hostcall.PCIList:
 		msg.PCI = c.pciPage(call.After)
 	case hostcall.LinkList:

@@ -24,6 +24,7 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/core/guest"
 	"github.com/ashlar-hv/ashlar/mgmt/core/host"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
+	"github.com/ashlar-hv/ashlar/mgmt/core/hostcheck"
 	"github.com/ashlar-hv/ashlar/mgmt/core/image"
 	"github.com/ashlar-hv/ashlar/mgmt/core/network"
 	"github.com/ashlar-hv/ashlar/mgmt/core/server"
@@ -196,7 +197,10 @@ func serve(ctx context.Context, info layout.HostInfo, log *slog.Logger) error {
 		Owners:    func() map[string]string { return guests.DeviceOwners() },
 		Uplink:    nets.Uplink, Log: log,
 	})
+	s.Check = func() hostcall.HostCheckResult { return checkHost(latest.Load().Require) }
+	own = append(own, reportWeakness(s.Check(), log)...)
 	guests, err = guest.New(guest.Config{
+		Allowed:   func() error { return hostcheck.Refusal(s.Check()) },
 		Functions: s.Functions,
 		DeviceDir: deviceDir, DevicesChanged: s.NotifyPCI,
 		FindDevices: func() (*pci.Inventory, error) { return host.Devices(*latest.Load()) },

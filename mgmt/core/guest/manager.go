@@ -84,6 +84,8 @@ type Config struct {
 	Memory func() (int64, error)
 	// Beat is how often each VMM is asked whether it is there; 0 is 10 s.
 	Beat time.Duration
+	// Allowed says why no guest may be started on the host; nil where they may.
+	Allowed func() error
 	// Notify is told of each change, one at a time. It must not wait.
 	Notify func(hostcall.GuestStatus)
 	Log    *slog.Logger

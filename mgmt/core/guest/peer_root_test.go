@@ -71,8 +71,13 @@ func peer() int {
 					out.Error = &protocol.Error{Code: protocol.Internal, Message: err.Error()}
 					break
 				}
+				if name == takenOverName {
+					out.Error = takenOver(r.Spec, files)
+					break
+				}
 				if err := jail.Enter(jail.Config{UID: r.Spec.Jail.UID, GID: r.Spec.Jail.GID,
-					Filter: jail.Filter{Rules: append(append(jail.Messages(), jail.Files()...), jail.Allow(unix.SYS_FSTATFS, "mapping memory in here"))}}); err != nil {
+					Filter: jail.Filter{Rules: append(append(jail.Messages(), jail.Files()...), jail.Allow(unix.SYS_FSTATFS, "mapping memory in here"),
+						jail.Allow(unix.SYS_SOCKETPAIR, "a descriptor of the wrong kind", jail.Equal(0, unix.AF_UNIX)))}}); err != nil {
 					out.Error = &protocol.Error{Code: protocol.Internal, Message: err.Error()}
 					break
 				}

@@ -10,12 +10,9 @@ import (
 	"syscall"
 
 	"github.com/ashlar-hv/ashlar/drivers/cgroup"
+	"github.com/ashlar-hv/ashlar/vmm/jail"
 	"golang.org/x/sys/unix"
 )
-
-// namespaces of a VMM's own.
-const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET |
-	unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
 
 // A process is a VMM's: a child of core's, or one adopted.
 type process struct {
@@ -23,9 +20,9 @@ type process struct {
 	pidfd *os.File  // nil where a child
 }
 
-// startVMM starts program in group, with the listening socket and the result
-// file as vmm/protocol says. All three files stay the caller's.
-func startVMM(program string, group *cgroup.Group, listen, result, messages *os.File) (process, error) {
+// startVMM starts program as user and group uid in group, with the listening socket and
+// the result file as vmm/protocol says. All three files stay the caller's.
+func startVMM(program string, uid uint32, group *cgroup.Group, listen, result, messages *os.File) (process, error) {
 	dir, err := group.File()
 	if err != nil {
 		return process{}, fmt.Errorf("start VMM: %w", err)
@@ -37,12 +34,8 @@ func startVMM(program string, group *cgroup.Group, listen, result, messages *os.
 	// A file, not a pipe: writing works on when core is gone.
 	cmd.Stdout, cmd.Stderr = messages, messages
 	cmd.ExtraFiles = []*os.File{listen, result} // protocol.ListenFD, protocol.ResultFD
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setsid:      true, // no signal to core's group reaches it
-		Cloneflags:  namespaces,
-		UseCgroupFD: true,
-		CgroupFD:    int(dir.Fd()),
-	}
+	cmd.SysProcAttr = jail.Attributes(uid, uid)
+	cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
 	if err := startAlone(cmd); err != nil {
 		return process{}, fmt.Errorf("start VMM: %w", err)
 	}

@@ -29,6 +29,10 @@ const (
 // vmmMemory is how much the VMM of r may use, all in all.
 func vmmMemory(r *record, use diskUse) int64 { return r.promised() + use.memory }
 
+// vmmCPUs is how many CPUs' worth of time the VMM of r may take: that of its processors, as
+// much again for its queues in the kernel and its disks, and two for itself.
+func vmmCPUs(r *record) int64 { return 2*int64(r.VCPUs) + 2 }
+
 // fileMax is how large a VMM may make its files.
 func fileMax(use diskUse) int64 { return max(use.largest, fileMin) }
 
@@ -101,6 +105,11 @@ func (m *Manager) Start(ctx context.Context, id string, g *hostcall.Guest) error
 	number(g)
 	if err := m.check(g); err != nil {
 		return err
+	}
+	if m.c.Allowed != nil {
+		if err := m.c.Allowed(); err != nil {
+			return err
+		}
 	}
 	defer m.turns.take(id)()
 	if !m.c.Folders.Exists(id) {
@@ -223,7 +232,7 @@ func (m *Manager) spawn(r *run, use diskUse) error {
 		return err
 	}
 	group, err := m.makeGroup(r, cgroup.Limits{
-		MemoryMax: vmmMemory(&r.rec, use), Hugetlb: r.rec.pooled(), PIDsMax: int64(protocol.Threads(r.rec.VCPUs)), CPUWeight: 100})
+		MemoryMax: vmmMemory(&r.rec, use), Hugetlb: r.rec.pooled(), PIDsMax: int64(protocol.Threads(r.rec.VCPUs)), CPUWeight: 100, CPUMax: vmmCPUs(&r.rec)})
 	if err != nil {
 		return err
 	}
@@ -242,7 +251,7 @@ func (m *Manager) spawn(r *run, use diskUse) error {
 		return fmt.Errorf("make message file: %w", err)
 	}
 	defer messages.Close()
-	if r.process, err = startVMM(m.c.VMM, group, listen, result, messages); err != nil {
+	if r.process, err = startVMM(m.c.VMM, r.rec.uid(), group, listen, result, messages); err != nil {
 		return err
 	}
 	return m.noteProcess(r, fileMax(use))

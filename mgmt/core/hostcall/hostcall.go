@@ -188,6 +188,8 @@ type Message struct {
 	Memory *protocol.Memory `json:"memory,omitempty"`
 	// Devices answers GuestDevices.
 	Devices []protocol.PluggedDevice `json:"devices,omitempty"`
+	// Check answers HostCheck.
+	Check *HostCheckResult `json:"check,omitempty"`
 	// PCI answers PCIList, Hugepages HugepagesList and HugepagesSet.
 	PCI       *PCIPage       `json:"pci,omitempty"`
 	Hugepages []HugepagePool `json:"hugepages,omitempty"`

@@ -7,15 +7,15 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"syscall"
 	"time"
 
 	driver "github.com/ashlar-hv/ashlar/drivers/network"
+	"github.com/ashlar-hv/ashlar/initramfs/layout"
 	"github.com/ashlar-hv/ashlar/mgmt/core/folder"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/mgmt/core/netd"
+	"github.com/ashlar-hv/ashlar/vmm/jail"
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -103,8 +103,7 @@ func startServer(binary string) (*server, error) {
 	cmd.Dir = "/"
 	cmd.Stderr = os.Stderr
 	cmd.ExtraFiles = []*os.File{theirs} // netd.ConnFD
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID |
-		unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP}
+	cmd.SysProcAttr = jail.Attributes(layout.NetUID, layout.NetUID)
 	if err := cmd.Start(); err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("start DHCP server: %w", err)

@@ -19,6 +19,7 @@ type method struct {
 var methods = map[hostcall.Method]method{
 	hostcall.Host:               {do: hostStatus},
 	hostcall.HostTopology:       {do: hostTopology},
+	hostcall.HostCheck:          {do: hostCheck},
 	hostcall.PCIList:            {do: pciList},
 	hostcall.HugepagesList:      {do: hugepagesList},
 	hostcall.HugepagesSet:       {do: hugepagesSet},

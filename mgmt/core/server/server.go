@@ -43,6 +43,8 @@ type Server struct {
 	Host func() hostcall.HostStatus
 	// Facts are the newest that init has found out.
 	Facts func() layout.HostInfo
+	// Check looks for what makes the host weak.
+	Check func() hostcall.HostCheckResult
 	// UID may connect, besides root.
 	UID uint32
 	Log *slog.Logger

@@ -61,6 +61,7 @@ func start(t *testing.T) *fixture {
 	log := slog.New(slog.NewTextHandler(&fx.log, nil))
 	fx.s = &Server{Images: images, UID: uint32(os.Getuid()), Log: log,
 		Host:  func() hostcall.HostStatus { return hostcall.HostStatus{Hostname: "h"} },
+		Check: func() hostcall.HostCheckResult { return hostcall.HostCheckResult{Refused: true} },
 		Facts: func() layout.HostInfo { return layout.HostInfo{} }}
 	fx.s.Guests, err = guest.New(guest.Config{RunDir: filepath.Join(dir, "run"), EndDir: filepath.Join(dir, "ended"), DeviceDir: filepath.Join(dir, "devices"),
 		FindDevices: func() (*pci.Inventory, error) { return pci.Find(pci.Host{}) },

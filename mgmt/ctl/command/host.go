@@ -28,5 +28,5 @@ func (a *app) hostCommand() *cobra.Command {
 		}),
 	}
 	a.formatFlag(get)
-	return group("host", "Look at the host", "Look at the host that the context names.", "  ashlarctl host get\n  ashlarctl host topology", get, a.hostTopology())
+	return group("host", "Look at the host", "Look at the host that the context names.", "  ashlarctl host get\n  ashlarctl host topology\n  ashlarctl host check", get, a.hostTopology(), a.hostCheck())
 }

@@ -7,11 +7,11 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ashlar-hv/ashlar/vmm/jail"
 	"github.com/ashlar-hv/ashlar/vmm/memory"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
@@ -52,8 +52,7 @@ func startAshlar(b *bench, sp spec) (*guest, error) {
 	g.cmd.Dir = "/"
 	g.cmd.Stderr = os.Stderr
 	g.cmd.ExtraFiles = append([]*os.File{theirs, result}, extra...)
-	g.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID |
-		unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP}
+	g.cmd.SysProcAttr = jail.Attributes(jailUID, jailUID)
 	if err := g.cmd.Start(); err != nil {
 		closeAll(files)
 		return nil, err

@@ -23,6 +23,62 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Result is what came of looking for one thing.
+type HostCheck_Result int32
+
+const (
+	HostCheck_RESULT_UNSPECIFIED HostCheck_Result = 0
+	// All is well.
+	HostCheck_RESULT_PASSED HostCheck_Result = 1
+	// There is something to be done.
+	HostCheck_RESULT_WEAK HostCheck_Result = 2
+	// The host does not tell.
+	HostCheck_RESULT_UNKNOWN HostCheck_Result = 3
+)
+
+// Enum value maps for HostCheck_Result.
+var (
+	HostCheck_Result_name = map[int32]string{
+		0: "RESULT_UNSPECIFIED",
+		1: "RESULT_PASSED",
+		2: "RESULT_WEAK",
+		3: "RESULT_UNKNOWN",
+	}
+	HostCheck_Result_value = map[string]int32{
+		"RESULT_UNSPECIFIED": 0,
+		"RESULT_PASSED":      1,
+		"RESULT_WEAK":        2,
+		"RESULT_UNKNOWN":     3,
+	}
+)
+
+func (x HostCheck_Result) Enum() *HostCheck_Result {
+	p := new(HostCheck_Result)
+	*p = x
+	return p
+}
+
+func (x HostCheck_Result) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HostCheck_Result) Descriptor() protoreflect.EnumDescriptor {
+	return file_ashlar_v1_host_proto_enumTypes[0].Descriptor()
+}
+
+func (HostCheck_Result) Type() protoreflect.EnumType {
+	return &file_ashlar_v1_host_proto_enumTypes[0]
+}
+
+func (x HostCheck_Result) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HostCheck_Result.Descriptor instead.
+func (HostCheck_Result) EnumDescriptor() ([]byte, []int) {
+	return file_ashlar_v1_host_proto_rawDescGZIP(), []int{5, 0}
+}
+
 // GetHostRequest asks for the host.
 type GetHostRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -365,6 +421,98 @@ func (x *HostTopology) GetGuestCpus() *GuestCpus {
 	return nil
 }
 
+// CheckHostRequest asks for a check of the host.
+type CheckHostRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckHostRequest) Reset() {
+	*x = CheckHostRequest{}
+	mi := &file_ashlar_v1_host_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckHostRequest) ProtoMessage() {}
+
+func (x *CheckHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_host_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckHostRequest.ProtoReflect.Descriptor instead.
+func (*CheckHostRequest) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_host_proto_rawDescGZIP(), []int{4}
+}
+
+// HostCheck is what came of a check of the host: of its hardware, its firmware, its kernel
+// and how they are set up.
+type HostCheck struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Findings []*HostCheck_Finding   `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	// Guests are not started, since something is required that has not passed.
+	GuestsRefused bool `protobuf:"varint,2,opt,name=guests_refused,json=guestsRefused,proto3" json:"guests_refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostCheck) Reset() {
+	*x = HostCheck{}
+	mi := &file_ashlar_v1_host_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostCheck) ProtoMessage() {}
+
+func (x *HostCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_host_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostCheck.ProtoReflect.Descriptor instead.
+func (*HostCheck) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_host_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *HostCheck) GetFindings() []*HostCheck_Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+func (x *HostCheck) GetGuestsRefused() bool {
+	if x != nil {
+		return x.GuestsRefused
+	}
+	return false
+}
+
 // Pool is the huge pages of one size on one node.
 type HostTopology_Pool struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -378,7 +526,7 @@ type HostTopology_Pool struct {
 
 func (x *HostTopology_Pool) Reset() {
 	*x = HostTopology_Pool{}
-	mi := &file_ashlar_v1_host_proto_msgTypes[4]
+	mi := &file_ashlar_v1_host_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -390,7 +538,7 @@ func (x *HostTopology_Pool) String() string {
 func (*HostTopology_Pool) ProtoMessage() {}
 
 func (x *HostTopology_Pool) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_host_proto_msgTypes[4]
+	mi := &file_ashlar_v1_host_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -442,7 +590,7 @@ type HostTopology_PciDevice struct {
 
 func (x *HostTopology_PciDevice) Reset() {
 	*x = HostTopology_PciDevice{}
-	mi := &file_ashlar_v1_host_proto_msgTypes[5]
+	mi := &file_ashlar_v1_host_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -454,7 +602,7 @@ func (x *HostTopology_PciDevice) String() string {
 func (*HostTopology_PciDevice) ProtoMessage() {}
 
 func (x *HostTopology_PciDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_host_proto_msgTypes[5]
+	mi := &file_ashlar_v1_host_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -518,7 +666,7 @@ type HostTopology_Node struct {
 
 func (x *HostTopology_Node) Reset() {
 	*x = HostTopology_Node{}
-	mi := &file_ashlar_v1_host_proto_msgTypes[6]
+	mi := &file_ashlar_v1_host_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +678,7 @@ func (x *HostTopology_Node) String() string {
 func (*HostTopology_Node) ProtoMessage() {}
 
 func (x *HostTopology_Node) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_host_proto_msgTypes[6]
+	mi := &file_ashlar_v1_host_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +766,7 @@ type HostTopology_Core struct {
 
 func (x *HostTopology_Core) Reset() {
 	*x = HostTopology_Core{}
-	mi := &file_ashlar_v1_host_proto_msgTypes[7]
+	mi := &file_ashlar_v1_host_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +778,7 @@ func (x *HostTopology_Core) String() string {
 func (*HostTopology_Core) ProtoMessage() {}
 
 func (x *HostTopology_Core) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_host_proto_msgTypes[7]
+	mi := &file_ashlar_v1_host_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +843,7 @@ type HostTopology_Cache struct {
 
 func (x *HostTopology_Cache) Reset() {
 	*x = HostTopology_Cache{}
-	mi := &file_ashlar_v1_host_proto_msgTypes[8]
+	mi := &file_ashlar_v1_host_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +855,7 @@ func (x *HostTopology_Cache) String() string {
 func (*HostTopology_Cache) ProtoMessage() {}
 
 func (x *HostTopology_Cache) ProtoReflect() protoreflect.Message {
-	mi := &file_ashlar_v1_host_proto_msgTypes[8]
+	mi := &file_ashlar_v1_host_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -749,6 +897,87 @@ func (x *HostTopology_Cache) GetCpus() []int32 {
 		return x.Cpus
 	}
 	return nil
+}
+
+// Finding is what came of looking for one thing.
+type HostCheck_Finding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Such as `smt`, `iommu` or `vulnerabilities/spectre_v2`.
+	Name   string           `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Result HostCheck_Result `protobuf:"varint,2,opt,name=result,proto3,enum=ashlar.v1.HostCheck_Result" json:"result,omitempty"`
+	// A sentence: what was found.
+	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	// A sentence: what to do, where something is to be done.
+	Advice string `protobuf:"bytes,4,opt,name=advice,proto3" json:"advice,omitempty"`
+	// The configuration of the host wants it: guests are started only where it has passed.
+	Required      bool `protobuf:"varint,5,opt,name=required,proto3" json:"required,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostCheck_Finding) Reset() {
+	*x = HostCheck_Finding{}
+	mi := &file_ashlar_v1_host_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostCheck_Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostCheck_Finding) ProtoMessage() {}
+
+func (x *HostCheck_Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_ashlar_v1_host_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostCheck_Finding.ProtoReflect.Descriptor instead.
+func (*HostCheck_Finding) Descriptor() ([]byte, []int) {
+	return file_ashlar_v1_host_proto_rawDescGZIP(), []int{5, 0}
+}
+
+func (x *HostCheck_Finding) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HostCheck_Finding) GetResult() HostCheck_Result {
+	if x != nil {
+		return x.Result
+	}
+	return HostCheck_RESULT_UNSPECIFIED
+}
+
+func (x *HostCheck_Finding) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *HostCheck_Finding) GetAdvice() string {
+	if x != nil {
+		return x.Advice
+	}
+	return ""
+}
+
+func (x *HostCheck_Finding) GetRequired() bool {
+	if x != nil {
+		return x.Required
+	}
+	return false
 }
 
 var File_ashlar_v1_host_proto protoreflect.FileDescriptor
@@ -823,10 +1052,26 @@ const file_ashlar_v1_host_proto_rawDesc = "" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x12\n" +
-	"\x04cpus\x18\x04 \x03(\x05R\x04cpus2\x93\x01\n" +
+	"\x04cpus\x18\x04 \x03(\x05R\x04cpus\"\x12\n" +
+	"\x10CheckHostRequest\"\xe7\x02\n" +
+	"\tHostCheck\x128\n" +
+	"\bfindings\x18\x01 \x03(\v2\x1c.ashlar.v1.HostCheck.FindingR\bfindings\x12%\n" +
+	"\x0eguests_refused\x18\x02 \x01(\bR\rguestsRefused\x1a\x9e\x01\n" +
+	"\aFinding\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
+	"\x06result\x18\x02 \x01(\x0e2\x1b.ashlar.v1.HostCheck.ResultR\x06result\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x16\n" +
+	"\x06advice\x18\x04 \x01(\tR\x06advice\x12\x1a\n" +
+	"\brequired\x18\x05 \x01(\bR\brequired\"X\n" +
+	"\x06Result\x12\x16\n" +
+	"\x12RESULT_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rRESULT_PASSED\x10\x01\x12\x0f\n" +
+	"\vRESULT_WEAK\x10\x02\x12\x12\n" +
+	"\x0eRESULT_UNKNOWN\x10\x032\xd3\x01\n" +
 	"\vHostService\x125\n" +
 	"\aGetHost\x12\x19.ashlar.v1.GetHostRequest\x1a\x0f.ashlar.v1.Host\x12M\n" +
-	"\x0fGetHostTopology\x12!.ashlar.v1.GetHostTopologyRequest\x1a\x17.ashlar.v1.HostTopologyB9Z7github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1;ashlarv1b\x06proto3"
+	"\x0fGetHostTopology\x12!.ashlar.v1.GetHostTopologyRequest\x1a\x17.ashlar.v1.HostTopology\x12>\n" +
+	"\tCheckHost\x12\x1b.ashlar.v1.CheckHostRequest\x1a\x14.ashlar.v1.HostCheckB9Z7github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1;ashlarv1b\x06proto3"
 
 var (
 	file_ashlar_v1_host_proto_rawDescOnce sync.Once
@@ -840,39 +1085,48 @@ func file_ashlar_v1_host_proto_rawDescGZIP() []byte {
 	return file_ashlar_v1_host_proto_rawDescData
 }
 
-var file_ashlar_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_ashlar_v1_host_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_ashlar_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_ashlar_v1_host_proto_goTypes = []any{
-	(*GetHostRequest)(nil),         // 0: ashlar.v1.GetHostRequest
-	(*Host)(nil),                   // 1: ashlar.v1.Host
-	(*GetHostTopologyRequest)(nil), // 2: ashlar.v1.GetHostTopologyRequest
-	(*HostTopology)(nil),           // 3: ashlar.v1.HostTopology
-	(*HostTopology_Pool)(nil),      // 4: ashlar.v1.HostTopology.Pool
-	(*HostTopology_PciDevice)(nil), // 5: ashlar.v1.HostTopology.PciDevice
-	(*HostTopology_Node)(nil),      // 6: ashlar.v1.HostTopology.Node
-	(*HostTopology_Core)(nil),      // 7: ashlar.v1.HostTopology.Core
-	(*HostTopology_Cache)(nil),     // 8: ashlar.v1.HostTopology.Cache
-	(*timestamppb.Timestamp)(nil),  // 9: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 10: google.protobuf.Duration
-	(*GuestCpus)(nil),              // 11: ashlar.v1.GuestCpus
+	(HostCheck_Result)(0),          // 0: ashlar.v1.HostCheck.Result
+	(*GetHostRequest)(nil),         // 1: ashlar.v1.GetHostRequest
+	(*Host)(nil),                   // 2: ashlar.v1.Host
+	(*GetHostTopologyRequest)(nil), // 3: ashlar.v1.GetHostTopologyRequest
+	(*HostTopology)(nil),           // 4: ashlar.v1.HostTopology
+	(*CheckHostRequest)(nil),       // 5: ashlar.v1.CheckHostRequest
+	(*HostCheck)(nil),              // 6: ashlar.v1.HostCheck
+	(*HostTopology_Pool)(nil),      // 7: ashlar.v1.HostTopology.Pool
+	(*HostTopology_PciDevice)(nil), // 8: ashlar.v1.HostTopology.PciDevice
+	(*HostTopology_Node)(nil),      // 9: ashlar.v1.HostTopology.Node
+	(*HostTopology_Core)(nil),      // 10: ashlar.v1.HostTopology.Core
+	(*HostTopology_Cache)(nil),     // 11: ashlar.v1.HostTopology.Cache
+	(*HostCheck_Finding)(nil),      // 12: ashlar.v1.HostCheck.Finding
+	(*timestamppb.Timestamp)(nil),  // 13: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 14: google.protobuf.Duration
+	(*GuestCpus)(nil),              // 15: ashlar.v1.GuestCpus
 }
 var file_ashlar_v1_host_proto_depIdxs = []int32{
-	9,  // 0: ashlar.v1.Host.boot_time:type_name -> google.protobuf.Timestamp
-	10, // 1: ashlar.v1.Host.boot_duration:type_name -> google.protobuf.Duration
-	6,  // 2: ashlar.v1.HostTopology.nodes:type_name -> ashlar.v1.HostTopology.Node
-	7,  // 3: ashlar.v1.HostTopology.cores:type_name -> ashlar.v1.HostTopology.Core
-	8,  // 4: ashlar.v1.HostTopology.caches:type_name -> ashlar.v1.HostTopology.Cache
-	11, // 5: ashlar.v1.HostTopology.guest_cpus:type_name -> ashlar.v1.GuestCpus
-	4,  // 6: ashlar.v1.HostTopology.Node.pools:type_name -> ashlar.v1.HostTopology.Pool
-	5,  // 7: ashlar.v1.HostTopology.Node.pci_devices:type_name -> ashlar.v1.HostTopology.PciDevice
-	0,  // 8: ashlar.v1.HostService.GetHost:input_type -> ashlar.v1.GetHostRequest
-	2,  // 9: ashlar.v1.HostService.GetHostTopology:input_type -> ashlar.v1.GetHostTopologyRequest
-	1,  // 10: ashlar.v1.HostService.GetHost:output_type -> ashlar.v1.Host
-	3,  // 11: ashlar.v1.HostService.GetHostTopology:output_type -> ashlar.v1.HostTopology
-	10, // [10:12] is the sub-list for method output_type
-	8,  // [8:10] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	13, // 0: ashlar.v1.Host.boot_time:type_name -> google.protobuf.Timestamp
+	14, // 1: ashlar.v1.Host.boot_duration:type_name -> google.protobuf.Duration
+	9,  // 2: ashlar.v1.HostTopology.nodes:type_name -> ashlar.v1.HostTopology.Node
+	10, // 3: ashlar.v1.HostTopology.cores:type_name -> ashlar.v1.HostTopology.Core
+	11, // 4: ashlar.v1.HostTopology.caches:type_name -> ashlar.v1.HostTopology.Cache
+	15, // 5: ashlar.v1.HostTopology.guest_cpus:type_name -> ashlar.v1.GuestCpus
+	12, // 6: ashlar.v1.HostCheck.findings:type_name -> ashlar.v1.HostCheck.Finding
+	7,  // 7: ashlar.v1.HostTopology.Node.pools:type_name -> ashlar.v1.HostTopology.Pool
+	8,  // 8: ashlar.v1.HostTopology.Node.pci_devices:type_name -> ashlar.v1.HostTopology.PciDevice
+	0,  // 9: ashlar.v1.HostCheck.Finding.result:type_name -> ashlar.v1.HostCheck.Result
+	1,  // 10: ashlar.v1.HostService.GetHost:input_type -> ashlar.v1.GetHostRequest
+	3,  // 11: ashlar.v1.HostService.GetHostTopology:input_type -> ashlar.v1.GetHostTopologyRequest
+	5,  // 12: ashlar.v1.HostService.CheckHost:input_type -> ashlar.v1.CheckHostRequest
+	2,  // 13: ashlar.v1.HostService.GetHost:output_type -> ashlar.v1.Host
+	4,  // 14: ashlar.v1.HostService.GetHostTopology:output_type -> ashlar.v1.HostTopology
+	6,  // 15: ashlar.v1.HostService.CheckHost:output_type -> ashlar.v1.HostCheck
+	13, // [13:16] is the sub-list for method output_type
+	10, // [10:13] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_ashlar_v1_host_proto_init() }
@@ -886,13 +1140,14 @@ func file_ashlar_v1_host_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ashlar_v1_host_proto_rawDesc), len(file_ashlar_v1_host_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   9,
+			NumEnums:      1,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_ashlar_v1_host_proto_goTypes,
 		DependencyIndexes: file_ashlar_v1_host_proto_depIdxs,
+		EnumInfos:         file_ashlar_v1_host_proto_enumTypes,
 		MessageInfos:      file_ashlar_v1_host_proto_msgTypes,
 	}.Build()
 	File_ashlar_v1_host_proto = out.File

@@ -13,12 +13,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ashlar-hv/ashlar/vmm/jail"
 	"github.com/ashlar-hv/ashlar/vmm/memory"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
@@ -132,10 +132,11 @@ func TestGuest(t *testing.T) {
 		vhost bool
 		cpus  int
 		flags int // of the disk
+		start func(*testing.T) *vmm
 	}{
-		{"vhost-net, 2 CPUs, 2 pairs", true, 2, os.O_RDWR},
-		{"vhost-net, 1 CPU", true, 1, os.O_RDWR},
-		{"user space, 1 CPU, O_DIRECT", false, 1, os.O_RDWR | unix.O_DIRECT},
+		{"vhost-net, 2 CPUs, 2 pairs", true, 2, os.O_RDWR, startMarked},
+		{"vhost-net, 1 CPU", true, 1, os.O_RDWR, startVMM},
+		{"user space, 1 CPU, O_DIRECT", false, 1, os.O_RDWR | unix.O_DIRECT, startVMM},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := &builder{t: t, spec: protocol.Spec{Name: "virtio", VCPUs: tt.cpus, MemoryBytes: memorySize}}
@@ -157,17 +158,17 @@ func TestGuest(t *testing.T) {
 				Kernel: b.add(os.Open(kernel)), Initramfs: &i,
 				Cmdline: fmt.Sprintf("console=ttyS0 quiet panic=-1 disk=disk0 peer=%s pairs=%d", echo(t, ip), tt.cpus),
 			}
-			b.run()
+			b.run(tt.start(t))
 			checkDisk(t, written)
 		})
 	}
 }
 
-// run runs the guest, in a VMM process in its jail as core starts it, until it
+// run runs the guest, in the VMM process v in its jail as core starts it, until it
 // has powered off, and checks what it said.
-func (b *builder) run() {
+func (b *builder) run(v *vmm) {
 	t := b.t
-	v := b.start()
+	b.startIn(v)
 	said := make(chan string)
 	go b.listen(v.console(), said)
 	text := <-said // until the VMM has ended
@@ -181,13 +182,18 @@ func (b *builder) run() {
 
 // start starts the guest, in a VMM process in its jail as core starts it.
 func (b *builder) start() *vmm {
+	b.t.Helper()
+	return b.startIn(startVMM(b.t))
+}
+
+// startIn is start in a VMM process that is there already.
+func (b *builder) startIn(v *vmm) *vmm {
 	t := b.t
 	b.spec.KVM = b.add(os.OpenFile("/dev/kvm", os.O_RDWR, 0))
 	b.spec.Memory = b.add(memory.Create("guest", memorySize))
 	b.spec.Entropy = b.add(os.Open("/dev/urandom"))
 	b.spec.Log = b.add(os.CreateTemp(t.TempDir(), "log"))
-	b.spec.Jail = protocol.Jail{UID: 100001, GID: 100001}
-	v := startVMM(t)
+	b.spec.Jail = protocol.Jail{UID: jailUID, GID: jailUID}
 	v.call(protocol.Request{Method: protocol.Configure, Spec: &b.spec}, b.files...)
 	seqpacket.CloseAll(b.files)
 	return v
@@ -202,7 +208,15 @@ type vmm struct {
 	id     uint64
 }
 
+// jailUID is a VMM's user and group.
+const jailUID = 100001
+
 func startVMM(t *testing.T) *vmm {
+	t.Helper()
+	return startProgram(t, "/bin/ashlar-vmm")
+}
+
+func startProgram(t *testing.T, program string, argv ...string) *vmm {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "vmm.sock")
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
@@ -214,14 +228,10 @@ func startVMM(t *testing.T) *vmm {
 	v := &vmm{t: t}
 	v.result, err = os.CreateTemp(t.TempDir(), "result")
 	must(t, err)
-	v.cmd = exec.Command("/bin/ashlar-vmm")
+	v.cmd = exec.Command(program, argv...)
 	v.cmd.ExtraFiles = []*os.File{f, v.result} // protocol.ListenFD, protocol.ResultFD
 	v.cmd.Stdout, v.cmd.Stderr = os.Stderr, os.Stderr
-	v.cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setsid: true,
-		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC |
-			unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
-	}
+	v.cmd.SysProcAttr = jail.Attributes(jailUID, jailUID)
 	must(t, v.cmd.Start())
 	// Whatever happens it does not stay; what it ends with is for ended.
 	stop := time.AfterFunc(patience, func() {

@@ -38,6 +38,8 @@ const (
 	// HostServiceGetHostTopologyProcedure is the fully-qualified name of the HostService's
 	// GetHostTopology RPC.
 	HostServiceGetHostTopologyProcedure = "/ashlar.v1.HostService/GetHostTopology"
+	// HostServiceCheckHostProcedure is the fully-qualified name of the HostService's CheckHost RPC.
+	HostServiceCheckHostProcedure = "/ashlar.v1.HostService/CheckHost"
 )
 
 // HostServiceClient is a client for the ashlar.v1.HostService service.
@@ -46,6 +48,8 @@ type HostServiceClient interface {
 	GetHost(context.Context, *connect.Request[v1.GetHostRequest]) (*connect.Response[v1.Host], error)
 	// GetHostTopology returns what is near to what in the host: where to put a guest.
 	GetHostTopology(context.Context, *connect.Request[v1.GetHostTopologyRequest]) (*connect.Response[v1.HostTopology], error)
+	// CheckHost looks for what makes the host weaker than it could be.
+	CheckHost(context.Context, *connect.Request[v1.CheckHostRequest]) (*connect.Response[v1.HostCheck], error)
 }
 
 // NewHostServiceClient constructs a client for the ashlar.v1.HostService service. By default, it
@@ -71,6 +75,12 @@ func NewHostServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(hostServiceMethods.ByName("GetHostTopology")),
 			connect.WithClientOptions(opts...),
 		),
+		checkHost: connect.NewClient[v1.CheckHostRequest, v1.HostCheck](
+			httpClient,
+			baseURL+HostServiceCheckHostProcedure,
+			connect.WithSchema(hostServiceMethods.ByName("CheckHost")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -78,6 +88,7 @@ func NewHostServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 type hostServiceClient struct {
 	getHost         *connect.Client[v1.GetHostRequest, v1.Host]
 	getHostTopology *connect.Client[v1.GetHostTopologyRequest, v1.HostTopology]
+	checkHost       *connect.Client[v1.CheckHostRequest, v1.HostCheck]
 }
 
 // GetHost calls ashlar.v1.HostService.GetHost.
@@ -90,12 +101,19 @@ func (c *hostServiceClient) GetHostTopology(ctx context.Context, req *connect.Re
 	return c.getHostTopology.CallUnary(ctx, req)
 }
 
+// CheckHost calls ashlar.v1.HostService.CheckHost.
+func (c *hostServiceClient) CheckHost(ctx context.Context, req *connect.Request[v1.CheckHostRequest]) (*connect.Response[v1.HostCheck], error) {
+	return c.checkHost.CallUnary(ctx, req)
+}
+
 // HostServiceHandler is an implementation of the ashlar.v1.HostService service.
 type HostServiceHandler interface {
 	// GetHost returns the one host, `host`.
 	GetHost(context.Context, *connect.Request[v1.GetHostRequest]) (*connect.Response[v1.Host], error)
 	// GetHostTopology returns what is near to what in the host: where to put a guest.
 	GetHostTopology(context.Context, *connect.Request[v1.GetHostTopologyRequest]) (*connect.Response[v1.HostTopology], error)
+	// CheckHost looks for what makes the host weaker than it could be.
+	CheckHost(context.Context, *connect.Request[v1.CheckHostRequest]) (*connect.Response[v1.HostCheck], error)
 }
 
 // NewHostServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -117,12 +135,20 @@ func NewHostServiceHandler(svc HostServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(hostServiceMethods.ByName("GetHostTopology")),
 		connect.WithHandlerOptions(opts...),
 	)
+	hostServiceCheckHostHandler := connect.NewUnaryHandler(
+		HostServiceCheckHostProcedure,
+		svc.CheckHost,
+		connect.WithSchema(hostServiceMethods.ByName("CheckHost")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/ashlar.v1.HostService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case HostServiceGetHostProcedure:
 			hostServiceGetHostHandler.ServeHTTP(w, r)
 		case HostServiceGetHostTopologyProcedure:
 			hostServiceGetHostTopologyHandler.ServeHTTP(w, r)
+		case HostServiceCheckHostProcedure:
+			hostServiceCheckHostHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -138,4 +164,8 @@ func (UnimplementedHostServiceHandler) GetHost(context.Context, *connect.Request
 
 func (UnimplementedHostServiceHandler) GetHostTopology(context.Context, *connect.Request[v1.GetHostTopologyRequest]) (*connect.Response[v1.HostTopology], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.HostService.GetHostTopology is not implemented"))
+}
+
+func (UnimplementedHostServiceHandler) CheckHost(context.Context, *connect.Request[v1.CheckHostRequest]) (*connect.Response[v1.HostCheck], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ashlar.v1.HostService.CheckHost is not implemented"))
 }
