@@ -88,7 +88,7 @@ func (b *bench) startTimes() error {
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // settle is how long a guest is left alone before its memory is looked at.
-const settle = 2 * time.Second
+const settle = 6 * time.Second
 
 // idle is how long the exits of a guest with nothing to do are counted.
 const idle = 5 * time.Second
