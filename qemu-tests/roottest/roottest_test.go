@@ -60,6 +60,9 @@ func TestAll(t *testing.T) {
 		r.Guests["guest.cpio"] = module + "qemu-tests/testguest"
 	}
 	r.Packages = slices.DeleteFunc(r.Packages, func(p string) bool { return !strings.Contains(p, *only) })
+	if len(r.Packages) == 0 {
+		t.Fatalf("-only %q: no package with tests for root has that in its path", *only)
+	}
 	for _, f := range append(slices.Collect(maps.Values(r.Files)), r.Kernel) {
 		if _, err := os.Stat(f); err != nil {
 			t.Fatalf("%v: make kernel guest-kernel builds it", err)
