@@ -13,6 +13,7 @@ package bench
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -91,8 +92,9 @@ func (d Disks) Args() []string {
 
 // Options of a run.
 type Options struct {
-	Rounds int    // of most measurements
-	Only   string // a regular expression for the parts, "" for all
+	Rounds int // of most measurements
+	// Regular expressions for the parts, the loads of these, and the sides, "" for all.
+	Only, Loads, Sides string
 	// Shell runs a command on the host as root and returns what it printed.
 	Shell func(command string) (string, error)
 	// Say is told how far the run is.
@@ -165,10 +167,7 @@ const gateway = "10.0.2.2"
 
 // launch mounts the payload and starts inside in the background.
 func launch(port int, o Options) error {
-	only := o.Only
-	if only == "" {
-		only = "."
-	}
+	pattern := func(text string) string { return cmp.Or(text, ".") }
 	out, err := o.Shell(fmt.Sprintf("for d in /sys/block/nvme*; do if grep -q %s $d/device/serial; then mkdir -p %s; mount -r -t xfs /dev/$(basename $d) %s; fi; done; if test -x %s/inside; then echo mounted; fi",
 		payloadSerial, folder, folder, folder))
 	if err != nil {
@@ -177,7 +176,8 @@ func launch(port int, o Options) error {
 	if strings.TrimSpace(out) != "mounted" {
 		return fmt.Errorf("mount the disk with the serial number %s on the host: %s", payloadSerial, strings.TrimSpace(out))
 	}
-	_, err = o.Shell(fmt.Sprintf("{ %s/inside -to %s:%d -rounds %d -only '%s' >/tmp/bench.log 2>&1 & }", folder, gateway, port, o.Rounds, only))
+	_, err = o.Shell(fmt.Sprintf("{ %s/inside -to %s:%d -rounds %d -only '%s' -loads '%s' -sides '%s' >/tmp/bench.log 2>&1 & }",
+		folder, gateway, port, o.Rounds, pattern(o.Only), pattern(o.Loads), pattern(o.Sides)))
 	return err
 }
 

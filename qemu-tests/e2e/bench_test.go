@@ -21,7 +21,9 @@ import (
 // Options of BenchmarkHost.
 var (
 	rounds     = flag.Int("rounds", 5, "how often BenchmarkHost measures each side")
-	parts      = flag.String("parts", "", "regular expression: measure these parts of qemu-tests/bench/inside only, leave out/bench.json alone")
+	parts      = flag.String("parts", "", "regular expression: measure these parts of qemu-tests/bench/inside only; this and the next two leave out/bench.json alone")
+	loads      = flag.String("loads", "", "regular expression: of the parts, only loads with such names")
+	sides      = flag.String("sides", "", "regular expression: only sides with such names, of which ashlar is one")
 	repeatable = flag.Bool("repeatable", false, "measure BenchmarkHost in virtual time that counts instructions (QEMU's -icount)")
 )
 
@@ -70,12 +72,12 @@ func BenchmarkHost(b *testing.B) {
 	ctx, cancel := context.WithTimeout(context.Background(), runLimit)
 	defer cancel()
 	samples, err := bench.Run(ctx, bench.Options{
-		Rounds: *rounds, Only: *parts, Say: say,
+		Rounds: *rounds, Only: *parts, Loads: *loads, Sides: *sides, Say: say,
 		Shell: func(c string) (string, error) { return h.shell(b, c), nil },
 	})
 	figures, ferr := figure.Figures(append(m.samples, samples...))
 	figure.Table(os.Stdout, figures)
-	if *parts == "" {
+	if *parts+*loads+*sides == "" {
 		save(b, figures) // also where the run broke off: what came before it
 	}
 	if err := errors.Join(err, ferr); err != nil {

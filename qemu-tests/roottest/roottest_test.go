@@ -35,6 +35,7 @@ func TestAll(t *testing.T) {
 			module + "initramfs/room",
 			module + "initramfs/uevent",
 			module + "vmm/vhost",
+			module + "vmm/virtio/blk",
 			module + "vmm/virtio/net",
 			module + "vmm/virtio/vsock",
 			module + "vmm/virtio/internal/guesttest",

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -40,12 +41,26 @@ func serve() error {
 		s.writeResult(protocol.Result{Reason: protocol.Failed, Message: err.Error()})
 		return err
 	}
-	if err := dropText(); err != nil { // then it takes more memory, and that is all
-		fmt.Fprintln(os.Stderr, "ashlar-vmm:", err)
+	shrink()
+	for _, d := range settled {
+		time.AfterFunc(d, shrink)
 	}
 	go s.converse(c)
 	<-s.guest.Done()
 	return s.finish()
+}
+
+// settled is when a guest's kernel has come up, on a server and on a machine that is slow
+// or busy: what only that needed is not needed any more.
+var settled = []time.Duration{5 * time.Second, time.Minute}
+
+// shrink gives back the heap that is free, and the pages of the program. Where that cannot
+// be, it takes more memory, and that is all.
+func shrink() {
+	debug.FreeOSMemory()
+	if err := dropText(); err != nil {
+		fmt.Fprintln(os.Stderr, "ashlar-vmm:", err)
+	}
 }
 
 func newServer() (*server, error) {

@@ -9,16 +9,16 @@ const (
 	setupSubmitAll   = 1 << 7
 	setupCoopTaskrun = 1 << 8
 
-	enterGetEvents = 1 << 0
-	enterExtArg    = 1 << 3
+	// cqEventfdDisabled is IORING_CQ_EVENTFD_DISABLED.
+	cqEventfdDisabled = 1 << 0
 
-	featExtArg       = 1 << 8
 	featSingleMmap   = 1 << 0
 	featNoDrop       = 1 << 1
 	featSubmitStable = 1 << 2
 
 	registerBuffers        = 0
 	registerFiles          = 2
+	registerEventfd        = 4
 	registerFilesUpdate    = 6
 	registerRestrictions   = 11
 	registerEnableRings    = 12
@@ -49,7 +49,6 @@ const (
 	OpReadFixed  Op = 4
 	OpWriteFixed Op = 5
 	OpFallocate  Op = 17
-	OpRead       Op = 22
 )
 
 // sqe mirrors struct io_uring_sqe (64 bytes), with the members that the
@@ -106,23 +105,6 @@ type cloneBuffers struct {
 
 	srcFd, flags uint32
 	pad          [6]uint32
-}
-
-// timespec mirrors struct __kernel_timespec.
-type timespec struct {
-	_ structs.HostLayout
-
-	sec, nsec int64
-}
-
-// geteventsArg mirrors struct io_uring_getevents_arg.
-type geteventsArg struct {
-	_ structs.HostLayout
-
-	sigmask   uint64
-	sigmaskSz uint32
-	pad       uint32
-	ts        uint64 // address of a timespec, from now on; 0 is for ever
 }
 
 // sqOffsets mirrors struct io_sqring_offsets.

@@ -13,11 +13,11 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ashlar-hv/ashlar/vmm/jail"
+	"github.com/ashlar-hv/ashlar/vmm/virtio/eventfd"
 )
 
 // workers is how many kernel threads a ring may use for requests that would
@@ -36,19 +36,18 @@ func Rules() []jail.Rule {
 // ErrUnsupported says that the kernel lacks what this package needs.
 var ErrUnsupported = errors.New("needs Linux 6.1 with CONFIG_IO_URING, and the sysctl kernel.io_uring_disabled at 0")
 
-// A Ring is one io_uring. It is used by one goroutine at a time, which is locked
-// to its thread while requests are under way. What a request points to (iovecs,
-// buffers) belongs to the caller, is heap memory, and stays untouched until
-// the request's Completion.
+// A Ring is one io_uring. It is used by one goroutine at a time. What a request points
+// to (iovecs, buffers) belongs to the caller, is heap memory, and stays untouched until
+// the request's Completion. Requests of a thread that ends may be cancelled (ECANCELED):
+// the runtime ends none but those that a goroutine was locked to.
 type Ring struct {
-	f     *os.File
-	fd    int
-	r     *rings
-	tail  uint32 // submission entries filled, published by Enter
-	ahead uint32 // of those, not yet taken by the kernel
-	size  uint32
-	wait  waitArg
-
+	f       *os.File
+	fd      int
+	event   *os.File
+	r       *rings
+	tail    uint32 // submission entries filled, published by Submit
+	ahead   uint32 // of those, not yet taken by the kernel
+	size    uint32
 	buffers *Buffers // nil where none are registered
 }
 
@@ -72,6 +71,9 @@ func New(entries uint32, files []*os.File, ops []Op, buffers *Buffers) (*Ring, e
 		return nil, fmt.Errorf("make io_uring of %d entries: %w", entries, err)
 	}
 	r := &Ring{f: os.NewFile(uintptr(fd), "io_uring"), fd: fd, size: p.sqEntries, buffers: buffers}
+	if r.event, err = eventfd.New("io_uring-event", false); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
 	if err := r.start(&p, files, ops); err != nil {
 		return nil, errors.Join(fmt.Errorf("make io_uring: %w", err), r.Close())
 	}
@@ -80,7 +82,7 @@ func New(entries uint32, files []*os.File, ops []Op, buffers *Buffers) (*Ring, e
 
 // start maps, restricts and enables the ring.
 func (r *Ring) start(p *params, files []*os.File, ops []Op) error {
-	const want = featSingleMmap | featNoDrop | featSubmitStable | featExtArg
+	const want = featSingleMmap | featNoDrop | featSubmitStable
 	if p.features&want != want {
 		return fmt.Errorf("features %#x: %w", p.features, ErrUnsupported)
 	}
@@ -99,6 +101,10 @@ func (r *Ring) start(p *params, files []*os.File, ops []Op) error {
 		}
 		ops = withFixed(ops)
 	}
+	if err := registerEvent(r.fd, r.event); err != nil {
+		return fmt.Errorf("register its event: %w", err)
+	}
+	store(r.r.cqFlags, cqEventfdDisabled)
 	if err := registerWorkers(r.fd, workers, 1); err != nil {
 		return fmt.Errorf("bound to %d kernel threads: %w", workers, err)
 	}
@@ -128,14 +134,16 @@ func (r *Ring) Close() error {
 		err = r.r.unmap()
 		r.r = nil
 	}
-	if cerr := r.f.Close(); !errors.Is(cerr, os.ErrClosed) {
-		err = errors.Join(err, cerr)
+	for _, f := range []*os.File{r.f, r.event} {
+		if cerr := f.Close(); f != nil && !errors.Is(cerr, os.ErrClosed) {
+			err = errors.Join(err, cerr)
+		}
 	}
 	return err
 }
 
 // next returns a cleared entry for a request on file, nil when the ring is full:
-// then Enter makes room.
+// then Submit makes room.
 func (r *Ring) next(op Op, file int, data uint64) *sqe {
 	if r.tail-load(r.r.sqHead) >= r.size {
 		return nil
@@ -171,16 +179,6 @@ func (r *Ring) Writev(file int, iov []Iovec, off uint64, dsync bool, data uint64
 	return true
 }
 
-// Read asks to read file, which has no offsets, into b.
-func (r *Ring) Read(file int, b []byte, data uint64) bool {
-	e := r.next(OpRead, file, data)
-	if e == nil {
-		return false
-	}
-	e.addr, e.len = bufferAddress(b), uint32(len(b))
-	return true
-}
-
 // Fdatasync asks for all completed writes to file to be on the medium.
 func (r *Ring) Fdatasync(file int, data uint64) bool {
 	e := r.next(OpFsync, file, data)
@@ -201,30 +199,45 @@ func (r *Ring) Fallocate(file int, mode uint32, off, n, data uint64) bool {
 	return true
 }
 
-// Enter hands the requests asked for to the kernel and waits until wait
-// completions are there. With a timeout that is not 0 it also returns, without an
-// error, when that has passed, or before.
-func (r *Ring) Enter(wait uint32, timeout time.Duration) error {
+// Submit hands the requests asked for to the kernel, and waits for none of them. Where
+// some are left (Behind), as the kernel is out of memory for a moment or completions are
+// to be taken first, it is to be called again.
+//
+// The scheduler is not told of the system call (RawSyscall): requests that would block
+// are a matter of the kernel's own threads, and its thread that watches over system
+// calls is woken by each of those of which it is told.
+func (r *Ring) Submit() error {
 	store(r.r.sqTail, r.tail)
-	for {
-		n, err := ioUringEnter(r.fd, r.ahead, wait, &r.wait, timeout)
+	for r.ahead > 0 {
+		n, err := ioUringEnter(r.fd, r.ahead)
 		r.ahead -= uint32(n)
 		switch {
-		case errors.Is(err, unix.EINTR) && timeout == 0:
-			continue
-		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.ETIME):
-			return nil
+		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EBUSY):
-			// Out of memory for requests for a moment, or completions are to be
-			// taken first: the caller takes what there is and comes again.
 			return nil
 		case err != nil:
 			return fmt.Errorf("io_uring_enter: %w", err)
 		}
-		if r.ahead == 0 {
-			return nil
-		}
 	}
+	return nil
+}
+
+// Behind tells whether there are requests that the kernel has not taken.
+func (r *Ring) Behind() bool { return r.ahead > 0 }
+
+// Event is an eventfd that is signalled at completions, while that is asked for. It is
+// the Ring's, which closes it; others may signal it too.
+func (r *Ring) Event() *os.File { return r.event }
+
+// Announce says whether Event is to be signalled at completions, from now on, and tells
+// whether there are some already.
+func (r *Ring) Announce(on bool) bool {
+	flags := uint32(cqEventfdDisabled)
+	if on {
+		flags = 0
+	}
+	store(r.r.cqFlags, flags) // a full barrier: the load below comes after
+	return load(r.r.cqHead) != load(r.r.cqTail)
 }
 
 // Next takes one completion, and tells whether there was one.

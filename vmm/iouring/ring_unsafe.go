@@ -5,7 +5,6 @@ import (
 	"os"
 	"runtime"
 	"sync/atomic"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -26,24 +25,9 @@ func ioUringSetup(entries uint32, p *params) (int, error) {
 	return int(fd), nil
 }
 
-// waitArg is what a wait with a timeout points to: a part of the Ring, which lives on
-// the heap as long as anybody waits.
-type waitArg struct {
-	arg geteventsArg
-	ts  timespec
-}
-
-// ioUringEnter waits as long as it takes where timeout is 0.
-func ioUringEnter(fd int, submit, wait uint32, w *waitArg, timeout time.Duration) (int, error) {
-	var arg unsafe.Pointer
-	var size uintptr
-	flags := uintptr(enterGetEvents)
-	if timeout != 0 {
-		w.ts = timespec{sec: int64(timeout / time.Second), nsec: int64(timeout % time.Second)}
-		w.arg = geteventsArg{ts: uint64(uintptr(unsafe.Pointer(&w.ts)))}
-		arg, size, flags = unsafe.Pointer(&w.arg), unsafe.Sizeof(w.arg), flags|enterExtArg
-	}
-	n, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(fd), uintptr(submit), uintptr(wait), flags, uintptr(arg), size)
+// ioUringEnter waits for nothing.
+func ioUringEnter(fd int, submit uint32) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_IO_URING_ENTER, uintptr(fd), uintptr(submit), 0, 0, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
@@ -61,6 +45,12 @@ func ioUringRegister(fd int, op uint32, arg unsafe.Pointer, n int) error {
 func registerFileSet(fd int, files []*os.File) error {
 	fds := descriptors(files)
 	return ioUringRegister(fd, registerFiles, unsafe.Pointer(unsafe.SliceData(fds)), len(fds))
+}
+
+// registerEvent has f signalled at completions.
+func registerEvent(fd int, f *os.File) error {
+	event := int32(f.Fd())
+	return ioUringRegister(fd, registerEventfd, unsafe.Pointer(&event), 1)
 }
 
 // updateFileSet replaces the first files of those registered.
@@ -109,6 +99,7 @@ func registerWorkers(fd int, files, others uint32) error {
 type rings struct {
 	ring, sqes                     []byte
 	sqHead, sqTail, cqHead, cqTail *uint32
+	cqFlags                        *uint32
 	sqArray                        unsafe.Pointer
 	cqeBase                        unsafe.Pointer
 	sqMask, cqMask                 uint32
@@ -131,6 +122,7 @@ func mapRings(fd int, p *params) (*rings, error) {
 	word := func(off uint32) *uint32 { return (*uint32)(unsafe.Pointer(&ring[off : off+4][0])) }
 	r.sqHead, r.sqTail = word(p.sqOff.head), word(p.sqOff.tail)
 	r.cqHead, r.cqTail = word(p.cqOff.head), word(p.cqOff.tail)
+	r.cqFlags = word(p.cqOff.flags)
 	r.sqArray = unsafe.Pointer(&ring[p.sqOff.array])
 	r.cqeBase = unsafe.Pointer(&ring[p.cqOff.cqes])
 	for i := range p.sqEntries { // entry i of the queue is SQE i, for good

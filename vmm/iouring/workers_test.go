@@ -49,7 +49,7 @@ func TestWorkers(t *testing.T) {
 				r.Fdatasync(0, i)
 			}
 			for left := requests; left > 0; {
-				if err := r.Enter(1, 0); err != nil {
+				if err := wait(r); err != nil {
 					t.Error(err)
 					return
 				}

@@ -70,7 +70,7 @@ func startAshlar(b *bench, sp spec) (*guest, error) {
 		return g, nil
 	}
 	defer closeAll(files)
-	if err := g.configure(mine, pspec, files); err != nil {
+	if err := g.configure(mine, pspec, files, sp.limit()); err != nil {
 		g.end()
 		return nil, err
 	}
@@ -91,14 +91,14 @@ func listen(b *bench) (path string, f *os.File, err error) {
 }
 
 // configure starts the guest, and gets its console.
-func (g *guest) configure(path string, pspec *protocol.Spec, files []*os.File) error {
+func (g *guest) configure(path string, pspec *protocol.Spec, files []*os.File, limit time.Duration) error {
 	c, err := seqpacket.Dial(path)
 	if err != nil {
 		return err
 	}
 	os.Remove(path)
 	g.close = append(g.close, func() { c.Close() })
-	late := time.AfterFunc(startLimit, func() { c.Close() })
+	late := time.AfterFunc(limit, func() { c.Close() })
 	defer late.Stop()
 	if _, _, err := call(c, protocol.Request{Method: protocol.Configure, Spec: pspec}, files...); err != nil {
 		return err

@@ -117,6 +117,10 @@ func (b *bench) underLoad(s side, sp spec, round int, loads []load) error {
 	}
 	defer g.end()
 	for _, l := range loads {
+		if !b.loads.MatchString(l.name) {
+			continue
+		}
+		b.say("%s: %s", s.name, l.name)
 		if err := b.doLoad(g, s, l, round); err != nil {
 			return g.why(err)
 		}

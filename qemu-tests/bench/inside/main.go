@@ -3,7 +3,8 @@
 //
 // Usage:
 //
-//	inside -to ADDRESS [-rounds N] [-only PATTERN] [-payload DIR] [-scratch DIR]
+//	inside -to ADDRESS [-rounds N] [-only PATTERN] [-loads PATTERN] [-sides PATTERN]
+//	       [-payload DIR] [-scratch DIR]
 //	inside watch PROGRAM ARGUMENT...
 //
 // It connects to ADDRESS and sends lines: `SAY text`, `SAMPLE json` (figure.Sample), and
@@ -51,6 +52,8 @@ func run(args []string) error {
 	to := fs.String("to", "", "where to send the results")
 	fs.IntVar(&b.rounds, "rounds", 5, "of each measurement")
 	only := fs.String("only", ".", "run the parts whose name matches")
+	loads := fs.String("loads", ".", "and of these the loads whose name matches")
+	sides := fs.String("sides", ".", "measure the sides whose name matches")
 	fs.StringVar(&b.payload, "payload", "/run/bench", "folder of this program, kernel and initramfs")
 	fs.StringVar(&b.scratch, "scratch", "/data/bench", "folder for disks and sockets")
 	if err := fs.Parse(args); err != nil {
@@ -60,8 +63,10 @@ func run(args []string) error {
 		return separate(*to, args)
 	}
 	var err error
-	if b.only, err = regexp.Compile(*only); err != nil {
-		return err
+	for to, pattern := range map[**regexp.Regexp]string{&b.only: *only, &b.loads: *loads, &b.sides: *sides} {
+		if *to, err = regexp.Compile(pattern); err != nil {
+			return err
+		}
 	}
 	// Nobody reads what this says any more when the connection has ended.
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP)
@@ -94,7 +99,8 @@ func separate(to string, args []string) error {
 // A bench is one run.
 type bench struct {
 	rounds           int
-	only             *regexp.Regexp
+	only             *regexp.Regexp // parts
+	loads, sides     *regexp.Regexp
 	payload, scratch string
 	out              *bufio.Writer
 	// pending are the samples of a turn of one side, which are not sent yet.
@@ -159,7 +165,7 @@ func (b *bench) run() error {
 	return nil
 }
 
-// inOrder calls do for every side, rounds times, in an order that turns round each time.
+// inOrder calls do for every side that is measured, rounds times, in an order that turns round each time.
 func (b *bench) inOrder(what string, rounds int, sides []side, do func(side, int) error) error {
 	for round := range rounds {
 		b.say("%s, round %d of %d", what, round+1, rounds)
@@ -167,6 +173,9 @@ func (b *bench) inOrder(what string, rounds int, sides []side, do func(side, int
 			s := sides[i]
 			if round%2 == 1 {
 				s = sides[len(sides)-1-i]
+			}
+			if !b.sides.MatchString(s.name) {
+				continue
 			}
 			if err := b.turn(s, round, do); err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)

@@ -22,7 +22,12 @@ type spec struct {
 	nic       *nic   // nil for none
 	// watch reports the first KVM_RUN; the guest is of no use then.
 	watch *watch
+	// crowd is how many guests are started together with this one.
+	crowd int
 }
+
+// limit is how long a start may take: the guests of a crowd share the host's CPUs.
+func (sp spec) limit() time.Duration { return startLimit * time.Duration(max(sp.crowd, 1)) }
 
 // cmdline for all guests: nothing is printed but what init prints, and a panic.
 const cmdline = "console=ttyS0 quiet loglevel=1 panic=-1 reboot=t "
@@ -119,7 +124,7 @@ func (b *bench) startAndWait(s side, sp spec) (*guest, time.Duration, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	at, err := g.console.started(startLimit)
+	at, err := g.console.started(sp.limit())
 	if err != nil {
 		err = g.why(err)
 		g.end()
@@ -128,5 +133,5 @@ func (b *bench) startAndWait(s side, sp spec) (*guest, time.Duration, error) {
 	return g, at.Sub(g.began), nil
 }
 
-// startLimit is far more than a start takes anywhere.
+// startLimit is far more than a start alone takes anywhere.
 const startLimit = 3 * time.Minute

@@ -88,7 +88,7 @@ func (b *bench) startTimes() error {
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // settle is how long a guest is left alone before its memory is looked at.
-const settle = 2 * time.Second
+const settle = 6 * time.Second
 
 // idle is how long the exits of a guest with nothing to do are counted.
 const idle = 5 * time.Second
@@ -198,15 +198,18 @@ func (b *bench) crowdOf(s side, round int) error {
 	all := make(chan started)
 	for range crowd {
 		go func() {
-			g, _, err := b.startAndWait(s, tiny(1, 128))
+			sp := tiny(1, 128)
+			sp.crowd = crowd
+			g, _, err := b.startAndWait(s, sp)
 			all <- started{g, time.Since(began), err}
 		}()
 	}
 	var last time.Duration
 	var errs []error
 	var guests []*guest
-	for range crowd {
+	for n := range crowd {
 		r := <-all
+		b.say("%s: %d of %d are there after %.1f s", s.name, n+1, crowd, r.at.Seconds())
 		errs = append(errs, r.err)
 		last = max(last, r.at)
 		if r.g != nil {

@@ -1,9 +1,8 @@
 // Package blk is the virtio block device (VIRTIO 1.2 section 5.2) on a raw file
 // or a block device.
 //
-// Each queue has a goroutine on a thread of its own and an io_uring; requests
-// are read and written straight from and to guest memory. A flush that is
-// answered is on the medium: fdatasync has returned.
+// Each queue has a goroutine and an io_uring; requests are read and written straight from
+// and to guest memory. A flush that is answered is on the medium: fdatasync has returned.
 package blk
 
 import (

@@ -4,8 +4,6 @@ import (
 	"math"
 	"math/bits"
 	"sync"
-
-	"github.com/ashlar-hv/ashlar/vmm/virtio/eventfd"
 )
 
 // Limits bound what a disk does. 0 is no limit, of a burst a tenth of what a second
@@ -124,7 +122,7 @@ func (l *limiter) owe(n uint64, now int64) {
 func (d *Device) SetLimits(l Limits) error {
 	d.limits.Store(newLimiter(l))
 	for _, w := range d.queues { // one may be waiting for what was to be
-		if err := eventfd.Signal(w.kick); err != nil {
+		if err := w.poke(); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/ashlar-hv/ashlar/vmm/iouring"
@@ -14,24 +15,23 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/virtio/queue"
 )
 
-// Files of a ring, and the user data of the read that waits for kicks; the
-// user data of a request is its place in worker.reqs.
+// diskFile is the file of a ring. The user data of a request is its place in worker.reqs.
 const (
 	diskFile  = 0
-	kickFile  = 1
-	ringFiles = 2
-	kickData  = 1 << 32
+	ringFiles = 1
 )
 
-// A worker serves one queue. Its fields but stop belong to its goroutine while
+// A worker serves one queue. Its fields but stop and poked belong to its goroutine while
 // that runs.
 type worker struct {
 	d     *Device
-	kick  *os.File
 	ring  *iouring.Ring
 	spare bool // ring was made before, and outlives the worker
+	kick  *os.File
+	raw   syscall.RawConn // kick's
 
 	stop    atomic.Bool
+	poked   atomic.Bool   // something besides the queue and the ring is to be looked at
 	running chan struct{} // closed at the goroutine's end; nil when there is none
 
 	mem      *memory.Memory
@@ -45,20 +45,18 @@ type worker struct {
 	inFlight int
 	held     *request // popped last, waits for the limits; nil when none does
 
-	waiting bool   // a read of the kick file is under way
-	counter []byte // where it goes
+	asleep bool // by the next call of woken
+	awake  func(uintptr) bool
+	timed  bool // kick may have a deadline
 }
 
 // ringOps is what a disk's ring may do.
-var ringOps = []iouring.Op{iouring.OpRead, iouring.OpReadv, iouring.OpWritev, iouring.OpFsync, iouring.OpFallocate}
+var ringOps = []iouring.Op{iouring.OpReadv, iouring.OpWritev, iouring.OpFsync, iouring.OpFallocate}
 
 // newWorker makes a worker with the ring spare, or, where that is nil, one of its own.
 func newWorker(d *Device, spare *iouring.Ring, buffers *iouring.Buffers) (*worker, error) {
-	kick, err := eventfd.New("disk-kick", true)
-	if err != nil {
-		return nil, err
-	}
-	files := []*os.File{d.file, kick}
+	var err error
+	files := []*os.File{d.file}
 	ring := spare
 	if spare != nil {
 		err = spare.SetFiles(files)
@@ -66,25 +64,26 @@ func newWorker(d *Device, spare *iouring.Ring, buffers *iouring.Buffers) (*worke
 		ring, err = iouring.New(2*queueSize, files, ringOps, buffers)
 	}
 	if err != nil {
-		return nil, errors.Join(err, kick.Close())
+		return nil, err
 	}
-	w := &worker{d: d, kick: kick, ring: ring, spare: spare != nil, counter: make([]byte, 8)}
+	w := &worker{d: d, ring: ring, spare: spare != nil, kick: ring.Event(), timed: spare != nil}
+	w.awake = w.woken
+	if w.raw, err = w.kick.SyscallConn(); err != nil {
+		return nil, errors.Join(err, w.close())
+	}
 	for i := range uint16(queueSize) {
 		w.free = append(w.free, queueSize-1-i)
 	}
 	return w, nil
 }
 
-// close closes the ring, or, where that was spare, makes it let go of the files: a worker
+// close closes the ring, or, where that was spare, makes it let go of the file: a worker
 // that could not wait for its requests has spoilt it.
 func (w *worker) close() error {
-	var err error
-	if w.spare && w.inFlight == 0 && !w.waiting {
-		err = w.ring.SetFiles(make([]*os.File, ringFiles))
-	} else {
-		err = w.ring.Close()
+	if w.spare && w.inFlight == 0 {
+		return w.ring.SetFiles(make([]*os.File, ringFiles))
 	}
-	return errors.Join(err, w.kick.Close())
+	return w.ring.Close()
 }
 
 func (w *worker) start(a virtio.Activation, vq *virtio.Queue) error {
@@ -105,9 +104,15 @@ func (w *worker) signalStop() {
 		return
 	}
 	w.stop.Store(true)
-	if err := eventfd.Signal(w.kick); err != nil {
+	if err := w.poke(); err != nil {
 		w.d.broken(err) // cannot be: the file is open
 	}
+}
+
+// poke has the goroutine look around.
+func (w *worker) poke() error {
+	w.poked.Store(true)
+	return eventfd.Signal(w.kick)
 }
 
 func (w *worker) wait() {
@@ -128,72 +133,124 @@ func (w *worker) fail(err error) {
 	}
 }
 
-// run is the goroutine. It keeps its thread, since a thread's end would cancel
-// its requests. There is one wait for kicks and completions alike: a read of the
-// kick file is a request too. It ends when told to, with nothing under way.
+// roundsMax is how often the goroutine works before it lets others run.
+const roundsMax = 32
+
+// run is the goroutine. There is one wait for kicks and completions alike: both signal
+// the ring's event. It ends when told to, with nothing under way.
+//
+// It waits by the runtime's poller, and all its system calls are such that the scheduler
+// is not told of: a thread that waits in a call of which it is told costs several
+// switches between threads for each wait (docs/performance.md).
 func (w *worker) run(done chan struct{}) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	defer close(done)
-	for {
+	for round, slept := 1, true; ; round++ {
 		stop := w.stop.Load()
 		if !stop && !w.broken {
-			w.fail(w.take())
+			took, err := w.take()
+			if took && slept {
+				w.d.metrics.kicks.Add(1)
+			}
+			w.fail(err)
 		}
 		if stop || w.broken {
 			w.putBack()
 		}
 		w.interrupt()
-		if !stop && !w.waiting {
-			w.waiting = w.ring.Read(kickFile, w.counter, kickData)
-		}
-		if stop && !w.waiting && w.inFlight == 0 {
+		if stop && w.inFlight == 0 {
 			return
 		}
-		if err := w.ring.Enter(1, w.patience()); err != nil {
+		if err := w.ring.Submit(); err != nil {
 			w.fail(err)
 			return
 		}
-		w.reap()
+		slept = false
+		switch {
+		case w.reap(): // what has ended at once
+			if round%roundsMax == 0 {
+				runtime.Gosched()
+			}
+		case w.ring.Behind():
+			time.Sleep(busyDelay)
+		default:
+			if err := w.sleep(); err != nil {
+				w.fail(err)
+				return
+			}
+			round, slept = 0, true
+			w.reap()
+		}
+		w.interrupt()
 	}
 }
 
-// patience is how long to wait for kicks and completions: 0 is for ever.
-func (w *worker) patience() time.Duration {
-	if w.held == nil {
-		return 0
+// busyDelay is how long a kernel without memory for requests is left alone.
+const busyDelay = time.Millisecond
+
+// sleep waits for kicks, completions, pokes, and until a request that is held back may go.
+func (w *worker) sleep() error {
+	if err := w.setDeadline(); err != nil {
+		return err
 	}
-	return max(time.Duration(w.held.due-w.d.clock()), 1)
+	w.asleep = false
+	err := w.raw.Read(w.awake)
+	w.ring.Announce(false)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	return err
 }
 
-// take starts every request that is available and that the limits let go.
-func (w *worker) take() error {
+// setDeadline has a wait for the kick file end when the request that is held back may go.
+func (w *worker) setDeadline() error {
+	var at time.Time
+	if w.held != nil {
+		at = time.Now().Add(max(time.Duration(w.held.due-w.d.clock()), 1))
+	} else if !w.timed {
+		return nil
+	}
+	w.timed = w.held != nil
+	return w.kick.SetReadDeadline(at)
+}
+
+// woken is called by the poller of the kick file before it sleeps, when a signal from
+// then on ends the sleep, and after it. It tells whether there is something to do. The
+// counter of the file is never read: the poller is told of each signal (EPOLLET).
+func (w *worker) woken(uintptr) bool {
+	if w.asleep {
+		return true
+	}
+	w.asleep = true
+	if w.poked.Swap(false) || w.ring.Announce(true) {
+		return true
+	}
+	if w.stop.Load() || w.broken || w.held != nil || len(w.free) == 0 {
+		return false
+	}
+	more, err := w.q.Arm()
+	w.fail(err)
+	return more || err != nil
+}
+
+// take starts every request that is available and that the limits let go, and tells
+// whether there was one.
+func (w *worker) take() (took bool, err error) {
 	if w.held != nil {
 		if err := w.letGo(); err != nil {
-			return err
+			return false, err
 		}
 	}
-	for w.held == nil {
-		if err := w.q.Disarm(); err != nil {
-			return err
-		}
-		for len(w.free) > 0 && w.held == nil {
-			ok, err := w.takeOne()
-			if err != nil {
-				return err
-			}
-			if !ok {
-				break
-			}
-		}
-		if len(w.free) == 0 || w.held != nil {
-			return nil // completions, or the clock, bring us back
-		}
-		if more, err := w.q.Arm(); err != nil || !more {
-			return err
-		}
+	if err := w.q.Disarm(); err != nil {
+		return false, err
 	}
-	return nil
+	for len(w.free) > 0 && w.held == nil {
+		ok, err := w.takeOne()
+		if err != nil || !ok {
+			return took, err
+		}
+		took = true
+	}
+	return took, nil // completions, or the clock, bring us back
 }
 
 // takeOne starts one request, if there is one.
@@ -233,17 +290,15 @@ func (w *worker) release(r *request) {
 	}
 }
 
-// reap goes on with every request that has a completion.
-func (w *worker) reap() {
+// reap goes on with every request that has a completion, and tells whether there was one.
+func (w *worker) reap() (some bool) {
 	for {
 		c, ok := w.ring.Next()
-		switch {
-		case !ok:
-			return
-		case c.Data == kickData:
-			w.waiting = false
-			w.d.metrics.kicks.Add(1)
-		case c.Data < queueSize && w.reqs[c.Data] != nil:
+		if !ok {
+			return some
+		}
+		some = true
+		if c.Data < queueSize && w.reqs[c.Data] != nil {
 			r := w.reqs[c.Data]
 			w.fail(w.settle(r, r.complete(c.Result)))
 		}

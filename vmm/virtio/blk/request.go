@@ -185,7 +185,9 @@ func (r *request) submitted(ok bool) error {
 
 // complete goes on after an io_uring request that gave res.
 func (r *request) complete(res int32) error {
-	if e := unix.Errno(-res); res < 0 && (e == unix.EINTR || e == unix.EAGAIN) {
+	switch e := unix.Errno(-res); {
+	case res >= 0:
+	case e == unix.EINTR || e == unix.EAGAIN || e == unix.ECANCELED: // ECANCELED: see iouring.Ring
 		return r.again()
 	}
 	switch r.typ {

@@ -39,6 +39,18 @@ func Signal(f *os.File) error {
 	return nil
 }
 
+// Raise is Signal for an f that nobody closes meanwhile. The scheduler is not told of
+// the system call, which never waits: its thread that watches over system calls sleeps on.
+func Raise(f *os.File) error {
+	if f == nil {
+		return nil
+	}
+	if err := write(f.Fd()); err != nil && !errors.Is(err, unix.EAGAIN) {
+		return fmt.Errorf("signal %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
 // Wait sleeps until the counter of f, which is not a blocking one, is not 0,
 // and clears it.
 func Wait(f *os.File) error {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/ashlar-hv/ashlar/vmm/virtio"
+	"github.com/ashlar-hv/ashlar/vmm/virtio/eventfd"
 )
 
 // activate hands the queues to the device: the driver is ready. t.mu is held.
@@ -112,7 +113,7 @@ func (t *Transport) breakLife(life uint64, err error) {
 // configChanged tells the driver that the configuration, or NEEDS_RESET, is new.
 func (t *Transport) configChanged() {
 	t.generation.Add(1)
-	t.signal(uint16(t.configVector.Load()), isrConfig)
+	t.signal(uint16(t.configVector.Load()), isrConfig, eventfd.Signal)
 }
 
 // Pause ends the data path for a while, once no request is under way any more.

@@ -79,7 +79,7 @@ func (q *queueRegs) interrupt() {
 	q.mu.Lock()
 	v := q.vector
 	q.mu.Unlock()
-	q.t.signal(v, isrQueue)
+	q.t.signal(v, isrQueue, eventfd.Raise) // the vector stays open until the device is inactive
 }
 
 // open makes what the device works with. Transport.mu is held.
@@ -127,13 +127,13 @@ func (t *Transport) callFile(v uint16) *os.File {
 
 // signal interrupts by vector v, or, with MSI-X off, notes why in the ISR
 // register for a driver that polls it: there are no INTx wires.
-func (t *Transport) signal(v uint16, isr uint32) {
+func (t *Transport) signal(v uint16, isr uint32, write func(*os.File) error) {
 	t.metrics.interrupts.Add(1)
 	if !t.msix.Enabled() {
 		t.isr.Or(isr)
 		return
 	}
-	if err := eventfd.Signal(t.callFile(v)); err != nil && !errors.Is(err, os.ErrClosed) {
+	if err := write(t.callFile(v)); err != nil && !errors.Is(err, os.ErrClosed) {
 		t.report(err)
 	}
 }
