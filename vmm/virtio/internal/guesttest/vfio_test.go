@@ -153,10 +153,11 @@ func TestVFIOHotplug(t *testing.T) {
 		iommufd, err := os.OpenFile("/dev/iommu", os.O_RDWR, 0)
 		must(t, err)
 		files := []*os.File{iommufd, file(t, address)}
-		first, second := protocol.File(0), protocol.File(1)
+		first, second, begin := protocol.File(0), protocol.File(1), time.Now()
 		l.call(protocol.Request{Method: protocol.AttachVFIO, NewVFIO: &protocol.NewVFIO{
 			IOMMUFD: &first, Device: protocol.VFIODevice{Number: number, Address: address, File: &second},
 		}}, files...)
+		t.Logf("attached, with %d MiB mapped, after %v", memorySize>>20, time.Since(begin))
 		seqpacket.CloseAll(files)
 	}
 	attach(3)
