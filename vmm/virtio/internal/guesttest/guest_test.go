@@ -183,7 +183,7 @@ func (b *builder) run() {
 func (b *builder) start() *vmm {
 	t := b.t
 	b.spec.KVM = b.add(os.OpenFile("/dev/kvm", os.O_RDWR, 0))
-	b.spec.Memory = b.add(memory.Create("guest", memorySize))
+	b.spec.Memory = b.add(memory.Create("guest", memorySize+b.spec.Pluggable.Max()))
 	b.spec.Entropy = b.add(os.Open("/dev/urandom"))
 	b.spec.Log = b.add(os.CreateTemp(t.TempDir(), "log"))
 	b.spec.Jail = protocol.Jail{UID: 100001, GID: 100001}

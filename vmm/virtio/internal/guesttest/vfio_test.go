@@ -212,6 +212,25 @@ func TestVFIORemoval(t *testing.T) {
 	}
 }
 
+// TestVFIOMemory: memory comes and goes in a guest that has a device, for the device too.
+func TestVFIOMemory(t *testing.T) {
+	address := function(t, classNVMe)
+	bind(t, address)
+	const more = 128 << 20
+	l := passed(t, 0, "memory", "interrupts=MSIX memhp_default_state=online_movable", func(b *builder) *protocol.VFIO {
+		b.spec.Pluggable = &protocol.Pluggable{MaxBytes: more}
+		return byFile(address, false)(b)
+	})
+	l.says("vfio: disk works")
+	l.call(protocol.Request{Method: protocol.SetMemory, PluggedBytes: more})
+	l.says("vfio: disk works with more")
+	if r, _ := l.call(protocol.Request{Method: protocol.MemoryMethod}); r.Memory.PluggedBytes != more {
+		t.Errorf("%d bytes are plugged in, want %d", r.Memory.PluggedBytes, more)
+	}
+	l.call(protocol.Request{Method: protocol.SetMemory})
+	l.passes()
+}
+
 // TestVFIOHostile: whatever a guest writes to configuration space, its VMM goes on.
 func TestVFIOHostile(t *testing.T) {
 	address := function(t, classNVMe)
