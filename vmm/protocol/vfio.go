@@ -81,8 +81,7 @@ const (
 	// its driver is to be unbound. The guest is asked for it, and after ReturnTime it is
 	// taken away.
 	DeviceRequested DeviceEventKind = "device-requested"
-	// DeviceGone: the guest has it no longer, by DeviceRequested or because the device
-	// stopped answering.
+	// DeviceGone: the guest has it no longer, after DeviceRequested.
 	DeviceGone DeviceEventKind = "device-gone"
 )
 

@@ -33,8 +33,6 @@ const (
 	groupViable        = 1 << 0
 	deviceResets       = 1 << 0 // VFIO_DEVICE_FLAGS_RESET
 	devicePCI          = 1 << 1
-	regionReadable     = 1 << 0
-	regionWritable     = 1 << 1
 	regionMappable     = 1 << 2
 	regionHasCaps      = 1 << 3
 	capSparseMap       = 1

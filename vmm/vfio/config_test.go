@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ashlar-hv/ashlar/vmm/pci"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
 
 func TestConfigSpace(t *testing.T) {
@@ -372,5 +373,44 @@ func TestRefusedDevices(t *testing.T) {
 		if !d.closed {
 			t.Errorf("%s: not closed", name)
 		}
+	}
+}
+
+func TestCounters(t *testing.T) {
+	b := newFakeBoard(t, newFake(t), Config{})
+	b.set(fakeMSI+msiControl, 2, msiEnable)
+	b.set(fakeExpress+expressDevCtl, 2, devCtlReset)
+	b.set(0xe0, 1, 1)
+	b.get(regStatus, 2)
+	got := b.fn.Counters()
+	for _, name := range protocol.VFIOCounters() {
+		if _, ok := got[name]; !ok {
+			t.Errorf("no counter %s", name)
+		}
+	}
+	for name, want := range map[string]uint64{"vectors": 1, "resets": 1, "config_refused": 1, "config_reads": 1} {
+		if got[name] != want {
+			t.Errorf("%s = %d, want %d", name, got[name], want)
+		}
+	}
+	if len(got) != len(protocol.VFIOCounters()) {
+		t.Errorf("counters %v", got)
+	}
+}
+
+// TestEvents: errors and requests of the device are told.
+func TestEvents(t *testing.T) {
+	said := make(chan string, 4)
+	b := newFakeBoard(t, newFake(t), Config{Error: func() { said <- "error" }, Request: func() { said <- "request" }})
+	for i, want := range []string{"error", "request"} {
+		if _, err := b.fn.events[i].Write(binary.NativeEndian.AppendUint64(nil, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-said; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if n := b.fn.Counters()["errors"]; n != 1 {
+		t.Errorf("%d errors", n)
 	}
 }

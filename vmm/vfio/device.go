@@ -279,6 +279,9 @@ func (d *Device) unmapBAR(gpa, size uint64) error {
 // close resets the device and gives it back. Nothing of it is mapped any more.
 func (d *Device) close() error {
 	err := d.reset()
+	if errors.Is(err, unix.EAGAIN) {
+		err = nil // the host holds it, to take it away: whoever uses it next resets it first
+	}
 	return errors.Join(err, d.release())
 }
 

@@ -84,7 +84,7 @@ func newFake(t testing.TB) *fake {
 func (d *fake) regionOf(i int) region {
 	switch {
 	case i == regionConfig:
-		return region{size: d.config, flags: regionReadable | regionWritable}
+		return region{size: d.config}
 	case d.large[i] != 0:
 		return region{size: d.large[i], areas: []area{{0, d.large[i]}}}
 	}

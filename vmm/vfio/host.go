@@ -72,13 +72,6 @@ func (h *Host) Has() (iommufd, container bool) {
 	return h.iommufd != nil, h.container != nil
 }
 
-// HasGroup tells whether the Host keeps group id.
-func (h *Host) HasGroup(id int) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.groups[id] != nil
-}
-
 // Close closes what the devices shared, all of which are closed.
 func (h *Host) Close() error {
 	h.mu.Lock()

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -28,6 +29,10 @@ func vfio() error {
 		},
 		"removal": {{"disk works", nvmeWorks}, {"disk torn away", nvmeTornAway}},
 		"hostile": {{"disk works", nvmeWorks}, {"abused", abuseConfig}},
+		"memory": {
+			{"disk works", nvmeWorks}, {"memory came", func() error { return hasMemory(true) }}, {"disk works with more", nvmeWorks},
+			{"memory left", func() error { return hasMemory(false) }}, {"disk works with less", nvmeWorks},
+		},
 	}[argument("vfio")]
 	for _, s := range steps {
 		if err := s.f(); err != nil {
@@ -181,4 +186,17 @@ func abuseConfig() error {
 		}
 	}
 	return nil
+}
+
+// hasMemory waits until there is more memory than a guest of 256 MiB has, or no more than that.
+func hasMemory(more bool) error {
+	return wait("memory", "has not changed", func() bool {
+		for line := range strings.Lines(attribute("/proc/meminfo")) {
+			f := strings.Fields(line)
+			if n, err := strconv.Atoi(f[1]); f[0] == "MemTotal:" && err == nil {
+				return more == (n > 256<<10)
+			}
+		}
+		return false
+	})
 }

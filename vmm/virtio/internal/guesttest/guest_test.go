@@ -190,7 +190,7 @@ func (b *builder) start() *vmm {
 func (b *builder) startIn(v *vmm) *vmm {
 	t := b.t
 	b.spec.KVM = b.add(os.OpenFile("/dev/kvm", os.O_RDWR, 0))
-	b.spec.Memory = b.add(memory.Create("guest", memorySize))
+	b.spec.Memory = b.add(memory.Create("guest", memorySize+b.spec.Pluggable.Max()))
 	b.spec.Entropy = b.add(os.Open("/dev/urandom"))
 	b.spec.Log = b.add(os.CreateTemp(t.TempDir(), "log"))
 	b.spec.Jail = protocol.Jail{UID: jailUID, GID: jailUID}

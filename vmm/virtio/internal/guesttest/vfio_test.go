@@ -153,10 +153,11 @@ func TestVFIOHotplug(t *testing.T) {
 		iommufd, err := os.OpenFile("/dev/iommu", os.O_RDWR, 0)
 		must(t, err)
 		files := []*os.File{iommufd, file(t, address)}
-		first, second := protocol.File(0), protocol.File(1)
+		first, second, begin := protocol.File(0), protocol.File(1), time.Now()
 		l.call(protocol.Request{Method: protocol.AttachVFIO, NewVFIO: &protocol.NewVFIO{
 			IOMMUFD: &first, Device: protocol.VFIODevice{Number: number, Address: address, File: &second},
 		}}, files...)
+		t.Logf("attached, with %d MiB mapped, after %v", memorySize>>20, time.Since(begin))
 		seqpacket.CloseAll(files)
 	}
 	attach(3)
@@ -209,6 +210,25 @@ func TestVFIORemoval(t *testing.T) {
 			l.passes()
 		})
 	}
+}
+
+// TestVFIOMemory: memory comes and goes in a guest that has a device, for the device too.
+func TestVFIOMemory(t *testing.T) {
+	address := function(t, classNVMe)
+	bind(t, address)
+	const more = 128 << 20
+	l := passed(t, 0, "memory", "interrupts=MSIX memhp_default_state=online_movable", func(b *builder) *protocol.VFIO {
+		b.spec.Pluggable = &protocol.Pluggable{MaxBytes: more}
+		return byFile(address, false)(b)
+	})
+	l.says("vfio: disk works")
+	l.call(protocol.Request{Method: protocol.SetMemory, PluggedBytes: more})
+	l.says("vfio: disk works with more")
+	if r, _ := l.call(protocol.Request{Method: protocol.MemoryMethod}); r.Memory.PluggedBytes != more {
+		t.Errorf("%d bytes are plugged in, want %d", r.Memory.PluggedBytes, more)
+	}
+	l.call(protocol.Request{Method: protocol.SetMemory})
+	l.passes()
 }
 
 // TestVFIOHostile: whatever a guest writes to configuration space, its VMM goes on.
