@@ -203,16 +203,18 @@ func (m *Manager) steer() {
 	m.steering.Lock()
 	defer m.steering.Unlock()
 	var devices []interrupt.Device
+	var away []int
 	m.mu.Lock()
-	away := placement.Exclusive(m.placed())
 	for id, r := range m.running {
-		if p := r.rec.Placed; p != nil && p.Pinned {
+		if p := r.rec.Placed; p != nil && p.Pinned && !r.over {
+			away = append(away, p.Exclusive...)
 			for _, h := range m.devices.Of(id) {
 				devices = append(devices, interrupt.Device{Address: h.Address, CPUs: p.Emulation})
 			}
 		}
 	}
 	m.mu.Unlock()
+	slices.Sort(away)
 	if slices.Equal(away, m.away) && m.steered && len(devices) == 0 {
 		return
 	}
@@ -231,9 +233,16 @@ func (m *Manager) steer() {
 		return
 	}
 	if stuck > 0 && len(away) > 0 && !slices.Equal(away, m.away) {
-		m.c.Log.Warn("interrupts of the kernel's own choice stay on CPUs that are a guest's alone", "interrupts", stuck, "cpus", topology.FormatList(away))
+		m.c.Log.Info("interrupts of the kernel's own choice stay on CPUs that are a guest's alone", "interrupts", stuck, "cpus", topology.FormatList(away))
 	}
 	m.away, m.steered = away, true
+}
+
+// giveBack lets interrupts come again to the CPUs that a guest had for itself.
+func (m *Manager) giveBack(rec record) {
+	if rec.Placed != nil && len(rec.Placed.Exclusive) > 0 {
+		m.steer()
+	}
 }
 
 // steerDevices steers what interrupts devices of a pinned guest have come to have: a guest
