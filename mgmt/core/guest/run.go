@@ -134,8 +134,9 @@ func (m *Manager) retire(r *run) {
 		end = hostcall.GuestStatus{ID: r.rec.ID, State: hostcall.Stopped}
 	}
 	m.c.Notify(end)
+	rec := r.rec
 	m.mu.Unlock()
-	m.giveBack(r.rec)
+	m.giveBack(rec)
 	close(r.gone)
 	if r.watched {
 		m.c.Log.Info("VMM has ended", "guest", r.rec.Name, "id", r.rec.ID, "reason", r.end.Reason, "message", r.end.Message)
