@@ -78,10 +78,14 @@ func passed(t *testing.T, slots int, what, more string, devices func(b *builder)
 	i := b.add(os.Open(initramfs))
 	b.spec.Boot = protocol.Boot{
 		Kernel: b.add(os.Open(kernel)), Initramfs: &i,
-		Cmdline: fmt.Sprintf("console=ttyS0 panic=-1 loglevel=7 vfio=%s text=%s %s", what, diskText, more),
+		Cmdline: fmt.Sprintf("console=ttyS0 panic=-1 quiet vfio=%s text=%s %s", what, diskText, more),
 	}
 	b.spec.VFIO = devices(b)
 	v := b.start()
+	t.Cleanup(func() { // the next test wants the device
+		v.cmd.Process.Kill()
+		v.cmd.Wait()
+	})
 	return &live{vmm: v, lines: bufio.NewScanner(v.console())}
 }
 
