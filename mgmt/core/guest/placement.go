@@ -3,7 +3,9 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 
 	"github.com/ashlar-hv/ashlar/drivers/cgroup"
 	"github.com/ashlar-hv/ashlar/drivers/interrupt"
@@ -290,6 +292,27 @@ func (r *run) addThreads(spec *protocol.Spec, l *fileList) error {
 	place := l.add(f)
 	spec.VCPUGroup = &place
 	return nil
+}
+
+// moveHelpers moves threads of KVM's own to those that are no processors: the thread that runs
+// a processor first has one made (kvm-nx-lpage-recovery), which inherits its place.
+func (m *Manager) moveHelpers(r *run) {
+	if p := m.recordOf(r).Placed; p == nil || !p.Pinned {
+		return
+	}
+	tids, err := r.group.Part(vcpuPart).ThreadIDs()
+	if err != nil {
+		return // the guest has ended
+	}
+	for _, tid := range tids {
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", tid))
+		if err != nil || !strings.HasPrefix(string(name), "kvm-") {
+			continue
+		}
+		if err := r.group.Part(emulationPart).Move(tid); err != nil {
+			m.c.Log.Warn("a thread of KVM's runs beside a processor", "guest", r.rec.Name, "error", err)
+		}
+	}
 }
 
 // Placed is where a guest is (hostcall.GuestPlacement).
