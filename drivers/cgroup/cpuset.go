@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/ashlar-hv/ashlar/drivers/topology"
@@ -87,6 +88,31 @@ func (g *Group) Threads() (*os.File, error) {
 		return nil, fmt.Errorf("open threads of cgroup: %w", err)
 	}
 	return f, nil
+}
+
+// ThreadIDs are the numbers of the threads in g.
+func (g *Group) ThreadIDs() ([]int, error) {
+	b, err := os.ReadFile(filepath.Join(g.dir, "cgroup.threads"))
+	if err != nil {
+		return nil, fmt.Errorf("read threads of cgroup: %w", err)
+	}
+	var out []int
+	for word := range strings.FieldsSeq(string(b)) {
+		tid, err := strconv.Atoi(word)
+		if err != nil {
+			return nil, fmt.Errorf("read threads of cgroup %s: %w", g.dir, err)
+		}
+		out = append(out, tid)
+	}
+	return out, nil
+}
+
+// Move makes a thread one of g's: it is in another part of the same Group.
+func (g *Group) Move(tid int) error {
+	if err := write(g.dir, "cgroup.threads", strconv.Itoa(tid)); err != nil {
+		return fmt.Errorf("move thread %d to cgroup: %w", tid, err)
+	}
+	return nil
 }
 
 // removeParts removes the parts of g, which has no process any more.

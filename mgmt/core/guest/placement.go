@@ -3,7 +3,9 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 
 	"github.com/ashlar-hv/ashlar/drivers/cgroup"
 	"github.com/ashlar-hv/ashlar/drivers/interrupt"
@@ -203,16 +205,18 @@ func (m *Manager) steer() {
 	m.steering.Lock()
 	defer m.steering.Unlock()
 	var devices []interrupt.Device
+	var away []int
 	m.mu.Lock()
-	away := placement.Exclusive(m.placed())
 	for id, r := range m.running {
-		if p := r.rec.Placed; p != nil && p.Pinned {
+		if p := r.rec.Placed; p != nil && p.Pinned && !r.over {
+			away = append(away, p.Exclusive...)
 			for _, h := range m.devices.Of(id) {
 				devices = append(devices, interrupt.Device{Address: h.Address, CPUs: p.Emulation})
 			}
 		}
 	}
 	m.mu.Unlock()
+	slices.Sort(away)
 	if slices.Equal(away, m.away) && m.steered && len(devices) == 0 {
 		return
 	}
@@ -231,9 +235,16 @@ func (m *Manager) steer() {
 		return
 	}
 	if stuck > 0 && len(away) > 0 && !slices.Equal(away, m.away) {
-		m.c.Log.Warn("interrupts of the kernel's own choice stay on CPUs that are a guest's alone", "interrupts", stuck, "cpus", topology.FormatList(away))
+		m.c.Log.Info("interrupts of the kernel's own choice stay on CPUs that are a guest's alone", "interrupts", stuck, "cpus", topology.FormatList(away))
 	}
 	m.away, m.steered = away, true
+}
+
+// giveBack lets interrupts come again to the CPUs that a guest had for itself.
+func (m *Manager) giveBack(rec record) {
+	if rec.Placed != nil && len(rec.Placed.Exclusive) > 0 {
+		m.steer()
+	}
 }
 
 // steerDevices steers what interrupts devices of a pinned guest have come to have: a guest
@@ -281,6 +292,27 @@ func (r *run) addThreads(spec *protocol.Spec, l *fileList) error {
 	place := l.add(f)
 	spec.VCPUGroup = &place
 	return nil
+}
+
+// moveHelpers moves threads of KVM's own to those that are no processors: the thread that runs
+// a processor first has one made (kvm-nx-lpage-recovery), which inherits its place.
+func (m *Manager) moveHelpers(r *run) {
+	if p := m.recordOf(r).Placed; p == nil || !p.Pinned {
+		return
+	}
+	tids, err := r.group.Part(vcpuPart).ThreadIDs()
+	if err != nil {
+		return // the guest has ended
+	}
+	for _, tid := range tids {
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", tid))
+		if err != nil || !strings.HasPrefix(string(name), "kvm-") {
+			continue
+		}
+		if err := r.group.Part(emulationPart).Move(tid); err != nil {
+			m.c.Log.Warn("a thread of KVM's runs beside a processor", "guest", r.rec.Name, "error", err)
+		}
+	}
 }
 
 // Placed is where a guest is (hostcall.GuestPlacement).

@@ -87,6 +87,7 @@ func (m *Manager) finish(r *run) {
 	rec := r.rec
 	m.mu.Unlock()
 	m.cleanUp(rec)
+	m.giveBack(rec)
 }
 
 // noteEnd keeps how r ended. The caller holds m.mu.
@@ -137,10 +138,9 @@ func (m *Manager) retire(r *run) {
 		end = hostcall.GuestStatus{ID: r.rec.ID, State: hostcall.Stopped}
 	}
 	m.c.Notify(end)
+	rec := r.rec
 	m.mu.Unlock()
-	if r.rec.Placed != nil && len(r.rec.Placed.Exclusive) > 0 {
-		m.steer()
-	}
+	m.giveBack(rec)
 	close(r.gone)
 	if r.watched {
 		m.c.Log.Info("VMM has ended", "guest", r.rec.Name, "id", r.rec.ID, "reason", r.end.Reason, "message", r.end.Message)

@@ -144,6 +144,7 @@ func (m *Manager) passMessages(r *run, end <-chan struct{}) {
 			m.stopFlood(r)
 			m.listen(ctx, r, &l)
 			m.steerDevices(r)
+			m.moveHelpers(r)
 		}
 	}
 }

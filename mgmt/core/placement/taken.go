@@ -44,16 +44,6 @@ func (h *Host) taken(running []*hostcall.Placed) *taken {
 	return t
 }
 
-// Exclusive are the CPUs that guests that run have for themselves, in ascending order.
-func Exclusive(running []*hostcall.Placed) []int {
-	var out []int
-	for _, d := range running {
-		out = append(out, d.Exclusive...)
-	}
-	slices.Sort(out)
-	return out
-}
-
 // sharedCPUs are those that guests share.
 func (h *Host) sharedCPUs(t *taken) []int { return without(h.Guests, t.exclusive) }
 
