@@ -302,7 +302,7 @@ func (m *mess) machine(ctx context.Context) error {
 		request = m.requestID()
 		if _, err := m.ended(ctx, "stop of "+id, func(ctx context.Context) (*connect.Response[v1.Operation], error) {
 			return m.h.VirtualMachines.StopVirtualMachine(ctx, connect.NewRequest(&v1.StopVirtualMachineRequest{Name: name, Force: true, RequestId: request}))
-		}); err != nil {
+		}); err != nil && connect.CodeOf(err) != connect.CodeFailedPrecondition { // it has stopped already
 			return err
 		}
 	}
