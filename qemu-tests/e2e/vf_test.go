@@ -81,7 +81,11 @@ func TestVirtualFunctions(t *testing.T) {
 		}
 		ip, gw, _ := strings.Cut(strings.TrimSpace(net), ",")
 		if !strings.HasPrefix(ip, "10.0.3.") || gw != "10.0.3.2" {
-			t.Fatalf("%s has %q, by %q", id, ip, gw)
+			for _, what := range []string{"carrier", "address", "statistics/tx_packets", "statistics/rx_packets"} {
+				t.Logf("%s: %s is %s", id, what, c.ask("read /sys/class/net/eth0/"+what))
+			}
+			t.Errorf("%s has %q, by %q", id, ip, gw)
+			return c, ip
 		}
 		c.ask("ping 10.0.3.2")
 		return c, ip
@@ -91,6 +95,11 @@ func TestVirtualFunctions(t *testing.T) {
 		t.Errorf("the guest has %s with the address %s", got, mac)
 	}
 	two, ip := address("twin")
+	if t.Failed() {
+		t.Log(h.mustCtl(t, "link", "get", wiredName))
+		t.Log(h.shell(t, "cat /sys/class/net/eth1/statistics/rx_packets /sys/class/net/eth1/statistics/tx_packets; dmesg | grep -i igb | tail -20"))
+		t.FailNow()
+	}
 	if got := two.ask("nic 02:00:00:00:00:77"); got != "eth0" {
 		t.Errorf("the other guest has %s with its address", got)
 	}

@@ -390,7 +390,8 @@ type VirtualMachine struct {
 	// characters, without a space first or last; empty for none.
 	SerialNumber string `protobuf:"bytes,24,opt,name=serial_number,json=serialNumber,proto3" json:"serial_number,omitempty"`
 	// How many slots there are for disks and network interfaces that are attached while
-	// it runs: 0 to 8; 4 where absent.
+	// it runs: 0 to 8; 4 where absent. Devices of the host's that it is started with are in further
+	// slots, as far as there can be 8 in all, unless it is 0.
 	HotplugSlots *int32 `protobuf:"varint,27,opt,name=hotplug_slots,json=hotplugSlots,proto3,oneof" json:"hotplug_slots,omitempty"`
 	// The most memory it can have while it runs: memory_bytes and a multiple of 128 MiB, at
 	// most 1 TiB, not on pages of a pool. 0: its memory is fixed.
