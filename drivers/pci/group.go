@@ -20,14 +20,12 @@ type Member struct {
 // Group are the devices of an IOMMU group, by address.
 func (inv *Inventory) Group(n int) []Member {
 	var out []Member
-	for _, address := range names(inv.root, "kernel/iommu_groups", strconv.Itoa(n), "devices") {
-		if !isAddress(address) {
-			continue
-		}
+	for _, address := range inv.addresses {
 		dir := filepath.Join(inv.root, devices, address)
-		out = append(out, Member{address, number(dir, "class", 0)>>16 == classBridge, link(dir, "driver"), inv.uses[address]})
+		if link(dir, "iommu_group") == strconv.Itoa(n) {
+			out = append(out, Member{address, number(dir, "class", 0)>>16 == classBridge, link(dir, "driver"), inv.uses[address]})
+		}
 	}
-	slices.SortFunc(out, func(a, b Member) int { return compare(a.Address, b.Address) })
 	return out
 }
 

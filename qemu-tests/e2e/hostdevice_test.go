@@ -115,6 +115,37 @@ func TestHostDevice(t *testing.T) {
 	h.pciDevice(t, disk.Name, "the host's after core and VMM have died", ofHost)
 }
 
+// A device that the host loses while a guest has it is told of; the guest goes on.
+func TestHostDeviceGone(t *testing.T) {
+	h := sharedHost(t)
+	disk := h.spareDisk(t)
+	vm := testVM("")
+	vm.Devices = []*v1.HostDevice{{Device: disk.Name}}
+	h.create(t, "loser", vm)
+	t.Cleanup(func() { h.remove(t, "loser") })
+	h.boot(t, "loser")
+	c := h.console(t, "loser")
+	c.expect("TESTGUEST ready", patience)
+	c.until("disk "+lab.SpareSerial, true)
+	h.shell(t, "echo 1 > /sys/bus/pci/devices/"+strings.TrimPrefix(disk.Name, "pciDevices/")+"/remove")
+	t.Cleanup(func() { h.shell(t, "echo 1 > /sys/bus/pci/rescan") })
+	for deadline := time.Now().Add(patience); h.vm(t, "loser").Devices[0].Fault == ""; time.Sleep(200 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing is told of the device: %v", h.vm(t, "loser").Devices)
+		}
+	}
+	if f := h.vm(t, "loser").Devices[0]; f.FaultTime == nil || h.vm(t, "loser").State != v1.VirtualMachine_STATE_RUNNING {
+		t.Errorf("the device is %v, the guest %v", f, h.vm(t, "loser").State)
+	}
+	c.until("disk "+lab.SpareSerial, false)
+	h.stop(t, "loser", false)
+	if out, err := h.ctl("vm", "start", "loser"); err == nil || !strings.Contains(out, "plug it in again") {
+		t.Errorf("start without the device: %v, %s", err, out)
+	}
+	h.shell(t, "echo 1 > /sys/bus/pci/rescan")
+	h.pciDevice(t, disk.Name, "the host's when it is there again", ofHost)
+}
+
 // What cannot be given to a guest is refused with the reason and the devices concerned.
 func TestHostDeviceRefused(t *testing.T) {
 	h := sharedHost(t)

@@ -141,7 +141,7 @@ func (h *Host) DetachVirtualMachineDevice(_ context.Context, req *connect.Reques
 
 // needed refuses a device that the host needs itself.
 func needed(d *ashlarv1.PciDevice) error {
-	const text = "The host needs it itself: choose another device."
+	const text = "The host needs it itself: choose another device"
 	e := connect.NewError(connect.CodeFailedPrecondition, errors.New(text))
 	if detail, err := connect.NewErrorDetail(&errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
 		{Type: "USED_BY_HOST", Subject: d.GetName(), Description: text},
