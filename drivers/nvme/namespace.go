@@ -48,8 +48,8 @@ func controllersOf(p page) []int {
 	return out
 }
 
-// ManagesNamespaces reports whether namespaces can be attached and detached.
-func (c *Controller) ManagesNamespaces() (bool, error) {
+// managesNamespaces reports whether namespaces can be attached and detached.
+func (c *Controller) managesNamespaces() (bool, error) {
 	p, err := c.identify(cnsController, 0, 0)
 	if err != nil {
 		return false, err
@@ -58,7 +58,7 @@ func (c *Controller) ManagesNamespaces() (bool, error) {
 }
 
 // SetAttached attaches to the controller of a virtual function, from 0 on, these namespaces,
-// and takes away all others.
+// and takes away all others. The primary controller, and the host with it, loses them.
 func (c *Controller) SetAttached(function int, namespaces []int) error {
 	secondaries, err := c.Secondaries()
 	if err != nil {
@@ -67,6 +67,10 @@ func (c *Controller) SetAttached(function int, namespaces []int) error {
 	i := slices.IndexFunc(secondaries, func(s Secondary) bool { return s.Function == function+1 })
 	if i < 0 {
 		return fmt.Errorf("attach namespaces to NVMe function %d: no controller is that of this function", function)
+	}
+	primary, err := c.id()
+	if err != nil {
+		return err
 	}
 	all, err := c.Namespaces()
 	if err != nil {
@@ -83,13 +87,78 @@ func (c *Controller) SetAttached(function int, namespaces []int) error {
 			return err
 		}
 		is, want := slices.Contains(on, secondaries[i].ID), slices.Contains(namespaces, n)
+		if want && slices.Contains(on, primary) {
+			if err := c.attach(n, primary, false); err != nil {
+				return err
+			}
+		}
 		if is != want {
 			if err := c.attach(n, secondaries[i].ID, want); err != nil {
 				return err
 			}
 		}
+		if on, err = c.Attached(n); err != nil {
+			return err
+		}
+		if slices.Contains(on, secondaries[i].ID) != want {
+			return fmt.Errorf("attach namespaces to NVMe function %d: the controller has not done so with namespace %d", function, n)
+		}
 	}
 	return nil
+}
+
+// Reclaim gives namespaces that secondary controllers alone have back to the primary one,
+// while these have virtual functions.
+func (c *Controller) Reclaim() error {
+	manages, err := c.managesNamespaces()
+	if err != nil || !manages {
+		return err
+	}
+	secondaries, err := c.Secondaries()
+	if err != nil {
+		return err
+	}
+	primary, err := c.id()
+	if err != nil {
+		return err
+	}
+	all, err := c.Namespaces()
+	if err != nil {
+		return err
+	}
+	for _, n := range all {
+		on, err := c.Attached(n)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(on, primary) {
+			continue
+		}
+		had := false
+		for _, s := range secondaries {
+			if slices.Contains(on, s.ID) {
+				if err := c.attach(n, s.ID, false); err != nil {
+					return err
+				}
+				had = true
+			}
+		}
+		if had {
+			if err := c.attach(n, primary, true); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// id is the number of the controller.
+func (c *Controller) id() (int, error) {
+	p, err := c.identify(cnsController, 0, 0)
+	if err != nil {
+		return 0, err
+	}
+	return p.u16(regID), nil
 }
 
 // A NoNamespace error says that there is no namespace of that number.

@@ -73,7 +73,7 @@ func TestWhy(t *testing.T) {
 	if err := why(unix.ENOMEM); !errors.Is(err, unix.ENOMEM) || !strings.Contains(err.Error(), "firmware") {
 		t.Errorf("why = %v", err)
 	}
-	if err := why(unix.EIO); err != error(unix.EIO) {
+	if err := why(unix.EIO); !errors.Is(err, unix.EIO) || err.Error() != unix.EIO.Error() {
 		t.Errorf("why = %v", err)
 	}
 }

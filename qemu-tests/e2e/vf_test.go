@@ -40,66 +40,50 @@ func (h *host) checkVFsAfterBoot(t testing.TB) {
 	h.link(t, "with its virtual functions after a boot", func(l *v1.Link) bool { return len(l.Functions) == 3 && l.Carrier })
 }
 
-// Guests have virtual functions of a NIC: they reach the network behind it and each other, with
-// what the host has set for them, past the deaths of core and control.
-func TestVirtualFunctions(t *testing.T) {
-	h := sharedHost(t)
+// withFunctions gives the NIC two virtual functions until the test ends, and says how to make a virtual
+// machine with one of them.
+func (h *host) withFunctions(t testing.TB, ids ...string) (create func(id, settings string)) {
+	t.Helper()
 	h.upload(t, "guest-kernel", filepath.Join(top, "out/guest-bzImage"))
 	h.upload(t, "testguest", testInitramfs())
 	t.Cleanup(func() {
-		for _, id := range []string{"wired", "twin"} {
+		for _, id := range ids {
 			h.remove(t, id)
 		}
 		h.mustCtl(t, "device", "set-vfs", wiredName, "0")
 	})
-	if text, err := h.ctl("device", "set-vfs", wiredName, "8"); err == nil || !strings.Contains(text, "at most 7") {
-		t.Errorf("too many: %v\n%s", err, text)
-	}
 	if text := h.mustCtl(t, "device", "set-vfs", wiredName, "2"); !strings.Contains(text, "has 2 virtual functions") {
 		t.Errorf("ashlarctl says:\n%s", text)
+	}
+	return func(id, settings string) {
+		t.Helper()
+		h.mustCtl(t, "vm", "create", id, "--memory", "128MiB", "--kernel", "guest-kernel", "--initramfs", "testguest", "--cmdline", "console=ttyS0 quiet", "--vf", wiredName+settings)
+	}
+}
+
+// A guest has a virtual function of a NIC with what the host has set for it, past the deaths of core and
+// control; when it has stopped the function is free, and has no settings any more.
+func TestVirtualFunctions(t *testing.T) {
+	h := sharedHost(t)
+	create := h.withFunctions(t, "wired")
+	if text, err := h.ctl("device", "set-vfs", wiredName, "8"); err == nil || !strings.Contains(text, "at most 7") {
+		t.Errorf("too many: %v\n%s", err, text)
 	}
 	l := h.link(t, "up, with its functions", func(l *v1.Link) bool { return l.Carrier && len(l.Functions) == 2 })
 	if l.Driver != "igb" || l.SpeedMbps != 1000 || l.Duplex != v1.Link_DUPLEX_FULL || len(l.Uses) != 0 || l.TotalFunctions != 7 {
 		t.Errorf("the link is %v", l)
 	}
-	create := func(id, vf string) {
-		h.mustCtl(t, "vm", "create", id, "--memory", "128MiB", "--kernel", "guest-kernel", "--initramfs", "testguest", "--cmdline", "console=ttyS0 quiet", "--vf", wiredName+vf)
-	}
 	create("wired", ",rate=500")
-	create("twin", ",mac=02:00:00:00:00:77")
-	if text, err := h.ctl("vm", "create", "third", "--kernel", "guest-kernel", "--vf", wiredName+",mac=02:00:00:00:00:77"); err == nil || !strings.Contains(text, "in use") {
+	mac := h.vm(t, "wired").Devices[0].VirtualFunction.GetMacAddress()
+	if text, err := h.ctl("vm", "create", "third", "--kernel", "guest-kernel", "--vf", wiredName+",mac="+mac); err == nil || !strings.Contains(text, "in use") {
 		t.Errorf("an address twice: %v\n%s", err, text)
 	}
-	mac := h.vm(t, "wired").Devices[0].VirtualFunction.GetMacAddress()
-	address := func(id string) (*console, string) {
-		h.mustCtl(t, "vm", "start", id)
-		c := h.console(t, id)
-		line := c.expect("TESTGUEST ready", patience)
-		_, net, _ := strings.Cut(line, "net=")
-		if !strings.HasPrefix(net, "10.0.3.") {
-			net = c.ask("dhcp eth0")
-		}
-		ip, gw, _ := strings.Cut(strings.TrimSpace(net), ",")
-		if !strings.HasPrefix(ip, "10.0.3.") || gw != "10.0.3.2" {
-			t.Fatalf("%s has %q, by %q", id, ip, gw)
-		}
-		c.ask("ping 10.0.3.2")
-		return c, ip
+	h.mustCtl(t, "vm", "start", "wired")
+	is := func(l *v1.Link) bool {
+		return len(l.Functions) == 2 && l.Functions[0].VirtualMachine == "virtualMachines/wired" && l.Functions[0].Settings.MacAddress == mac
 	}
-	one, _ := address("wired")
-	if got := one.ask("nic " + mac); got != "eth0" {
-		t.Errorf("the guest has %s with the address %s", got, mac)
-	}
-	two, ip := address("twin")
-	if got := two.ask("nic 02:00:00:00:00:77"); got != "eth0" {
-		t.Errorf("the other guest has %s with its address", got)
-	}
-	one.ask("ping " + ip)
-
-	l = h.link(t, "that of both guests", func(l *v1.Link) bool {
-		return len(l.Functions) == 2 && l.Functions[0].VirtualMachine == "virtualMachines/wired" && l.Functions[1].VirtualMachine == "virtualMachines/twin"
-	})
-	if s := l.Functions[0].Settings; s.MacAddress != mac || s.MaxRateMbps != 500 || !s.GetSpoofCheck() || s.Trust {
+	l = h.link(t, "the guest's", is)
+	if s := l.Functions[0].Settings; s.MaxRateMbps != 500 || !s.GetSpoofCheck() || s.Trust {
 		t.Errorf("the settings are %v", s)
 	}
 	if text, err := h.ctl("device", "set-vfs", wiredName, "3"); err == nil || !strings.Contains(text, "in use by a guest") {
@@ -107,10 +91,7 @@ func TestVirtualFunctions(t *testing.T) {
 	}
 	h.killed(t, "ashlar-core")
 	h.killed(t, "ashlar-control")
-	h.fresh(t, "wired").ask("ping " + ip)
-	h.link(t, "as before", func(l *v1.Link) bool {
-		return len(l.Functions) == 2 && l.Functions[0].VirtualMachine == "virtualMachines/wired" && l.Functions[0].Settings.MacAddress == mac
-	})
+	h.link(t, "as before", is)
 	h.stop(t, "wired", true)
 	h.link(t, "free again", func(l *v1.Link) bool {
 		return len(l.Functions) == 2 && l.Functions[0].VirtualMachine == "" && l.Functions[0].Settings.MacAddress == "" && l.Functions[0].Settings.MaxRateMbps == 0
@@ -118,4 +99,31 @@ func TestVirtualFunctions(t *testing.T) {
 	if got := h.vm(t, "wired").Devices[0].VirtualFunction.GetMacAddress(); got != mac {
 		t.Errorf("the address was %s and is %s", mac, got)
 	}
+}
+
+// Guests with virtual functions reach the network behind the NIC, and each other.
+func TestVirtualFunctionsReach(t *testing.T) {
+	h := sharedHost(t)
+	create := h.withFunctions(t, "wired", "twin")
+	create("wired", "")
+	create("twin", ",mac=02:00:00:00:00:77")
+	address := func(id string) (*console, string) {
+		t.Helper()
+		h.mustCtl(t, "vm", "start", id)
+		c := h.console(t, id)
+		c.expect("TESTGUEST ready", patience)
+		mac := h.vm(t, id).Devices[0].VirtualFunction.GetMacAddress()
+		if got := c.ask("nic " + mac); got != "eth0" {
+			t.Errorf("%s has %s with its address %s; eth0 has %s, carrier %s", id, got, mac, c.ask("read /sys/class/net/eth0/address"), c.ask("read /sys/class/net/eth0/carrier"))
+		}
+		ip, gw, _ := strings.Cut(strings.TrimSpace(c.ask("dhcp eth0")), ",")
+		if !strings.HasPrefix(ip, "10.0.3.") || gw != "10.0.3.2" {
+			t.Fatalf("%s has %q, by %q", id, ip, gw)
+		}
+		c.ask("ping 10.0.3.2")
+		return c, ip
+	}
+	one, _ := address("wired")
+	_, ip := address("twin")
+	one.ask("ping " + ip)
 }

@@ -248,7 +248,7 @@ func TestNVMe(t *testing.T) {
 	if err := set(1); err != nil {
 		t.Fatal(err)
 	}
-	if all, err = c.Secondaries(); err != nil || !all[0].Online || all[0].Queues != 4 || all[1].Online || all[1].Queues != 0 {
+	if all, err = c.Secondaries(); err != nil || !all[0].Online || all[0].Queues != 2 || all[1].Online || all[1].Queues != 0 {
 		t.Errorf("secondary controllers %+v, %v", all, err)
 	}
 }

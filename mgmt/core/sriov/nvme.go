@@ -38,6 +38,11 @@ func provide(c *nvme.Controller, d *pci.Device, v hostcall.VFs) error {
 		return err
 	}
 	if have != v.Count || virtual && !online(c, v.Count) {
+		if have > 0 {
+			if err := c.Reclaim(); err != nil {
+				return err
+			}
+		}
 		if err := driver.Create(d.Address, 0); err != nil {
 			return err
 		}

@@ -27,7 +27,8 @@ seconds, the one that the host is managed through as well. An NVMe controller sh
 its queues and interrupts out to them evenly and brings them online. Which namespaces
 each of them has is up to the controller, which may give all to all; with --namespaces
 they are attached as it says, with a + between those of one and a comma between
-virtual functions: 1+2,3 gives the first one 1 and 2, the second one 3.`
+virtual functions: 1+2,3 gives the first one 1 and 2, the second one 3. The host itself does not have these
+then, and has them again when the virtual functions go.`
 
 func (a *app) deviceSetVFs() *cobra.Command {
 	var namespaces string

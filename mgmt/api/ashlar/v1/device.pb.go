@@ -511,7 +511,8 @@ type SetVirtualFunctionsRequest struct {
 	// 0 to PciDevice.Sriov.total_vfs.
 	Count int32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
 	// Of an NVMe controller: which namespaces are attached to which of the virtual functions, an
-	// entry for each. Each namespace can be of one alone. Where empty, what they have is up to
+	// entry for each. Each namespace can be of one alone; the host does not have it then, and has it again
+	// when the virtual functions go. Where empty, what they have is up to
 	// the controller: many attach all shared namespaces to all of them.
 	Namespaces    []*SetVirtualFunctionsRequest_Namespaces `protobuf:"bytes,3,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
 	unknownFields protoimpl.UnknownFields
