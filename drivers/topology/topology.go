@@ -2,7 +2,7 @@
 // CPUs, memory, pools of huge pages and PCI devices, and how CPUs share cores, sockets
 // and caches. It reads sysfs as the kernel's Documentation/ABI/stable/sysfs-devices-node,
 // Documentation/ABI/stable/sysfs-devices-system-cpu and Documentation/admin-guide/
-// cputopology.rst have it.
+// cputopology.rst have it, and how fast memory is in the firmware's tables (access.go).
 package topology
 
 import (

@@ -90,7 +90,7 @@ func TestReproducible(t *testing.T) {
 
 func TestCommandLines(t *testing.T) {
 	args, image := parts(t)
-	if report := mkimage(t, append(args, "-rescue")...); !strings.Contains(report, disk.CommandLine()+" ashlar.rescue=ttyS1\n") {
+	if report := mkimage(t, append(args, "-rescue")...); !strings.Contains(report, disk.CommandLine()+" ashlar.rescue=ttyS1 no_timer_check\n") {
 		t.Errorf("-rescue:\n%s", report)
 	}
 	if report := mkimage(t, append(args, "-cmdline", "console=ttyS0")...); !strings.Contains(report, " console=ttyS0\n") {
