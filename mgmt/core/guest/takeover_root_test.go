@@ -46,7 +46,7 @@ var says = map[string]string{
 	jailtest.Killed:  "It made a system call that its jail forbids.",
 	jailtest.Fatal:   "It ended with exit status 2.",
 	jailtest.Starved: "The VMM was killed: the host had no memory left for it.",
-	// It writes to its connection with core, too: core ends it for what it says there.
+	// It writes to its messages and its result, too: core ends it for how much that is.
 	jailtest.Harmless: "It ended with signal: killed.",
 }
 
