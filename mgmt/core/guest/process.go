@@ -75,9 +75,8 @@ func limitFiles(pid int, size int64) error {
 
 // letLock lets process pid, a child, lock as much memory as it likes (RLIMIT_MEMLOCK): its
 // guest's is of a pool, and its rings have the kernel pin that, or devices of the host's reach
-// it. What all VMMs pin is counted together, as they are root's still, so that no other limit
-// would do. In the jail the one call by which memory is locked maps the VMM's own for devices,
-// which its control group bounds.
+// it. The jail takes that back, but for what devices that come later need (protocol.Spec's
+// LockedMemory).
 func letLock(pid int) error {
 	limit := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
 	if err := unix.Prlimit(pid, unix.RLIMIT_MEMLOCK, &limit, nil); err != nil {

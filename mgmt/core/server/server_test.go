@@ -20,6 +20,7 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/core/guest"
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/mgmt/core/image"
+	"github.com/ashlar-hv/ashlar/mgmt/core/sriov"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
 	"golang.org/x/sys/unix"
@@ -63,9 +64,10 @@ func start(t *testing.T) *fixture {
 		Host:  func() hostcall.HostStatus { return hostcall.HostStatus{Hostname: "h"} },
 		Check: func() hostcall.HostCheckResult { return hostcall.HostCheckResult{Refused: true} },
 		Facts: func() layout.HostInfo { return layout.HostInfo{} }}
+	fx.s.Functions = functions(log)
 	fx.s.Guests, err = guest.New(guest.Config{RunDir: filepath.Join(dir, "run"), EndDir: filepath.Join(dir, "ended"), DeviceDir: filepath.Join(dir, "devices"),
-		FindDevices: func() (*pci.Inventory, error) { return pci.Find(pci.Host{}) },
-		Cgroup:      filepath.Join(dir, "cgroup"), VMM: "/none", Folders: folders, Images: images, Networks: noNetworks{},
+		FindDevices: findDevices, Functions: fx.s.Functions,
+		Cgroup: filepath.Join(dir, "cgroup"), VMM: "/none", Folders: folders, Images: images, Networks: noNetworks{},
 		Memory: func() (int64, error) { return 256 << 20, nil }, Notify: fx.s.Notify, Log: log})
 	if err != nil {
 		t.Fatal(err)
@@ -484,8 +486,9 @@ func FuzzCall(f *testing.F) {
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	s := &Server{Images: images, Log: log, Host: func() hostcall.HostStatus { return hostcall.HostStatus{} },
 		Facts: func() layout.HostInfo { return layout.HostInfo{} }}
+	s.Functions = functions(log)
 	s.Guests, err = guest.New(guest.Config{RunDir: filepath.Join(dir, "run"), EndDir: filepath.Join(dir, "ended"), DeviceDir: filepath.Join(dir, "devices"),
-		FindDevices: func() (*pci.Inventory, error) { return pci.Find(pci.Host{}) }, Cgroup: filepath.Join(dir, "cgroup"),
+		FindDevices: findDevices, Functions: s.Functions, Cgroup: filepath.Join(dir, "cgroup"),
 		VMM: "/none", Folders: folders, Images: images, Networks: noNetworks{}, Notify: s.Notify, Log: log,
 		Memory: func() (int64, error) { return 0, nil }})
 	if err != nil {
@@ -507,4 +510,12 @@ func FuzzCall(f *testing.F) {
 		newConn(peer, s).serve(t.Context())
 		ours.Close()
 	})
+}
+
+// findDevices finds the devices of the machine that the tests run on.
+func findDevices() (*pci.Inventory, error) { return pci.Find(pci.Host{}) }
+
+// functions are their virtual functions, none of which anybody has.
+func functions(log *slog.Logger) *sriov.Manager {
+	return sriov.New(sriov.Config{Inventory: findDevices, Owners: func() map[string]string { return nil }, Uplink: func(string) []string { return nil }, Log: log})
 }

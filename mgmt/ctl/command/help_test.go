@@ -139,7 +139,7 @@ func TestCompletion(t *testing.T) {
 		{"vm list --context ", []string{"test\t" + r.host.Addr}},
 		{"context use ", []string{"test\t" + r.host.Addr}},
 		{"vm list -o ", []string{"table", "json", "yaml"}},
-		{"watch ", []string{"virtualMachines", "images", "operations", "pciDevices"}},
+		{"watch ", []string{"virtualMachines", "images", "operations", "pciDevices", "links"}},
 		{"device get ", []string{"0000:00:1c.0\tPCI bridge, Intel", "0000:01:00.0\tEthernet controller, Intel", "0000:01:10.0\tEthernet controller, Intel", "0000:02:00.0\tNVMe controller, Samsung"}},
 		{"hugepages set ", []string{"2MiB\t0, 0 free"}},
 		{"hugepages set 2MiB 1 --node ", []string{"0", "1"}},
