@@ -68,6 +68,9 @@ func TestSoakKills(t *testing.T) {
 	}
 	m.kept(t)
 	h.consistent(t)
+	for _, w := range all {
+		eventually(t, "the VMM of "+w.id, w.files, func() string { return h.vmmFiles(t, w.uid) })
+	}
 	if after := h.open(t); after.core > before.core+8 || after.control > before.control+8 {
 		t.Errorf("descriptors of core and control: %+v, then %+v", before, after)
 	}
@@ -201,7 +204,7 @@ func (h *host) killOtherVMM(t testing.TB, which int, all []*worker) int {
 
 func (h *host) vmmFiles(t testing.TB, uid string) string {
 	t.Helper()
-	return strings.TrimSpace(h.shell(t, "ls /proc/$(cat /sys/fs/cgroup/guests/"+uid+"/cgroup.procs)/fd | wc -l"))
+	return strings.TrimSpace(h.shell(t, "ls /proc/$(cat /sys/fs/cgroup/guests/"+uid+"/cgroup.procs)/fd | wc -l")) + " descriptors"
 }
 
 // openFiles is how many descriptors the host's programs have.
@@ -224,7 +227,7 @@ func (h *host) open(t testing.TB) (n openFiles) {
 func (h *host) consistent(t testing.TB) {
 	t.Helper()
 	var wrong []string
-	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(500 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(500 * time.Millisecond) {
 		if wrong = h.leftovers(t); len(wrong) == 0 {
 			return
 		}
