@@ -66,9 +66,9 @@ func (m *machine) steps() []step.Step {
 		{Name: "configuration", Deadline: 10 * time.Second, Run: m.configuration},
 		{Name: "network", Deadline: 15 * time.Second, Run: m.bringUpNetwork},
 		{Name: "data", Deadline: 2 * time.Minute, Run: m.dataDisk},
-		{Name: "core", Deadline: 15 * time.Second, Run: m.startCore},
+		{Name: "core", Deadline: 30 * time.Second, Run: m.startCore},
 		{Name: "control", Deadline: 10 * time.Second, Run: m.startControl},
-		{Name: "API", Deadline: 20 * time.Second, Run: m.waitForAPI},
+		{Name: "API", Deadline: time.Minute, Run: m.waitForAPI},
 	}
 }
 

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -92,19 +91,25 @@ func (h *host) tryCreate(t testing.TB, id string) error {
 	return err
 }
 
-// TestFaults has a host meet one fault after the other. A guest whose VMM hangs from the
-// beginning on is ended meanwhile; another one goes on through all of it.
+// TestFaults has a host meet one fault after the other, and one guest all of them. A guest
+// whose VMM hangs from the beginning on is ended meanwhile; another one goes on through all
+// of it.
 func TestFaults(t *testing.T) {
-	h := newHost(t, options{disk: 400 << 20})
-	h.create(t, "steady", testVM("", &v1.Disk{SizeBytes: 8 << 20}))
+	h := newHost(t, options{disk: 400 << 20, memory: "2G"})
+	bystander := testVM("", &v1.Disk{SizeBytes: 8 << 20})
+	bystander.NetworkInterfaces = nil
+	h.create(t, "steady", bystander)
 	h.boot(t, "steady")
-	steady := h.witness(t.Context(), "steady")
+	steady := h.witness(t.Context(), "steady", 0)
 	h.logs(t, steady)
 	hung := testVM("")
-	hung.MemoryBytes = 64 << 20
+	hung.MemoryBytes, hung.NetworkInterfaces = 64<<20, nil
 	h.create(t, "hung", hung)
-	h.ready(t, "hung")
+	h.boot(t, "hung")
 	h.shell(t, "kill -STOP $(cat /sys/fs/cgroup/guests/"+h.vm(t, "hung").Uid+"/cgroup.procs)")
+	hit := testVM("", &v1.Disk{SizeBytes: 64 << 20})
+	hit.MemoryBytes = 512 << 20
+	h.create(t, "hit", hit)
 	for _, f := range []struct {
 		name string
 		do   func(*testing.T, *host)
@@ -119,7 +124,7 @@ func TestFaults(t *testing.T) {
 	t.Run("VMM hangs", func(t *testing.T) {
 		eventually(t, "hung", "did not answer", func() string { return h.vm(t, "hung").StopMessage })
 		h.waitStopped(t, "hung", v1.VirtualMachine_STOP_REASON_LOST)
-		h.ready(t, "hung")
+		h.boot(t, "hung")
 	})
 	steady.goesOn(t, 5)
 	h.consistent(t)
@@ -128,22 +133,21 @@ func TestFaults(t *testing.T) {
 // diskFull fills the pool: a guest whose disk has to grow gets errors, nothing can be made,
 // and what makes room can be done.
 func diskFull(t *testing.T, h *host) {
-	h.create(t, "grows", testVM("", &v1.Disk{SizeBytes: 64 << 20}))
 	h.create(t, "victim", testVM("", &v1.Disk{SizeBytes: 8 << 20}))
-	c := h.ready(t, "grows")
+	c := h.ready(t, "hit")
 	c.ask("write /dev/vda 3 4")
 	h.background(t, "dd if=/dev/zero of=/data/filler bs=1048576 count=1000; dd if=/dev/zero of=/data/filler2 bs=4096 count=1000")
 	eventually(t, "problems of the host", "pool is full", func() string { return h.hostProblems(t) })
 	eventually(t, "dd", "[]", func() string { return fmt.Sprint(h.pids(t, "dd")) })
 	c.fails("write /dev/vda 5 64")
-	eventually(t, "problems of the guest", "disk 0 got I/O errors, as the pool was full", func() string { return h.problems(t, "grows") })
+	eventually(t, "problems of the guest", "disk 0 got I/O errors, as the pool was full", func() string { return h.problems(t, "hit") })
 	if err := h.tryCreate(t, "refused"); connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "delete") {
 		t.Errorf("creating on a full pool gives %v, want RESOURCE_EXHAUSTED and what to do", err)
 	}
 	for _, program := range []string{"ashlar-control", "ashlar-core"} {
 		h.killed(t, program)
 	}
-	if vm := h.inState(t, "grows", v1.VirtualMachine_STATE_RUNNING); len(vm.Problems) == 0 {
+	if vm := h.inState(t, "hit", v1.VirtualMachine_STATE_RUNNING); len(vm.Problems) == 0 {
 		t.Error("the problem of the guest was forgotten with core")
 	}
 	h.remove(t, "victim") // on the full pool
@@ -154,44 +158,43 @@ func diskFull(t *testing.T, h *host) {
 		}
 		return "none of the pool"
 	})
-	c = h.console(t, "grows")
+	c = h.console(t, "hit")
 	c.ask("write /dev/vda 5 16")
 	c.ask("check /dev/vda 5 16")
-	h.remove(t, "grows")
 }
 
 // tapGone takes the tap of a guest away, which runs on and says so.
 func tapGone(t *testing.T, h *host) {
-	h.create(t, "cut-off", testVM(""))
-	t.Cleanup(func() { h.remove(t, "cut-off") })
-	taps := strings.Fields(h.shell(t, "ls /sys/class/net"))
-	c := h.ready(t, "cut-off")
+	c := h.console(t, "hit")
+	deleted := 0
 	for _, name := range strings.Fields(h.shell(t, "ls /sys/class/net")) {
-		if strings.HasPrefix(name, "gtap") && !slices.Contains(taps, name) {
+		if strings.HasPrefix(name, "gtap") { // the only guest that has one
 			h.shell(t, "ip link delete "+name)
+			deleted++
 		}
 	}
-	eventually(t, "problems of the guest", "network interface 0 has lost its tap", func() string { return h.problems(t, "cut-off") })
+	if deleted != 1 {
+		t.Fatalf("the host had %d taps, want one", deleted)
+	}
+	eventually(t, "problems of the guest", "network interface 0 has lost its tap", func() string { return h.problems(t, "hit") })
 	c.ask("mem")
-	h.stop(t, "cut-off", true)
-	c = h.ready(t, "cut-off")
-	c.ask("ping 10.88.0.1")
-	if p := h.problems(t, "cut-off"); p != "" {
+	h.stop(t, "hit", true)
+	h.ready(t, "hit").ask("ping 10.88.0.1")
+	if p := h.problems(t, "hit"); p != "" {
 		t.Errorf("problems after another start: %s", p)
 	}
 }
 
-// clockJumps sets the clock a day ahead, and back: guests do not notice, and no operation
-// waits for the time to come.
+// clockJumps sets the clock most of a day ahead, and back, while control that waits for a
+// guest to stop dies: no operation waits for the time to come.
 func clockJumps(t *testing.T, h *host) {
-	h.create(t, "timed", testVM(""))
-	t.Cleanup(func() { h.remove(t, "timed") })
 	set := func(at time.Time) { h.shell(t, "date -u "+at.UTC().Format("010215042006.05")) }
 	t.Cleanup(func() { set(time.Now()) })
-	for _, jump := range []time.Duration{20 * time.Hour, -20 * time.Hour} {
-		c := h.ready(t, "timed")
-		c.ask("mem")
-		r, err := h.VirtualMachines.StopVirtualMachine(within(t, time.Minute), connect.NewRequest(&v1.StopVirtualMachineRequest{Name: "virtualMachines/timed"}))
+	for i, jump := range []time.Duration{20 * time.Hour, -20 * time.Hour} {
+		if i > 0 {
+			h.ready(t, "hit")
+		}
+		r, err := h.VirtualMachines.StopVirtualMachine(within(t, time.Minute), connect.NewRequest(&v1.StopVirtualMachineRequest{Name: "virtualMachines/hit"}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -200,18 +203,14 @@ func clockJumps(t *testing.T, h *host) {
 		if err := h.done(t, r.Msg); err != nil {
 			t.Errorf("stop, with the clock set by %v: %v", jump, err)
 		}
-		h.waitStopped(t, "timed", h.vm(t, "timed").StopReason)
+		h.waitStopped(t, "hit", h.vm(t, "hit").StopReason)
 	}
 }
 
 // memoryPressure takes the host's memory: the guest that has most of it is ended, and
 // nobody else.
 func memoryPressure(t *testing.T, h *host) {
-	hog := testVM("")
-	hog.MemoryBytes = 512 << 20
-	h.create(t, "hog", hog)
-	t.Cleanup(func() { h.remove(t, "hog") })
-	h.ready(t, "hog").ask("fill 400")
+	h.ready(t, "hit").ask("fill 400")
 	programs := func() string {
 		return fmt.Sprint(h.pids(t, "ashlar-core"), h.pids(t, "ashlar-control"))
 	}
@@ -230,8 +229,8 @@ func memoryPressure(t *testing.T, h *host) {
 	h.shell(t, fmt.Sprintf("mkdir -p /run/pressure; mount -t tmpfs -o size=%dm,nr_inodes=100 pressure /run/pressure", mib))
 	defer h.shell(t, "umount /run/pressure")
 	h.background(t, fmt.Sprintf("dd if=/dev/zero of=/run/pressure/f bs=4194304 count=%d", mib/4))
-	eventually(t, "hog", "no memory left", func() string { return h.vm(t, "hog").StopMessage })
-	h.waitStopped(t, "hog", v1.VirtualMachine_STOP_REASON_LOST)
+	eventually(t, "hit", "no memory left", func() string { return h.vm(t, "hit").StopMessage })
+	h.waitStopped(t, "hit", v1.VirtualMachine_STOP_REASON_LOST)
 	if after := programs(); after != before {
 		t.Errorf("the host's programs were %s and are %s", before, after)
 	}

@@ -123,6 +123,7 @@ type options struct {
 	cpus   int // 0: lab.Config's choice; with more in software emulation guests do not get far
 	noDisk bool
 	disk   int64                   // bytes of the data disk; 0: as the lab has it
+	memory string                  // as lab.Config has it
 	plug   bool                    // the data disk can be pulled out
 	edit   func(doc string) string // changes the configuration document
 }
@@ -168,7 +169,7 @@ func newHost(t testing.TB, o options) *host {
 		}
 	}
 	h.mustCtl(t, "image", "configure", stick, "--config", doc)
-	h.start(t, lab.Config{Dir: dir, Port: port, Args: o.args, CPUs: o.cpus, NoDisk: o.noDisk, DiskSize: o.disk, PluggableDisk: o.plug})
+	h.start(t, lab.Config{Dir: dir, Port: port, Args: o.args, CPUs: o.cpus, NoDisk: o.noDisk, DiskSize: o.disk, Memory: o.memory, PluggableDisk: o.plug})
 	return h
 }
 

@@ -16,13 +16,11 @@ func TestSoakPowerCuts(t *testing.T) {
 	h := newHost(t, options{})
 	h.create(t, "keeper", testVM("", &v1.Disk{SizeBytes: 8 << 20}))
 	m := newMess(h, s.seed)
-	keeper := &witness{h: h, id: "keeper"}
+	acknowledged := 0
 	for s.next() {
 		h.boot(t, "keeper")
 		ctx, cancel := context.WithCancel(t.Context())
-		followed := h.witness(ctx, "keeper")
-		followed.highest = keeper.acknowledged()
-		keeper = followed
+		keeper := h.witness(ctx, "keeper", acknowledged)
 		h.logs(t, keeper)
 		worked := make(chan struct{})
 		go func() { defer close(worked); m.work(ctx, nil) }()
@@ -37,8 +35,8 @@ func TestSoakPowerCuts(t *testing.T) {
 		}
 		cancel() // what was under way may be done or not
 		<-worked
-		m.err = nil
-		t.Logf("cut %d: after write %d, and %d of others' doings", s.step, keeper.acknowledged(), m.done)
+		m.err, acknowledged = nil, keeper.acknowledged()
+		t.Logf("cut %d: after write %d, and %d of others' doings", s.step, acknowledged, m.done)
 		h.reboot(t)
 		if vm := h.settled(t, "keeper"); vm.State != v1.VirtualMachine_STATE_STOPPED {
 			t.Errorf("after the power cut the guest is %v", vm.State)
@@ -47,5 +45,5 @@ func TestSoakPowerCuts(t *testing.T) {
 		h.consistent(t)
 	}
 	h.boot(t, "keeper")
-	h.logs(t, keeper)
+	h.logs(t, h.witness(t.Context(), "keeper", acknowledged))
 }

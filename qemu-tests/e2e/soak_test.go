@@ -85,14 +85,14 @@ type witness struct {
 
 	mu      sync.Mutex
 	highest int
-	stream  *connect.BidiStreamForClient[v1.ConsoleRequest, v1.ConsoleResponse]
 	lines   []string // that are no acknowledgements, the last few
 	wrong   []string
 }
 
-// witness follows the console of a guest until ctx ends.
-func (h *host) witness(ctx context.Context, id string) *witness {
-	w := &witness{h: h, id: id}
+// witness follows the console of a guest, which has acknowledged so many writes before, until
+// ctx ends.
+func (h *host) witness(ctx context.Context, id string, acknowledged int) *witness {
+	w := &witness{h: h, id: id, highest: acknowledged}
 	go func() {
 		for ctx.Err() == nil {
 			w.follow(ctx)
@@ -113,9 +113,6 @@ func (w *witness) follow(ctx context.Context) {
 	if stream.Send(&v1.ConsoleRequest{Name: "virtualMachines/" + w.id}) != nil {
 		return
 	}
-	w.mu.Lock()
-	w.stream = stream
-	w.mu.Unlock()
 	rest, before := "", 0
 	for {
 		r, err := stream.Receive()

@@ -34,8 +34,10 @@ func boot(ctx context.Context, kernel, initrd string, hardware []string, cmdline
 		text strings.Builder
 	)
 	args := []string{"-nodefaults", "-serial", "stdio", "-display", "none", "-m", "4G"}
+	// With 36 bits of physical addresses the firmware puts the BARs of virtual functions below
+	// 4 GiB: QEMU's answer there only.
 	if lab.Hardware() {
-		args = append(args, "-M", "q35", "-accel", "kvm,kernel-irqchip=split", "-cpu", "host", "-smp", "2")
+		args = append(args, "-M", "q35", "-accel", "kvm,kernel-irqchip=split", "-cpu", "host,host-phys-bits-limit=36", "-smp", "2")
 	} else {
 		// One CPU: see lab.Config.
 		args = append(args, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt,phys-bits=36", "-smp", "1")
