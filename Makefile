@@ -52,7 +52,7 @@ E2E     = $(GO) test -v -timeout 40m ./qemu-tests/e2e
 SECOND  = $(OUT)/test-second.log
 define MACHINE_TESTS
 echo "==> End-to-end tests in the lab, tests in machines of their own"; t=$$(date +%s); \
-{ $(GO) test -p 1 -timeout 20m $(addprefix ./,$(MACHINES)); r=$$?; $(E2E) -skip '$(EARLY)' && exit $$r; } >$(SECOND) 2>&1 & \
+{ $(GO) test -p 1 -timeout 30m $(addprefix ./,$(MACHINES)); r=$$?; $(E2E) -skip '$(EARLY)' && exit $$r; } >$(SECOND) 2>&1 & \
 second=$$!; trap "kill $$second; exit 130" INT TERM; \
 $(E2E) -run '$(EARLY)'; r=$$?; wait $$second || r=1; cat $(SECOND); \
 echo "    ended after $$(( $$(date +%s) - t )) s"; exit $$r

@@ -64,7 +64,7 @@ func (m *machine) startCore(ctx context.Context) (step.Outcome, error) {
 		mode os.FileMode
 		gid  int
 	}{
-		{layout.RunDir, 0o755, 0}, // control is nobody's root when it enters its room
+		{layout.RunDir, 0o755, 0},                  // control is nobody's root when it enters its room
 		{layout.CoreDir, 0o750, layout.ControlUID}, // control may reach the socket in it
 		{layout.GuestRunDir, 0o711, 0},
 		{roomStage, 0o700, 0},

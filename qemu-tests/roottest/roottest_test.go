@@ -96,7 +96,7 @@ func run(t *testing.T, r Run) {
 			t.Fatalf("%v: make kernel guest-kernel builds it", err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	text, err := r.Do(ctx, t.TempDir())
 	t.Logf("the machine said:\n%s", text)
@@ -112,7 +112,7 @@ func TestSRIOV(t *testing.T) {
 		Packages: []string{"github.com/ashlar-hv/ashlar/mgmt/core/sriov"},
 		Filter:   *filter, Hardware: true, Controller: true,
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	text, err := r.Do(ctx, t.TempDir())
 	t.Logf("the machine said:\n%s", text)
@@ -140,7 +140,7 @@ func TestHardware(t *testing.T) {
 	if *filter != "" {
 		r.Filter = *filter
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	text, err := r.Do(ctx, t.TempDir())
 	t.Logf("the machine said:\n%s", text)

@@ -141,12 +141,12 @@ func (h *Host) DetachVirtualMachineDevice(_ context.Context, req *connect.Reques
 
 // needed refuses a device that the host needs itself.
 func needed(d *ashlarv1.PciDevice) error {
-	const text = "The host needs it itself: choose another device"
-	e := connect.NewError(connect.CodeFailedPrecondition, errors.New(text))
-	if detail, err := connect.NewErrorDetail(&errdetails.PreconditionFailure{Violations: []*errdetails.PreconditionFailure_Violation{
-		{Type: "USED_BY_HOST", Subject: d.GetName(), Description: text},
+	violations := []*errdetails.PreconditionFailure_Violation{
+		{Type: "USED_BY_HOST", Subject: d.GetName(), Description: "The host needs it itself: choose another device"},
 		{Type: "GROUP_SHARED", Subject: d.GetName(), Description: "It is of a group."},
-	}}); err == nil {
+	}
+	e := connect.NewError(connect.CodeFailedPrecondition, errors.New(violations[0].GetDescription()))
+	if detail, err := connect.NewErrorDetail(&errdetails.PreconditionFailure{Violations: violations}); err == nil {
 		e.AddDetail(detail)
 	}
 	return e
