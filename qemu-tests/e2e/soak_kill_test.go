@@ -51,7 +51,7 @@ func TestSoakKills(t *testing.T) {
 			killed["other VMM"] += h.killOtherVMM(t, s.rng.IntN(8), all)
 		}
 		for _, w := range all {
-			w.well(t)
+			w.well(t, m)
 		}
 		if m.err != nil {
 			t.Fatal(m.err)
@@ -64,7 +64,7 @@ func TestSoakKills(t *testing.T) {
 		t.Fatal(m.err)
 	}
 	for _, w := range all {
-		w.well(t)
+		w.well(t, m)
 	}
 	m.kept(t)
 	h.consistent(t)
@@ -95,13 +95,16 @@ func (h *host) worker(t testing.TB, ctx context.Context, id string) *worker {
 	return w
 }
 
-// well sees that a worker whose VMM lives goes on, and starts one again that was killed.
-func (w *worker) well(t testing.TB) {
+// well sees that a worker whose VMM lives goes on, and starts one again that was killed,
+// while others wait: beside them it would take long in software emulation.
+func (w *worker) well(t testing.TB, m *mess) {
 	t.Helper()
 	if w.killed {
 		w.killed = false
 		w.h.lost(t, w.id)
-		op, err := (&mess{h: w.h}).ended(t.Context(), "start of "+w.id, func(ctx context.Context) (*connect.Response[v1.Operation], error) {
+		m.turn.Lock()
+		defer m.turn.Unlock()
+		op, err := m.ended(t.Context(), "start of "+w.id, func(ctx context.Context) (*connect.Response[v1.Operation], error) {
 			return w.h.VirtualMachines.StartVirtualMachine(ctx, connect.NewRequest(&v1.StartVirtualMachineRequest{Name: "virtualMachines/" + w.id}))
 		})
 		if err != nil || op.Error != nil {
