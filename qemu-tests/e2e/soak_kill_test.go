@@ -20,7 +20,7 @@ const uidLength = 32
 // others come and go. Guests that are not killed go on, operations end, what was promised
 // is kept, and nothing is left behind.
 func TestSoakKills(t *testing.T) {
-	s := newSoak(t, 5, 300)
+	s := newSoak(t, 4, 300)
 	workers := 1 // that write all the time
 	if *soakFull {
 		workers = 2
@@ -34,15 +34,20 @@ func TestSoakKills(t *testing.T) {
 	before := h.open(t)
 	m, stop, stopped := newMess(h, s.seed), make(chan struct{}), make(chan struct{})
 	go func() { defer close(stopped); m.work(ctx, stop) }()
-	killed := map[string]int{}
+	killed, kinds := map[string]int{}, []int(nil)
 	for s.next() {
 		s.pause(1500 * time.Millisecond)
-		switch n := s.rng.IntN(10); {
-		case n < 3:
+		if len(kinds) == 0 {
+			kinds = s.rng.Perm(4) // each as often as the others
+		}
+		kind := kinds[0]
+		kinds = kinds[1:]
+		switch kind {
+		case 0:
 			killed["control"] += h.kill9(t, "ashlar-control")
-		case n < 6:
+		case 1:
 			killed["core"] += h.kill9(t, "ashlar-core")
-		case n < 8:
+		case 2:
 			w := all[s.rng.IntN(workers)]
 			if w.killed = h.killVMM(t, w.uid); w.killed {
 				killed["worker"]++
@@ -51,7 +56,7 @@ func TestSoakKills(t *testing.T) {
 			killed["other VMM"] += h.killOtherVMM(t, s.rng.IntN(8), all)
 		}
 		for _, w := range all {
-			w.well(t)
+			w.well(t, m)
 		}
 		if m.err != nil {
 			t.Fatal(m.err)
@@ -64,7 +69,7 @@ func TestSoakKills(t *testing.T) {
 		t.Fatal(m.err)
 	}
 	for _, w := range all {
-		w.well(t)
+		w.well(t, m)
 	}
 	m.kept(t)
 	h.consistent(t)
@@ -95,13 +100,16 @@ func (h *host) worker(t testing.TB, ctx context.Context, id string) *worker {
 	return w
 }
 
-// well sees that a worker whose VMM lives goes on, and starts one again that was killed.
-func (w *worker) well(t testing.TB) {
+// well sees that a worker whose VMM lives goes on, and starts one again that was killed,
+// while others wait: beside them it would take long in software emulation.
+func (w *worker) well(t testing.TB, m *mess) {
 	t.Helper()
 	if w.killed {
 		w.killed = false
 		w.h.lost(t, w.id)
-		op, err := (&mess{h: w.h}).ended(t.Context(), "start of "+w.id, func(ctx context.Context) (*connect.Response[v1.Operation], error) {
+		m.turn.Lock()
+		defer m.turn.Unlock()
+		op, err := m.ended(t.Context(), "start of "+w.id, func(ctx context.Context) (*connect.Response[v1.Operation], error) {
 			return w.h.VirtualMachines.StartVirtualMachine(ctx, connect.NewRequest(&v1.StartVirtualMachineRequest{Name: "virtualMachines/" + w.id}))
 		})
 		if err != nil || op.Error != nil {

@@ -195,6 +195,7 @@ func (h *host) logs(t testing.TB, w *witness) {
 // A mess is what others leave behind: it asks for virtual machines and images and does
 // away with them, without end, while the host's programs die. It knows what was promised.
 type mess struct {
+	turn  sync.Mutex // held while it does something
 	h     *host
 	rng   *rand.Rand
 	n     int
@@ -218,6 +219,7 @@ func (m *mess) work(ctx context.Context, stop <-chan struct{}) {
 			return
 		default:
 		}
+		m.turn.Lock()
 		m.n++
 		if m.rng.IntN(3) == 0 {
 			m.err = m.image(ctx)
@@ -225,6 +227,7 @@ func (m *mess) work(ctx context.Context, stop <-chan struct{}) {
 			m.err = m.machine(ctx)
 		}
 		m.done++
+		m.turn.Unlock()
 	}
 }
 

@@ -35,6 +35,7 @@ func Rules() []jail.Rule {
 		rules = append(rules, jail.Allow(unix.SYS_IOCTL, r.reason, jail.Equal(1, r.request)))
 	}
 	return append(rules,
+		jail.Allow(unix.SYS_MADVISE, "memory of a device that is plugged in is not dumped", jail.Equal(2, unix.MADV_DONTDUMP)),
 		jail.Allow(unix.SYS_PREAD64, "configuration space of a device, and pages of BARs that are trapped"),
 		jail.Allow(unix.SYS_PWRITE64, "configuration space of a device, and pages of BARs that are trapped"),
 	)

@@ -19,6 +19,7 @@ func rules() []jail.Rule {
 		jail.Allow(unix.SYS_SETSOCKOPT, "keep-alive of accepted connections", jail.Equal(1, unix.SOL_SOCKET), jail.Equal(2, unix.SO_KEEPALIVE)),
 		jail.Allow(unix.SYS_FADVISE64, "read an image's digest from the disk, not from the cache"),
 		jail.Allow(unix.SYS_MADVISE, "the store's mapping is read here and there", jail.Equal(2, unix.MADV_RANDOM)),
+		jail.Allow(unix.SYS_FALLOCATE, "the store keeps room on the disk", jail.Equal(1, unix.FALLOC_FL_KEEP_SIZE)),
 		jail.Allow(unix.SYS_FLOCK, "release of the store's lock at the end"),
 	}
 	return slices.Concat(jail.Messages(), jail.Connections(), jail.Files(), own, jail.NoPaths())

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
 )
 
@@ -22,5 +24,22 @@ func TestStoreGrowsConfined(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	d.alive()
+}
+
+// On a disk that has not the room that the store wants to keep, control asks for it again
+// from within the jail, and goes on without.
+func TestStoreWithoutRoomConfined(t *testing.T) {
+	d := newDaemon(t)
+	d.core.Stop()
+	if err := unix.Mount("tmpfs", d.core.Dir, "tmpfs", 0, "size=2m"); err != nil {
+		t.Fatalf("mount a small file system: %v: this test runs as root", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(d.core.Dir, unix.MNT_DETACH) })
+	if err := d.core.Start(); err != nil {
+		t.Fatal(err)
+	}
+	d.start()
+	d.machine()
 	d.alive()
 }

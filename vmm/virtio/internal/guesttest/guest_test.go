@@ -233,6 +233,10 @@ func startProgram(t *testing.T, program string, argv ...string) *vmm {
 	v.cmd.Stdout, v.cmd.Stderr = os.Stderr, os.Stderr
 	v.cmd.SysProcAttr = jail.Attributes(jailUID, jailUID)
 	must(t, v.cmd.Start())
+	// As init and core let it; in its user namespace it cannot do so itself.
+	for resource, most := range map[int]uint64{unix.RLIMIT_NOFILE: 1 << 20, unix.RLIMIT_MEMLOCK: unix.RLIM_INFINITY} {
+		must(t, unix.Prlimit(v.cmd.Process.Pid, resource, &unix.Rlimit{Cur: most, Max: most}, nil))
+	}
 	// Whatever happens it does not stay; what it ends with is for ended.
 	stop := time.AfterFunc(patience, func() {
 		t.Errorf("the guest has not ended in %v", patience)
