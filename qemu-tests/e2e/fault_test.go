@@ -106,7 +106,7 @@ func TestFaults(t *testing.T) {
 	hung.MemoryBytes, hung.NetworkInterfaces = 64<<20, nil
 	h.create(t, "hung", hung)
 	h.boot(t, "hung")
-	h.shell(t, "kill -STOP $(cat /sys/fs/cgroup/guests/"+h.vm(t, "hung").Uid+"/cgroup.procs)")
+	h.shell(t, "kill -SIGSTOP $(cat /sys/fs/cgroup/guests/"+h.vm(t, "hung").Uid+"/cgroup.procs)")
 	hit := testVM("", &v1.Disk{SizeBytes: 64 << 20})
 	hit.MemoryBytes = 512 << 20
 	h.create(t, "hit", hit)

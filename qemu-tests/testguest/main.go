@@ -448,7 +448,7 @@ func writeLog(device string) error {
 			return err
 		}
 		fmt.Printf("ACK %d\n", n)
-		time.Sleep(50 * time.Millisecond) // others need the emulation's one CPU too
+		time.Sleep(200 * time.Millisecond) // others need the emulation's one CPU too
 	}
 }
 

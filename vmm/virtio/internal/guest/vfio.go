@@ -48,12 +48,18 @@ func vfio() error {
 
 const nvme = "/dev/nvme0n1"
 
+// opened waits for a disk and opens it. Its node is there before the disk can be opened.
+func opened(disk string) (f *os.File, err error) {
+	late := wait(disk, "has not come", func() bool {
+		f, err = os.OpenFile(disk, os.O_RDWR|unix.O_DIRECT, 0)
+		return !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENXIO)
+	})
+	return f, errors.Join(err, late)
+}
+
 // nvmeWorks reads what the disk begins with, and writes and reads some of the rest.
 func nvmeWorks() error {
-	if err := comes(nvme); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(nvme, os.O_RDWR|unix.O_DIRECT, 0)
+	f, err := opened(nvme)
 	if err != nil {
 		return err
 	}

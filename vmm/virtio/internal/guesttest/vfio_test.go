@@ -44,9 +44,19 @@ func write(t *testing.T, name, text string) {
 	must(t, os.WriteFile(name, []byte(text), 0o200))
 }
 
-// bind gives a function to vfio-pci, whoever has it.
+// bind gives a function to vfio-pci, whoever has it, until the test ends.
 func bind(t *testing.T, address string) {
 	t.Helper()
+	t.Cleanup(func() {
+		if _, err := os.Stat(functions + address); err != nil {
+			return // a virtual function that is gone
+		}
+		write(t, functions+address+"/driver_override", "\n")
+		if _, err := os.Stat("/sys/bus/pci/drivers/vfio-pci/" + address); err == nil {
+			write(t, "/sys/bus/pci/drivers/vfio-pci/unbind", address)
+		}
+		write(t, "/sys/bus/pci/drivers_probe", address)
+	})
 	write(t, functions+address+"/driver_override", "vfio-pci")
 	driver, err := filepath.EvalSymlinks(functions + address + "/driver")
 	if err == nil && filepath.Base(driver) == "vfio-pci" {
@@ -273,6 +283,10 @@ func TestVFIONetwork(t *testing.T) {
 	must(t, err)
 	address := filepath.Base(vf)
 	bind(t, address)
+	t.Cleanup(func() {
+		write(t, functions+pf+"/sriov_numvfs", "0")
+		write(t, functions+pf+"/sriov_drivers_autoprobe", "1")
+	})
 	l := passed(t, 0, "network", "interrupts=MSIX", byFile(address, false))
 	l.says("vfio: network works")
 	l.passes()
