@@ -139,7 +139,7 @@ func diskFull(t *testing.T, h *host) {
 	h.background(t, "dd if=/dev/zero of=/data/filler bs=1048576 count=1000; dd if=/dev/zero of=/data/filler2 bs=4096 count=1000")
 	eventually(t, "problems of the host", "pool is full", func() string { return h.hostProblems(t) })
 	eventually(t, "dd", "[]", func() string { return fmt.Sprint(h.pids(t, "dd")) })
-	c.fails("write /dev/vda 5 64")
+	c.fails("write /dev/vda 5 16")
 	eventually(t, "problems of the guest", "disk 0 got I/O errors, as the pool was full", func() string { return h.problems(t, "hit") })
 	if err := h.tryCreate(t, "refused"); connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), "delete") {
 		t.Errorf("creating on a full pool gives %v, want RESOURCE_EXHAUSTED and what to do", err)
