@@ -39,7 +39,7 @@ func run() error {
 	}
 	var failed []string
 	for _, t := range tests {
-		cmd := exec.Command(t, "-test.v", "-test.timeout=5m", "-test.run="+option("run"), "-test.skip="+option("skip"))
+		cmd := exec.Command(t, "-test.v", "-test.timeout=7m", "-test.run="+option("run"), "-test.skip="+option("skip"))
 		cmd.Dir = "/tmp"
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 		fmt.Println("==>", t)
