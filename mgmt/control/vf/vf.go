@@ -104,6 +104,9 @@ func (m *Manager) restore(ctx context.Context) (done bool) {
 	defer m.setting.Unlock()
 	for _, f := range m.lacking() {
 		err := m.set(ctx, f)
+		if err == nil {
+			err = m.devices.Read(ctx) // else the next look would find it lacking still
+		}
 		switch {
 		case err == nil:
 			m.note(f.Device, time.Time{})
