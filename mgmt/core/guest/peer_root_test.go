@@ -77,6 +77,8 @@ func peer() int {
 				}
 				if err := jail.Enter(jail.Config{UID: r.Spec.Jail.UID, GID: r.Spec.Jail.GID,
 					Filter: jail.Filter{Rules: append(append(jail.Messages(), jail.Files()...), jail.Allow(unix.SYS_FSTATFS, "mapping memory in here"),
+						jail.Allow(unix.SYS_MADVISE, "mapping memory in here", jail.Equal(2, unix.MADV_DONTDUMP)),
+						jail.Allow(unix.SYS_MADVISE, "touching memory in here", jail.Equal(2, unix.MADV_POPULATE_WRITE)),
 						jail.Allow(unix.SYS_SOCKETPAIR, "a descriptor of the wrong kind", jail.Equal(0, unix.AF_UNIX)))}}); err != nil {
 					out.Error = &protocol.Error{Code: protocol.Internal, Message: err.Error()}
 					break

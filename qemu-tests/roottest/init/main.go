@@ -31,6 +31,10 @@ func run() error {
 			return fmt.Errorf("mount %s: %w", m.dir, err)
 		}
 	}
+	// As Ashlar's init has it.
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1 << 16, Max: 1 << 20}); err != nil {
+		return fmt.Errorf("raise the limit of descriptors: %w", err)
+	}
 	_ = os.Setenv("PATH", "/bin")
 	_ = os.Setenv("HOME", "/tmp")
 	tests, err := filepath.Glob("/tests/*")
