@@ -93,7 +93,7 @@ func (g *Guest) takeIOMMU(field string, iommufd, container *protocol.File, d *de
 
 // newVFIO opens the device that the field describes, which is to have a device number.
 func (g *Guest) newVFIO(field, name string, c *protocol.VFIODevice, device int, d *descriptors) (*vfio.Function, *protocol.Error) {
-	conf := vfio.DeviceConfig{Address: c.Address, GroupID: c.GroupID}
+	conf := vfio.DeviceConfig{Address: c.Address, GroupID: c.GroupID, NoReset: c.NoReset}
 	var perr *protocol.Error
 	if conf.File, perr = d.takeOptional(field+".file", c.File); perr != nil {
 		return nil, perr

@@ -58,6 +58,9 @@ type VFIODevice struct {
 	// taken away while the guest runs. Without it the device stays, on bus 0. What is
 	// attached is in a slot anyway.
 	Slot bool `json:"slot,omitempty"`
+	// NoReset takes a device that cannot be reset, too, as it is: nobody else ever gets it, until the
+	// host is restarted. Without it such a device is refused.
+	NoReset bool `json:"noReset,omitempty"`
 }
 
 // NewVFIO is what AttachVFIO brings: a device and, where the guest has none yet, the IOMMUFD or

@@ -22,6 +22,8 @@ type DeviceConfig struct {
 	File    *os.File
 	GroupID int
 	Group   *os.File
+	// NoReset takes a device that cannot be reset as it is, and leaves it as it is.
+	NoReset bool
 }
 
 // A region is a part of a device that is read and written.
@@ -51,6 +53,7 @@ type Device struct {
 	group   *group // of one that came without a File
 	trans   translation
 	resets  bool
+	noReset bool // it may do without
 	region  [regionCount]region
 	irq     [irqCount]irqs
 }
@@ -58,7 +61,7 @@ type Device struct {
 // Open binds a device, resets it and gives it the guest's memory. It does no DMA before the guest
 // makes it a bus master.
 func (h *Host) Open(c DeviceConfig) (*Device, error) {
-	d := &Device{host: h, address: c.Address, byFile: c.File != nil}
+	d := &Device{host: h, address: c.Address, byFile: c.File != nil, noReset: c.NoReset}
 	if err := d.open(c); err != nil {
 		return nil, fmt.Errorf("device %s: %w", c.Address, err)
 	}
@@ -199,8 +202,17 @@ func sparse(b []byte, size uint64) ([]area, error) {
 	return out, nil
 }
 
-// reset resets the function, or all that is reset with it where that is all this guest's.
+// reset resets the function, or all that is reset with it where that is all this guest's. What
+// may do without a reset, and has none, stays as it is.
 func (d *Device) reset() error {
+	err := d.tryReset()
+	if d.noReset && !d.resets {
+		return nil
+	}
+	return err
+}
+
+func (d *Device) tryReset() error {
 	if d.resets {
 		if err := ioctl(d.f, deviceReset, 0); err != nil {
 			return fmt.Errorf("%w: VFIO_DEVICE_RESET: %w", ErrReset, err)

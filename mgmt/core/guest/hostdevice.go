@@ -120,7 +120,7 @@ func hostNodes(numa []protocol.NUMANode) (nodes []int) {
 
 // openHost opens a device by its own file or that of its group, which opened says somebody has.
 func openHost(h hostdevice.Held, byNode, opened bool, l *fileList) (protocol.VFIODevice, error) {
-	d := protocol.VFIODevice{Number: h.Number, Address: h.Address, ROM: h.ROM}
+	d := protocol.VFIODevice{Number: h.Number, Address: h.Address, ROM: h.ROM, NoReset: h.NoReset}
 	path := vfio.Node(h.Address)
 	if !byNode {
 		path = vfio.GroupNode(h.Group)

@@ -153,6 +153,22 @@ func TestVFIODisk(t *testing.T) {
 	}
 }
 
+// TestVFIONoReset: a device that cannot be reset is used as it is, by who may do that. A group
+// resets no bus.
+func TestVFIONoReset(t *testing.T) {
+	address := function(t, classNVMe)
+	bind(t, address)
+	write(t, functions+address+"/reset_method", "\n")
+	defer write(t, functions+address+"/reset_method", "default")
+	l := passed(t, 0, "disk", "interrupts=MSIX", func(b *builder) *protocol.VFIO {
+		v := byGroup(address)(b)
+		v.Devices[0].NoReset = true
+		return v
+	})
+	l.says("vfio: disk works")
+	l.passes()
+}
+
 // TestVFIOHotplug attaches a controller, takes it away, attaches it again and tears it away.
 func TestVFIOHotplug(t *testing.T) {
 	address := function(t, classNVMe)
