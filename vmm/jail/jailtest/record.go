@@ -5,6 +5,7 @@ package jailtest
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -39,7 +40,7 @@ func RecordMain(rules func(pid int) []jail.Rule) {
 	}
 	pid, err := strconv.Atoi(os.Args[1])
 	if err == nil {
-		t := &tracer{rules: rules(pid), marked: name == markedRecorder, entering: make(map[int]uint64), used: make(map[string]bool)}
+		t := &tracer{rules: rules(pid), marked: name == markedRecorder, used: make(map[string]bool)}
 		err = t.record(pid, os.Args[2])
 	}
 	if err != nil {
@@ -110,9 +111,8 @@ const unknownCall = "unknown "
 // A tracer follows the threads of one process.
 type tracer struct {
 	rules    []jail.Rule
-	marked   bool           // only calls of the rules that jail.Filter.Trace has marked stop
-	confined bool           // the filter is in force
-	entering map[int]uint64 // the call that each thread is in
+	marked   bool // only calls of the rules that jail.Filter.Trace has marked stop
+	confined bool // the filter is in force
 	used     map[string]bool
 }
 
@@ -203,20 +203,23 @@ func seize(pid int) error {
 	}
 }
 
+// filtered tells whether a thread is under a filter (proc_pid_status(5)).
+func filtered(tid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
+	return err == nil && bytes.Contains(b, []byte("\nSeccomp:\t2\n"))
+}
+
 // call notes the call that thread tid makes, or has made.
 func (t *tracer) call(tid int) {
 	var regs unix.PtraceRegs
 	if unix.PtraceGetRegs(tid, &regs) != nil {
 		return // killed meanwhile
 	}
-	if int64(regs.Rax) != -int64(unix.ENOSYS) { // it returns
-		if t.entering[tid] == unix.SYS_SECCOMP && regs.Rax == 0 {
-			t.confined = true
-		}
-		return
+	if int64(regs.Rax) != -int64(unix.ENOSYS) {
+		return // it returns
 	}
-	t.entering[tid] = regs.Orig_rax
-	if !t.confined {
+	// The process may have gone into its jail before it was attached to.
+	if t.confined = t.confined || filtered(tid); !t.confined {
 		return
 	}
 	args := [6]uint64{regs.Rdi, regs.Rsi, regs.Rdx, regs.R10, regs.R8, regs.R9}
