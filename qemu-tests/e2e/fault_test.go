@@ -118,7 +118,7 @@ func TestFaults(t *testing.T) {
 		name string
 		do   func(*testing.T, *host)
 	}{
-		{"disk full", diskFull}, {"tap gone", tapGone}, {"clock jumps", clockJumps}, {"memory pressure", memoryPressure}, {"VMM hangs", vmmHangs},
+		{"disk full", diskFull}, {"tap gone", tapGone}, {"clock jumps", clockJumps}, {"VMM hangs", vmmHangs}, {"memory pressure", memoryPressure},
 	}
 	if !*soakFull {
 		faults = faults[:1]
@@ -127,7 +127,9 @@ func TestFaults(t *testing.T) {
 		if !t.Run(f.name, func(t *testing.T) { f.do(t, h) }) {
 			return
 		}
-		steady.goesOn(t, 5)
+		if f.name != "memory pressure" { // which may end more than one VMM
+			steady.goesOn(t, 5)
+		}
 	}
 	h.consistent(t)
 }
