@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -24,6 +25,18 @@ const module = "github.com/ashlar-hv/ashlar/"
 const forManyCPUs = "^TestCPUs"
 
 var out = filepath.Join("..", "..", "out")
+
+// found is whether a package is what -only says.
+var found bool
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if code == 0 && *only != "" && !found {
+		fmt.Fprintf(os.Stderr, "FAIL: -only %q: no package with tests for root has that in its path\n", *only)
+		code = 1
+	}
+	os.Exit(code)
+}
 
 // TestAll runs all tests that need root, but for those that need many CPUs.
 func TestAll(t *testing.T) {
@@ -91,6 +104,7 @@ func run(t *testing.T, r Run) {
 	if len(r.Packages) == 0 {
 		return
 	}
+	found = true
 	for _, f := range append(slices.Collect(maps.Values(r.Files)), r.Kernel) {
 		if _, err := os.Stat(f); err != nil {
 			t.Fatalf("%v: make kernel guest-kernel builds it", err)
@@ -107,44 +121,22 @@ func run(t *testing.T, r Run) {
 
 // TestSRIOV runs the tests of virtual functions.
 func TestSRIOV(t *testing.T) {
-	r := Run{
-		Kernel:   filepath.Join("..", "..", "out", "bzImage"),
-		Packages: []string{"github.com/ashlar-hv/ashlar/mgmt/core/sriov"},
+	run(t, Run{
+		Kernel:   filepath.Join(out, "bzImage"),
+		Packages: []string{module + "mgmt/core/sriov"},
 		Filter:   *filter, Hardware: true, Controller: true,
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
-	defer cancel()
-	text, err := r.Do(ctx, t.TempDir())
-	t.Logf("the machine said:\n%s", text)
-	if err != nil {
-		t.Fatal(err)
-	}
+	})
 }
 
 // TestHardware runs the tests of devices that are given to guests.
 func TestHardware(t *testing.T) {
-	const (
-		module = "github.com/ashlar-hv/ashlar/"
-		tests  = module + "vmm/virtio/internal/guesttest"
-	)
-	out := filepath.Join("..", "..", "out")
-	r := Run{
+	run(t, Run{
 		Kernel:   filepath.Join(out, "bzImage"),
-		Packages: []string{tests, module + "mgmt/core/hostdevice"},
+		Packages: []string{module + "vmm/virtio/internal/guesttest", module + "mgmt/core/hostdevice"},
 		Programs: map[string]string{"bin/ashlar-vmm": module + "vmm/ashlar-vmm"},
 		Files:    map[string]string{"guest-bzImage": filepath.Join(out, "guest-bzImage")},
 		Guests:   map[string]string{"virtio-guest.cpio": module + "vmm/virtio/internal/guest"},
-		Filter:   "^Test(VFIO|HostDevice)",
+		Filter:   cmp.Or(*filter, "^Test(VFIO|HostDevice)"),
 		Hardware: true,
-	}
-	if *filter != "" {
-		r.Filter = *filter
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
-	defer cancel()
-	text, err := r.Do(ctx, t.TempDir())
-	t.Logf("the machine said:\n%s", text)
-	if err != nil {
-		t.Fatal(err)
-	}
+	})
 }
