@@ -74,7 +74,9 @@ func TestSoakKills(t *testing.T) {
 	m.kept(t)
 	h.consistent(t)
 	for _, w := range all {
-		eventually(t, "the VMM of "+w.id, w.files, func() string { return h.vmmFiles(t, w.uid) })
+		eventually(t, "the VMM of "+w.id+" has more descriptors", "false", func() string {
+			return strconv.FormatBool(h.vmmFiles(t, w.uid) > w.files)
+		})
 	}
 	if after := h.open(t); after.core > before.core+8 || after.control > before.control+8 {
 		t.Errorf("descriptors of core and control: %+v, then %+v", before, after)
@@ -86,8 +88,8 @@ type worker struct {
 	*witness
 	uid    string
 	since  time.Time
-	files  string // how many its VMM has open
-	killed bool   // its VMM was killed since it was looked at last
+	files  int  // how many its VMM has open
+	killed bool // its VMM was killed since it was looked at last
 }
 
 func (h *host) worker(t testing.TB, ctx context.Context, id string) *worker {
@@ -210,24 +212,29 @@ func (h *host) killOtherVMM(t testing.TB, which int, all []*worker) int {
 	return 1
 }
 
-func (h *host) vmmFiles(t testing.TB, uid string) string {
+// vmmFiles is how many descriptors the VMM of a guest has.
+func (h *host) vmmFiles(t testing.TB, uid string) int {
 	t.Helper()
-	return strings.TrimSpace(h.shell(t, "ls /proc/$(cat /sys/fs/cgroup/guests/"+uid+"/cgroup.procs)/fd | wc -l")) + " descriptors"
+	return h.descriptors(t, "$(cat /sys/fs/cgroup/guests/"+uid+"/cgroup.procs)")
+}
+
+// descriptors is how many a process has.
+func (h *host) descriptors(t testing.TB, pid string) int {
+	t.Helper()
+	out := h.shell(t, "ls /proc/"+pid+"/fd | wc -l")
+	n, err := strconv.Atoi(strings.TrimSpace(out))
+	if err != nil {
+		t.Fatalf("descriptors of %s: %q", pid, out)
+	}
+	return n
 }
 
 // openFiles is how many descriptors the host's programs have.
 type openFiles struct{ core, control int }
 
-func (h *host) open(t testing.TB) (n openFiles) {
+func (h *host) open(t testing.TB) openFiles {
 	t.Helper()
-	for program, to := range map[string]*int{"ashlar-core": &n.core, "ashlar-control": &n.control} {
-		out := h.shell(t, "ls /proc/$(pidof "+program+")/fd | wc -l")
-		var err error
-		if *to, err = strconv.Atoi(strings.TrimSpace(out)); err != nil {
-			t.Fatalf("descriptors of %s: %q", program, out)
-		}
-	}
-	return n
+	return openFiles{core: h.descriptors(t, "$(pidof ashlar-core)"), control: h.descriptors(t, "$(pidof ashlar-control)")}
 }
 
 // consistent waits until the host has settled, and sees that it has what the API shows and

@@ -39,8 +39,8 @@ func boot(ctx context.Context, kernel, initrd string, hardware []string, cmdline
 	if lab.Hardware() {
 		args = append(args, "-M", "q35", "-accel", "kvm,kernel-irqchip=split", "-cpu", "host,host-phys-bits-limit=36", "-smp", "2")
 	} else {
-		// One CPU: see lab.Config.
-		args = append(args, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt,phys-bits=36", "-smp", "1")
+		// One CPU, one thread: see lab.Config.
+		args = append(args, "-M", "q35", "-accel", "tcg,thread=single", "-cpu", "EPYC,+svm,+npt,phys-bits=36", "-smp", "1")
 	}
 	args = append(args, hardware...)
 	o, err := qemu.OptionsFor(qemu.ArchAMD64,
@@ -90,19 +90,20 @@ func devices(dir string) ([]string, error) {
 	}, nil
 }
 
-// controller are the arguments for an NVMe controller with virtual functions, namespace 1 that all
-// of them have, and namespace 2 that none has. Each begins with DiskText and its number.
+// controller are the arguments for an NVMe controller with virtual functions, and namespaces 1 and
+// 2 that none of them has: QEMU attaches others anew whenever a driver starts a controller. Each
+// begins with DiskText and its number.
 func controller(dir string) ([]string, error) {
 	args := []string{
 		"-device", "pcie-root-port,id=rp3,chassis=3", "-device", "nvme-subsys,id=s0",
 		"-device", "nvme,serial=many,bus=rp3,subsys=s0,sriov_max_vfs=2,sriov_vq_flexible=4,sriov_vi_flexible=2,max_ioqpairs=6,msix_qsize=5",
 	}
-	for n, more := range map[string]string{"1": "", "2": ",detached=on"} {
+	for _, n := range []string{"1", "2"} {
 		file, err := diskFile(dir, "ns"+n, DiskText+n)
 		if err != nil {
 			return nil, err
 		}
-		args = append(args, "-drive", "if=none,id=ns"+n+",format=raw,file="+file, "-device", "nvme-ns,drive=ns"+n+",nsid="+n+",shared=on"+more)
+		args = append(args, "-drive", "if=none,id=ns"+n+",format=raw,file="+file, "-device", "nvme-ns,drive=ns"+n+",nsid="+n+",shared=on,detached=on")
 	}
 	return args, nil
 }
