@@ -194,7 +194,8 @@ func TestResetNMIAndCounters(t *testing.T) {
 	if after.Devices["nic0.tx_bytes"] == 0 || after.Devices["nic0.rx_packets"] == 0 { // of DHCP
 		t.Errorf("the network interface has counted nothing: %v", after.Devices)
 	}
-	if len(after.Cpus) != 2 || after.Cpus[0].Counters["nmi_injections"] != 2 || after.Cpus[1].Counters["exits"] == 0 {
+	// KVM counts an injection that an exit undoes, and that it makes again, twice.
+	if len(after.Cpus) != 2 || after.Cpus[0].Counters["nmi_injections"] < 2 || after.Cpus[1].Counters["nmi_injections"] != 0 || after.Cpus[1].Counters["exits"] == 0 {
 		t.Errorf("counters of the processors: %v", after.Cpus)
 	}
 	var stats v1Counters
