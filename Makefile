@@ -47,17 +47,19 @@ RACE = ./vmm/seqpacket/... ./vmm/virtio/... ./vmm/machine/... ./vmm/console/... 
 NORACE = mgmt/control/ashlar-control mgmt/core/ashlar-core
 # Packages whose tests start QEMU, besides qemu-tests/e2e.
 MACHINES = image-build drivers/disk/xfs initramfs/boottest kernel/boottest qemu-tests/roottest
-# An emulated machine has one CPU, so two of them run side by side: half of the end-to-end
-# tests (those whose names begin with EARLY), and the other half with all else that starts
-# QEMU. What the second prints comes when both have ended.
-EARLY   = ^Test[A-H]
-E2E     = $(GO) test -v -timeout 40m ./qemu-tests/e2e
-SECOND  = $(OUT)/test-second.log
+# An emulated machine has one CPU and waits half of the time, so three of them run side by side:
+# the end-to-end tests whose names begin with FIRST, those with SECOND, and all others after all
+# else that starts QEMU. What the second and third print comes when all have ended.
+FIRST   = ^Test[A-DN]
+SECOND  = ^Test[E-IS]
+E2E     = $(GO) test -v -timeout 45m ./qemu-tests/e2e
 define MACHINE_TESTS
 echo "==> End-to-end tests in the lab, tests in machines of their own"; t=$$(date +%s); \
-{ $(GO) test -p 1 -timeout 30m $(addprefix ./,$(MACHINES)); r=$$?; $(E2E) -skip '$(EARLY)' && exit $$r; } >$(SECOND) 2>&1 & \
-second=$$!; trap "kill $$second; exit 130" INT TERM; \
-$(E2E) -run '$(EARLY)'; r=$$?; wait $$second || r=1; cat $(SECOND); \
+$(E2E) -run '$(SECOND)' >$(OUT)/test-second.log 2>&1 & second=$$!; \
+{ $(GO) test -p 1 -timeout 30m $(addprefix ./,$(MACHINES)); r=$$?; $(E2E) -skip '$(FIRST)|$(SECOND)' && exit $$r; } >$(OUT)/test-third.log 2>&1 & third=$$!; \
+trap "kill $$second $$third; exit 130" INT TERM; \
+$(E2E) -run '$(FIRST)'; r=$$?; wait $$second || r=1; wait $$third || r=1; \
+cat $(OUT)/test-second.log $(OUT)/test-third.log; \
 echo "    ended after $$(( $$(date +%s) - t )) s"; exit $$r
 endef
 
