@@ -173,8 +173,10 @@ func (m *Manager) plugDisk(ctx context.Context, r *run, number int, l *protocol.
 	if err := m.widen(r); err != nil {
 		return err
 	}
-	d := newDisk(number, 0, l)
-	return r.tellDevice(ctx, protocol.Request{Method: protocol.AttachDisk, NewDisk: &d}, f)
+	return m.withLimits(r, number, l, func() error {
+		d := newDisk(number, 0, l)
+		return r.tellDevice(ctx, protocol.Request{Method: protocol.AttachDisk, NewDisk: &d}, f)
+	})
 }
 
 // AttachNIC gives a NIC to a guest (hostcall.GuestAttachNIC). Cut off at any point it
@@ -308,6 +310,9 @@ func (m *Manager) Drop(ctx context.Context, id, device string) error {
 		return m.dropHost(id, r, number)
 	}
 	if err := m.c.Folders.RemoveDisk(id, number); err != nil || r == nil {
+		return err
+	}
+	if err := m.dropRate(r, number); err != nil {
 		return err
 	}
 	if err := m.widen(r); err != nil && refused(err) {
