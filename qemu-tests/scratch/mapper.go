@@ -109,3 +109,31 @@ func (f *Failing) target(p part) (kind, parameters string) {
 	}
 	return "error", ""
 }
+
+// FailFile has all that is read or written of bytes from to to of a file end with an error, until
+// Heal; the rest of the disk works, with what the file system keeps there for itself. The file
+// lies on f, in one piece between the two, which are multiples of 4096.
+func (f *Failing) FailFile(file *os.File, from, to int64) {
+	f.t.Helper()
+	const block = 4096
+	first, err := blockOf(file, from/block)
+	last, err2 := blockOf(file, to/block-1)
+	if err != nil || err2 != nil {
+		f.t.Fatalf("find %s on its disk: %v, %v", file.Name(), err, err2)
+	}
+	if first == 0 || last-first != (to-from)/block-1 {
+		f.t.Fatalf("bytes %d to %d of %s lie in blocks %d to %d: not in one piece", from, to, file.Name(), first, last)
+	}
+	f.Fail(first*block, (last+1)*block)
+}
+
+// Forget has the kernel read a file from its disk again, and what of the file system it can.
+func Forget(t testing.TB, file *os.File) {
+	t.Helper()
+	if err := file.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0); err != nil {
+		t.Fatal(err)
+	}
+}
