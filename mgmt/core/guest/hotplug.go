@@ -312,10 +312,7 @@ func (m *Manager) Drop(ctx context.Context, id, device string) error {
 	if err := m.c.Folders.RemoveDisk(id, number); err != nil || r == nil {
 		return err
 	}
-	if err := m.dropRate(r, number); err != nil {
-		return err
-	}
-	if err := m.widen(r); err != nil && refused(err) {
+	if err := errors.Join(m.dropRate(r, number), m.widen(r)); err != nil && refused(err) {
 		m.c.Log.Warn("bounds of VMM are not narrower without the disk", "guest", id, "error", err)
 	}
 	return nil
