@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"errors"
 	"os"
 	"testing"
 
@@ -38,7 +39,7 @@ func TestDiskOfMemory(t *testing.T) {
 	}
 	f := os.NewFile(uintptr(fd), "memory")
 	defer f.Close()
-	if d, err := DiskOf(f); err != ErrNoDisk {
+	if d, err := DiskOf(f); !errors.Is(err, ErrNoDisk) {
 		t.Errorf("DiskOf = %v, %v, want ErrNoDisk", d, err)
 	}
 }
