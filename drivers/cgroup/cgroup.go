@@ -38,10 +38,10 @@ type Limits struct {
 // cpuPeriod is over how many microseconds CPUMax holds: the kernel's own choice.
 const cpuPeriod = 100_000
 
-// controllers are those that Limits needs.
-var controllers = []string{"cpu", "cpuset", "memory", "pids"}
+// controllers are those that Limits and IOMax need.
+var controllers = []string{"cpu", "cpuset", "io", "memory", "pids"}
 
-// Enable makes the controllers for Limits, hugetlb where the kernel has it, available to the groups below each
+// Enable makes the controllers for Limits and IOMax, hugetlb where the kernel has it, available to the groups below each
 // of dirs, which lie one in the other, outermost first. Folders that are
 // missing are made.
 func Enable(dirs ...string) error {
@@ -53,7 +53,7 @@ func Enable(dirs ...string) error {
 		_ = write(dir, "cgroup.subtree_control", "+hugetlb")
 		for _, c := range controllers {
 			if err := write(dir, "cgroup.subtree_control", "+"+c); err != nil {
-				return fmt.Errorf("enable controller %s in %s (CONFIG_MEMCG, CONFIG_CGROUP_PIDS, CONFIG_CGROUP_SCHED, CONFIG_CPUSETS): %w", c, dir, err)
+				return fmt.Errorf("enable controller %s in %s (CONFIG_MEMCG, CONFIG_CGROUP_PIDS, CONFIG_CGROUP_SCHED, CONFIG_CPUSETS, CONFIG_BLK_CGROUP): %w", c, dir, err)
 			}
 		}
 	}

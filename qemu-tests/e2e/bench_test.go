@@ -21,7 +21,7 @@ import (
 // Options of BenchmarkHost.
 var (
 	rounds     = flag.Int("rounds", 5, "how often BenchmarkHost measures each side")
-	parts      = flag.String("parts", "", "regular expression: measure these parts of qemu-tests/bench/inside only; this and the next two leave out/bench.json alone")
+	parts      = flag.String("parts", "", "regular expression: measure these parts of qemu-tests/bench/inside only, or 'neighbours' alone; this and the next two leave out/bench.json alone")
 	loads      = flag.String("loads", "", "regular expression: of the parts, only loads with such names")
 	sides      = flag.String("sides", "", "regular expression: only sides with such names, of which ashlar is one")
 	repeatable = flag.Bool("repeatable", false, "measure BenchmarkHost in virtual time that counts instructions (QEMU's -icount)")
@@ -47,13 +47,23 @@ func BenchmarkHost(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	m := new(measure)
+	if *parts == neighbours {
+		say("booting the host, formatting its disk")
+		m.neighbours(b, newHost(b, options{}))
+		figures, err := figure.Figures(m.samples)
+		figure.Table(os.Stdout, figures)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return
+	}
 	disks, err := bench.Prepare(top, dir, say)
 	if err != nil {
 		b.Fatal(err)
 	}
 	say("booting the host, formatting its disk")
 	h := newHost(b, options{})
-	m := new(measure)
 	// The first boot formats the disk; the second is what a host's boots are like.
 	h.down(b)
 	h.Config.Repeatable = *repeatable

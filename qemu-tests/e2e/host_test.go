@@ -27,6 +27,7 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/client"
 	"github.com/ashlar-hv/ashlar/mgmt/ctl/contexts"
 	"github.com/ashlar-hv/ashlar/qemu-tests/lab"
+	"github.com/ashlar-hv/ashlar/qemu-tests/writecache"
 )
 
 // top is the top of the tree, where out/ is.
@@ -115,6 +116,7 @@ type host struct {
 	*client.Host
 	config string // ashlarctl's folder
 	rescue *lab.Rescue
+	cache  *writecache.Disk // the data disk, where a cut of the power loses what it has not flushed
 }
 
 // options of a host.
@@ -125,6 +127,7 @@ type options struct {
 	disk   int64                   // bytes of the data disk; 0: as the lab has it
 	memory string                  // as lab.Config has it
 	plug   bool                    // the data disk can be pulled out
+	cache  bool                    // the data disk has a write cache that is lost with the power
 	edit   func(doc string) string // changes the configuration document
 }
 
@@ -169,7 +172,10 @@ func newHost(t testing.TB, o options) *host {
 		}
 	}
 	h.mustCtl(t, "image", "configure", stick, "--config", doc)
-	h.start(t, lab.Config{Dir: dir, Port: port, Args: o.args, CPUs: o.cpus, NoDisk: o.noDisk, DiskSize: o.disk, Memory: o.memory, PluggableDisk: o.plug})
+	if o.cache {
+		h.serveDisk(t, dir)
+	}
+	h.start(t, lab.Config{DiskSocket: h.diskSocket(dir), Dir: dir, Port: port, Args: o.args, CPUs: o.cpus, NoDisk: o.noDisk, DiskSize: o.disk, Memory: o.memory, PluggableDisk: o.plug})
 	return h
 }
 

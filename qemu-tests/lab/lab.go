@@ -48,6 +48,10 @@ type Config struct {
 	// PluggableDisk has the NVMe disk in a slot that it can be pulled out of (QMP's
 	// device_del of DiskID), and its backend called DiskNode.
 	PluggableDisk bool
+	// DiskSocket has a virtio disk in place of the NVMe disk: what it holds is served at
+	// this Unix socket as a network block device. The driver of a virtio disk knows no FUA:
+	// what is to last it flushes.
+	DiskSocket string `json:",omitempty"`
 	// NoDisk leaves the NVMe disk out.
 	NoDisk bool
 	// Repeatable has time count instructions (QEMU's -icount), in software
@@ -179,7 +183,7 @@ func (l *Lab) prepare() error {
 	if err := l.makeSpare(); err != nil {
 		return err
 	}
-	if l.NoDisk {
+	if l.NoDisk || l.DiskSocket != "" {
 		return nil
 	}
 	if _, err := os.Stat(l.Path(DiskFile)); err == nil {
@@ -270,7 +274,11 @@ func (l *Lab) args() ([]string, error) {
 		"-serial", "unix:"+l.Path(RescueFile)+",server=on,wait=off",
 		"-qmp", "unix:"+l.Path(qmpFile)+",server=on,wait=off",
 	)
-	if !l.NoDisk {
+	if l.DiskSocket != "" {
+		a = append(a,
+			"-blockdev", "driver=nbd,node-name="+DiskNode+",export=,server.type=unix,server.path="+l.DiskSocket,
+			"-device", "virtio-blk-pci,id="+DiskID+",serial=ashlar-data,drive="+DiskNode)
+	} else if !l.NoDisk {
 		bus := ""
 		if l.PluggableDisk {
 			a, bus = append(a, "-device", "pcie-root-port,id=rpdata,chassis=9"), ",bus=rpdata"

@@ -11,6 +11,7 @@ import (
 	"github.com/hugelgupf/vmtest/qemu"
 
 	"github.com/ashlar-hv/ashlar/qemu-tests/lab"
+	"github.com/ashlar-hv/ashlar/qemu-tests/scratch"
 )
 
 // manyCPUs are options that give the machine two NUMA nodes, each with two cores of two
@@ -106,6 +107,15 @@ func controller(dir string) ([]string, error) {
 		args = append(args, "-drive", "if=none,id=ns"+n+",format=raw,file="+file, "-device", "nvme-ns,drive=ns"+n+",nsid="+n+",shared=on,detached=on")
 	}
 	return args, nil
+}
+
+// scratchDisk are the arguments for the disk of package scratch.
+func scratchDisk(dir string) ([]string, error) {
+	path, err := diskFile(dir, "scratch", "")
+	if err == nil {
+		err = os.Truncate(path, scratch.Size)
+	}
+	return []string{"-drive", "if=none,id=scratch,format=raw,cache=unsafe,file=" + path, "-device", "virtio-blk-pci,drive=scratch,serial=" + scratch.Serial}, err
 }
 
 // diskFile makes a file for a disk that begins with a text.

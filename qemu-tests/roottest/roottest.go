@@ -40,6 +40,8 @@ type Run struct {
 	// Hardware gives the machine an IOMMU and devices for guests, and has files with the build
 	// tag HardwareTag built, too.
 	Hardware bool
+	// Disk gives the machine a disk to do with as tests like (qemu-tests/scratch).
+	Disk bool
 	// Controller adds an NVMe controller with virtual functions to that.
 	Controller bool
 }
@@ -58,6 +60,13 @@ func (r Run) Do(ctx context.Context, dir string) (string, error) {
 	}
 	if r.Controller {
 		more, err := controller(dir)
+		if err != nil {
+			return "", err
+		}
+		hardware = append(hardware, more...)
+	}
+	if r.Disk {
+		more, err := scratchDisk(dir)
 		if err != nil {
 			return "", err
 		}

@@ -24,6 +24,9 @@ const module = "github.com/ashlar-hv/ashlar/"
 // forManyCPUs begins the names of tests that need a machine of many CPUs.
 const forManyCPUs = "^TestCPUs"
 
+// forDisk begins the names of tests that need a machine with a disk for them alone.
+const forDisk = "^TestDisk(Wall|Fails)"
+
 var out = filepath.Join("..", "..", "out")
 
 // found is whether a package is what -only says.
@@ -65,7 +68,7 @@ func TestAll(t *testing.T) {
 		Files:    map[string]string{},
 		Guests:   map[string]string{},
 		Filter:   *filter,
-		Skip:     forManyCPUs,
+		Skip:     forManyCPUs + "|" + forDisk,
 	}
 	// The test of the virtio devices runs a guest that uses them all.
 	if devices := module + "vmm/virtio/internal/guesttest"; strings.Contains(devices, *only) {
@@ -94,6 +97,20 @@ func TestManyCPUs(t *testing.T) {
 		Packages: []string{module + "drivers/cgroup", module + "mgmt/core/guest"},
 		Programs: map[string]string{"bin/ashlar-netd": module + "mgmt/core/ashlar-netd"},
 		Filter:   cmp.Or(*filter, forManyCPUs), ManyCPUs: true,
+	})
+}
+
+// TestDisk runs the tests of what a guest may do with a real disk, and of what happens when
+// that fails.
+func TestDisk(t *testing.T) {
+	if *filter != "" && !strings.Contains(*filter, "Disk") {
+		return // none of these is asked for
+	}
+	run(t, Run{
+		Kernel:   filepath.Join(out, "bzImage"),
+		Packages: []string{module + "drivers/cgroup", module + "mgmt/core/guest", module + "vmm/virtio/blk", module + "mgmt/control/store"},
+		Programs: map[string]string{"bin/ashlar-netd": module + "mgmt/core/ashlar-netd"},
+		Filter:   cmp.Or(*filter, forDisk), Disk: true,
 	})
 }
 

@@ -53,7 +53,13 @@ func (m *Manager) SetDiskLimits(ctx context.Context, id string, disk int, l *pro
 	if err != nil {
 		return err
 	}
-	return r.tellDevice(ctx, protocol.Request{Method: protocol.SetDiskLimits, Disk: disk, Limits: l})
+	tell := func() error {
+		return r.tellDevice(ctx, protocol.Request{Method: protocol.SetDiskLimits, Disk: disk, Limits: l})
+	}
+	if !m.c.Folders.HasDisk(id, disk) {
+		return tell() // and be refused
+	}
+	return m.withLimits(r, disk, l, tell)
 }
 
 // tellDevice makes a request about a device of the VMM of r, with files beside it.

@@ -173,8 +173,10 @@ func (m *Manager) plugDisk(ctx context.Context, r *run, number int, l *protocol.
 	if err := m.widen(r); err != nil {
 		return err
 	}
-	d := newDisk(number, 0, l)
-	return r.tellDevice(ctx, protocol.Request{Method: protocol.AttachDisk, NewDisk: &d}, f)
+	return m.withLimits(r, number, l, func() error {
+		d := newDisk(number, 0, l)
+		return r.tellDevice(ctx, protocol.Request{Method: protocol.AttachDisk, NewDisk: &d}, f)
+	})
 }
 
 // AttachNIC gives a NIC to a guest (hostcall.GuestAttachNIC). Cut off at any point it
@@ -310,7 +312,7 @@ func (m *Manager) Drop(ctx context.Context, id, device string) error {
 	if err := m.c.Folders.RemoveDisk(id, number); err != nil || r == nil {
 		return err
 	}
-	if err := m.widen(r); err != nil && refused(err) {
+	if err := errors.Join(m.dropRate(r, number), m.widen(r)); err != nil && refused(err) {
 		m.c.Log.Warn("bounds of VMM are not narrower without the disk", "guest", id, "error", err)
 	}
 	return nil

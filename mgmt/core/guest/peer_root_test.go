@@ -87,6 +87,9 @@ func peer() int {
 				if len(r.Spec.Disks) > 0 {
 					disk = files[r.Spec.Disks[0].File]
 				}
+				if name == unboundedName {
+					go writeOn(disk)
+				}
 			case protocol.AttachDisk, protocol.AttachNIC, protocol.Detach:
 				out.Error = plugged.answer(name, &r, files)
 			case protocol.Query:

@@ -57,6 +57,8 @@ type record struct {
 	Requested  uint64             `json:"requested,omitempty"`
 	Plugged    uint64             `json:"plugged,omitempty"`
 	NICs       []folder.Interface `json:"nics,omitempty"`
+	// Rates is what the disks may do, by their numbers.
+	Rates map[int]diskRate `json:"rates,omitempty"`
 	// HotplugSlots is how many the VMM has.
 	HotplugSlots int `json:"hotplugSlots,omitempty"`
 	// VFIO is whether it may have devices of the host's; DeviceEvent is the number of the last

@@ -139,7 +139,7 @@ func (m *Manager) reserve(id string, g *hostcall.Guest) (*run, error) {
 	if m.closed {
 		return nil, &hostcall.Error{Code: hostcall.Unavailable, Message: "The host is shutting down."}
 	}
-	rec := record{ID: id, Name: g.Name, MemoryBytes: g.MemoryBytes, Pages: g.Backing.Kind(), VCPUs: mostVCPUs(g), NUMA: g.NUMA, HotplugSlots: hotSlots(g), Started: time.Now().UTC()}
+	rec := record{ID: id, Name: g.Name, MemoryBytes: g.MemoryBytes, Pages: g.Backing.Kind(), VCPUs: mostVCPUs(g), NUMA: g.NUMA, HotplugSlots: hotSlots(g), Rates: ratesOf(g), Started: time.Now().UTC()}
 	rec.plug(g)
 	rec.VFIO = len(g.Devices) > 0 || rec.HotplugSlots > 0 && canGive()
 	if err := m.admit(&rec); err != nil {
@@ -181,11 +181,12 @@ func (m *Manager) bring(ctx context.Context, r *run, g *hostcall.Guest) error {
 	if err != nil {
 		return err
 	}
-	use, err := useOf(files.disks(spec))
+	disks := files.disks(spec)
+	use, err := useOf(disks)
 	if err != nil {
 		return err
 	}
-	if err := m.spawn(r, use); err != nil {
+	if err := m.spawn(r, use, disks); err != nil {
 		return err
 	}
 	ended := make(chan struct{})
@@ -225,14 +226,17 @@ func (m *Manager) prepare(r *run, g *hostcall.Guest) error {
 	return m.writeRecord(r.rec)
 }
 
-// spawn starts the VMM process in its cgroup.
-func (m *Manager) spawn(r *run, use diskUse) error {
+// spawn starts the VMM process in its cgroup, which is bounded by what its disks may do.
+func (m *Manager) spawn(r *run, use diskUse, disks []*os.File) error {
 	id := r.rec.ID
 	if err := r.group.Remove(killTimeout); err != nil { // of an earlier life, if any
 		return err
 	}
 	group, err := m.makeGroup(r, cgroup.Limits{
 		MemoryMax: vmmMemory(&r.rec, use), Hugetlb: r.rec.pooled(), PIDsMax: int64(protocol.Threads(r.rec.VCPUs)), CPUWeight: 100, CPUMax: vmmCPUs(&r.rec)})
+	if err == nil {
+		err = setWall(r.group, wall(r.rec.Rates), disks)
+	}
 	if err != nil {
 		return err
 	}

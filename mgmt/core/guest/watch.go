@@ -240,6 +240,7 @@ func (m *Manager) adopt(id string) {
 		m.c.Log.Warn("guest gets no addresses", "guest", rec.Name, "id", id, "error", err)
 	}
 	m.keepLog(r)
+	m.boundAgain(r)
 	m.mu.Lock()
 	r.before = m.ended[id].Reason
 	m.running[id] = r

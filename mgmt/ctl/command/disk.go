@@ -37,7 +37,9 @@ func given(cmd *cobra.Command, values map[string]*string) map[string]string {
 const limitLong = `Limit what a disk does in a second, whether the virtual machine runs or not: the
 bytes that it reads and writes, and its requests, flushes included. A burst is what
 it can do at once after a rest; without one it is a tenth of a second's worth. What
-is not given is not limited: with no flag at all the disk has no limits any more.`
+is not given is not limited: with no flag at all the disk has no limits any more.
+Where each disk of the virtual machine has limits the host's kernel bounds all of them
+together, too.`
 
 // limitFlags adds the flags of limits to cmd, and returns what reads them.
 func limitFlags(cmd *cobra.Command) func() (*ashlarv1.DiskLimits, error) {

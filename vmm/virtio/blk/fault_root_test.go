@@ -1,0 +1,139 @@
+//go:build roottest
+
+package blk
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ashlar-hv/ashlar/qemu-tests/scratch"
+)
+
+// A stage is a part of a test with an end of its own, by which a disk does not flush any more.
+type stage struct {
+	testing.TB
+	ends []func()
+}
+
+func (s *stage) Cleanup(f func()) { s.ends = append(s.ends, f) }
+
+func (s *stage) Error(args ...any) {
+	s.Helper()
+	if err, ok := args[0].(error); ok && errors.Is(err, unix.EIO) {
+		s.Log(args...)
+		return
+	}
+	s.TB.Error(args...)
+}
+
+func (s *stage) end() {
+	for _, f := range slices.Backward(s.ends) {
+		f()
+	}
+}
+
+// A disk whose file lies on a disk that fails, wholly or in part, answers with errors, and with
+// nothing else: what was flushed is there again when that works.
+func TestDiskFails(t *testing.T) {
+	failing := scratch.NewFailing(t, scratch.Node(t))
+	scratch.Format(t, failing.Node)
+	dir, unmount := scratch.Mount(t, failing.Node)
+	t.Setenv("TMPDIR", dir)
+	const (
+		size  = 32 << 20
+		piece = 256 << 10
+		bad   = 8 << 20  // where the part that fails begins
+		end   = 12 << 20 // and ends
+		good  = 20 << 20
+	)
+	var troubles atomic.Int32
+	st := &stage{TB: t}
+	r := newRig(st, Config{Trouble: func(full bool) {
+		if troubles.Add(1); full {
+			t.Error("a disk that fails is told of as full")
+		}
+	}}, size, os.O_RDWR, all)
+	ring, file := r.rings[0], r.dev.file
+	is := func(what string, got, want byte) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s: status %d, want %d", what, got, want)
+		}
+	}
+	flush := func(what string, want byte) {
+		t.Helper()
+		_, status, _ := r.do(ring, typeFlush, 0, nil, 0)
+		is("flush "+what, status, want)
+	}
+	write := func(what string, at int, b byte, want byte) {
+		t.Helper()
+		data := bytes.Repeat([]byte{b}, piece)
+		_, status, _ := r.do(ring, typeOut, uint64(at/SectorSize), data, 0)
+		is("write "+what, status, want)
+		if status == statusOK {
+			copy(r.want[at:], data)
+		}
+	}
+	read := func(what string, at int, want byte) {
+		t.Helper()
+		got, status, _ := r.do(ring, typeIn, uint64(at/SectorSize), nil, piece)
+		is("read "+what, status, want)
+		if status == statusOK && !bytes.Equal(got, r.want[at:at+piece]) {
+			t.Errorf("read %s: not what was written", what)
+		}
+	}
+	scratch.Forget(t, file)
+
+	failing.FailFile(file, bad, end)
+	read("from the part that fails", bad, statusIOErr)
+	read("beside it", good, statusOK)
+	if n := troubles.Load(); n != 1 {
+		t.Errorf("the host was told %d times of the trouble, want once", n)
+	}
+	failing.Heal()
+	read("from it when it works again", bad, statusOK)
+
+	// What is written goes into the page cache, and fails when it is flushed. That one time,
+	// and the guest knows that what it wrote since the flush before may be lost.
+	before := bytes.Clone(r.want)
+	failing.FailFile(file, bad, end)
+	write("to the part that fails", bad, 1, statusOK)
+	write("beside it", good, 2, statusOK)
+	flush("with a part that fails", statusIOErr)
+	failing.Heal()
+	write("again when it works", bad, 3, statusOK)
+	flush("when it works", statusOK)
+	scratch.Forget(t, file)
+	read("what was written again", bad, statusOK)
+	read("beside it, written before the flush that failed", good, statusOK)
+
+	failing.FailAll()
+	write("to a disk that fails", good+piece, 4, statusOK)
+	flush("of a disk that fails", statusIOErr)
+	_, status, _ := r.do(ring, typeIn, 0, nil, piece)
+	is("read from a disk that fails", status, statusIOErr)
+	copy(r.want[good+piece:], before[good+piece:good+2*piece]) // it was not flushed
+
+	// The file system has shut down. With a disk that works it has all that was flushed.
+	r.Reset()
+	st.end()
+	unmount()
+	failing.Heal()
+	again, _ := scratch.Mount(t, failing.Node)
+	got, err := os.ReadFile(strings.Replace(r.name, dir, again, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := 0; at < size; at += piece {
+		if !bytes.Equal(got[at:at+piece], r.want[at:at+piece]) {
+			t.Errorf("after all: bytes %d to %d are not what was flushed", at, at+piece)
+		}
+	}
+}
