@@ -28,13 +28,13 @@ func ParseAMD(b []byte) ([]Update, error) {
 	for rest := b; len(rest) > 0; {
 		updates, n, err := amdContainer(rest)
 		if err != nil {
-			return nil, fmt.Errorf("AMD microcode, container at byte %d: %w", len(b)-len(rest), err)
+			return nil, fmt.Errorf("microcode of AMD's, container at byte %d: %w", len(b)-len(rest), err)
 		}
 		list = append(list, updates...)
 		rest = rest[n:]
 	}
 	if len(list) == 0 {
-		return nil, errors.New("AMD microcode: there is nothing")
+		return nil, errors.New("microcode of AMD's: there is nothing")
 	}
 	return list, nil
 }

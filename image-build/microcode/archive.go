@@ -61,7 +61,7 @@ func (s Set) Archive() ([]byte, error) {
 	}
 	w := &writer{}
 	w.entry(folder, modeDir, nil, 1)
-	w.entry(folder+"/"+ContentsFile, modeFile, c.Marshal(), 1)
+	w.entry(folder+"/"+ContentsFile, modeFile, c.marshal(), 1)
 	for _, name := range sortedKeys(s.Licences) {
 		w.entry(folder+"/"+name, modeFile, s.Licences[name], 1)
 	}
@@ -132,7 +132,7 @@ func Read(initramfs []byte) (c Contents, size int, err error) {
 	if err != nil {
 		return Contents{}, 0, err
 	}
-	if !bytes.Equal(found.Marshal(), text) {
+	if !bytes.Equal(found.marshal(), text) {
 		return Contents{}, 0, errors.New("microcode: the list of contents is not what is there")
 	}
 	return c, size, nil

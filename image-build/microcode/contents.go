@@ -54,8 +54,8 @@ func (c *Contents) add(list []Update) {
 	}
 }
 
-// Marshal writes a line for each source and entry, the latter in order.
-func (c Contents) Marshal() []byte {
+// marshal writes a line for each source and entry, the latter in order.
+func (c Contents) marshal() []byte {
 	var b bytes.Buffer
 	for _, s := range c.Sources {
 		fmt.Fprintf(&b, "source %s\n", s)

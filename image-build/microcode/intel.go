@@ -2,6 +2,7 @@ package microcode
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 )
 
@@ -23,13 +24,13 @@ func ParseIntel(b []byte) ([]Update, error) {
 	for off := 0; off < len(b); {
 		u, err := intelUpdate(b[off:])
 		if err != nil {
-			return nil, fmt.Errorf("Intel microcode, update %d, at byte %d: %w", len(list), off, err)
+			return nil, fmt.Errorf("microcode of Intel's, update %d, at byte %d: %w", len(list), off, err)
 		}
 		list = append(list, u)
 		off += len(u.Data)
 	}
 	if len(list) == 0 {
-		return nil, fmt.Errorf("Intel microcode: there is nothing")
+		return nil, errors.New("microcode of Intel's: there is nothing")
 	}
 	return list, nil
 }
@@ -56,7 +57,7 @@ func intelUpdate(b []byte) (Update, error) {
 	b = b[:total]
 	first := Signature{word(12), word(24)}
 	if first.CPUID == 0 {
-		return Update{}, fmt.Errorf("it is for no processor")
+		return Update{}, errors.New("it is for no processor")
 	}
 	if sum32(b[:data+intelHeader]) != 0 {
 		return Update{}, fmt.Errorf("for %s: the checksum is wrong", first)
@@ -83,7 +84,7 @@ func intelExtended(b []byte, first Signature, checksum uint32) ([]Signature, err
 	}
 	b = b[:intelExtHeader+n*intelExtEntry]
 	if sum32(b) != 0 {
-		return nil, fmt.Errorf("the checksum of its table of processors is wrong")
+		return nil, errors.New("the checksum of its table of processors is wrong")
 	}
 	want := first.CPUID + first.Platforms + checksum
 	var list []Signature

@@ -1,4 +1,4 @@
-package microcode_test
+package microcode
 
 import (
 	"bytes"
@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	. "github.com/ashlar-hv/ashlar/image-build/microcode"
 	"github.com/ashlar-hv/ashlar/image-build/microcode/microcodetest"
 )
 
@@ -251,7 +250,7 @@ func TestOfDebian(t *testing.T) {
 	if err != nil || size != len(b) {
 		t.Fatalf("%d of %d bytes, %v", size, len(b), err)
 	}
-	for _, s := range ServerSignatures() {
+	for _, s := range serverSignatures() {
 		if _, ok := c.For(Intel, s.CPUID, s.Platforms); !ok {
 			t.Errorf("there is nothing for %s", s)
 		}
@@ -303,9 +302,9 @@ func FuzzContents(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := ParseContents(c.Marshal())
-		if err != nil || !bytes.Equal(again.Marshal(), c.Marshal()) {
-			t.Fatalf("%q is written as %q, and read as %+v, %v", b, c.Marshal(), again, err)
+		again, err := ParseContents(c.marshal())
+		if err != nil || !bytes.Equal(again.marshal(), c.marshal()) {
+			t.Fatalf("%q is written as %q, and read as %+v, %v", b, c.marshal(), again, err)
 		}
 	})
 }

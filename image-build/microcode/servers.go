@@ -52,8 +52,8 @@ func Servers(all []Update) []Update {
 	return list
 }
 
-// ServerSignatures are the processors that Servers looks for; all platforms where it takes all.
-func ServerSignatures() []Signature {
+// serverSignatures are the processors that Servers looks for; all platforms where it takes all.
+func serverSignatures() []Signature {
 	list := make([]Signature, len(servers))
 	for i, s := range servers {
 		list[i] = Signature{s.cpuid, s.platforms}
@@ -65,7 +65,7 @@ func ServerSignatures() []Signature {
 }
 
 func forServers(u Update) bool {
-	for _, s := range ServerSignatures() {
+	for _, s := range serverSignatures() {
 		for _, of := range u.Signatures {
 			if of.CPUID == s.CPUID && of.Platforms&s.Platforms != 0 {
 				return true
