@@ -122,7 +122,7 @@ func (o *options) build(ctx context.Context) error {
 // addMicrocode puts the archive in front of the initramfs, where the kernel looks for it.
 func (o *options) addMicrocode(i *efi.Image) error {
 	if _, _, err := microcode.Read(i.Initramfs); !errors.Is(err, microcode.ErrNone) {
-		return fmt.Errorf("%s: it begins with microcode (%v): give it as -microcode", o.initramfs, err)
+		return fmt.Errorf("%s: it begins with microcode: give that as -microcode, by itself", o.initramfs)
 	}
 	if o.microcode == "" {
 		return nil

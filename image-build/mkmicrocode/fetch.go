@@ -145,9 +145,12 @@ func writeVersion(dir, pkg string) error {
 		return fmt.Errorf("find the version of %s: %w", pkg, err)
 	}
 	line, err := bufio.NewReader(io.LimitReader(z, 4096)).ReadString('\n')
+	if err != nil {
+		return fmt.Errorf("find the version of %s: %w", pkg, err)
+	}
 	m := firstLine.FindStringSubmatch(line)
 	if m == nil || m[1] != pkg {
-		return fmt.Errorf("find the version of %s: its changelog begins with %.80q (%v)", pkg, line, err)
+		return fmt.Errorf("find the version of %s: its changelog begins with %.80q", pkg, line)
 	}
 	return os.WriteFile(filepath.Join(dir, "version"), []byte(m[2]), 0o644)
 }
