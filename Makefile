@@ -19,8 +19,12 @@ endif
 
 sources = $(shell find $(1) -type f ! -name '*_test.go' ! -name '*.md' ! -path '*/testdata/*' 2>/dev/null)
 KERNEL_FILES    = $(call sources,kernel)
-HOST_FILES      = go.mod go.sum VERSION $(call sources,initramfs vmm mgmt drivers image-build/config)
+HOST_FILES      = go.mod go.sum VERSION $(call sources,initramfs vmm mgmt drivers image-build/config image-build/microcode)
 IMAGE_FILES     = go.mod go.sum $(call sources,image-build)
+UCODE_FILES     = go.mod go.sum $(call sources,image-build/microcode image-build/mkmicrocode qemu-tests/cache)
+# MICROCODE=0 makes an image without microcode.
+MICROCODE_FILE  = $(OUT)/$(if $(filter 0,$(MICROCODE)),no-microcode,microcode.cpio)
+MICROCODE_FLAG  = $(if $(filter 0,$(MICROCODE)),,-microcode $(MICROCODE_FILE))
 CTL_FILES       = go.mod go.sum VERSION $(call sources,mgmt image-build)
 LAB_FILES       = go.mod go.sum $(call sources,qemu-tests)
 
@@ -73,7 +77,7 @@ status: $(LAB) ## Say whether the lab host runs
 	@$(LAB) status
 
 ##@ Parts
-.PHONY: build setup kernel guest-kernel initramfs image demo kernels ctl
+.PHONY: build setup kernel guest-kernel initramfs microcode image demo kernels ctl
 build: image $(OUT)/ashlar-rescue.img guest-kernel demo kernels ctl $(LAB) ## Build everything
 
 setup: ## Install what the build and the tests need (asks apt, says so first)
@@ -91,12 +95,20 @@ initramfs: $(OUT)/initramfs.cpio.zst ## The host's programs: out/initramfs.cpio.
 $(OUT)/initramfs.cpio.zst: $(HOST_FILES)
 	$(call step,Initramfs,$(GO) run ./initramfs/mkinitramfs -cache $(abspath $(CACHE))/initramfs -version $(VERSION) -o $@)
 
-image: $(OUT)/ashlar.img ## The disk image to flash: out/ashlar.img
+# The archive's name tells the choice, and only one is there: another choice makes the images anew.
+microcode: $(MICROCODE_FILE) ## Microcode from Debian's packages: out/microcode.cpio
+$(OUT)/microcode.cpio: $(UCODE_FILES)
+	@rm -f $(OUT)/no-microcode
+	$(call step,Microcode,$(GO) run ./image-build/mkmicrocode -o $@)
+$(OUT)/no-microcode:
+	@mkdir -p $(OUT) && rm -f $(OUT)/microcode.cpio && touch $@
+
+image: $(OUT)/ashlar.img ## The disk image to flash: out/ashlar.img; MICROCODE=0 leaves processors' microcode out
 	@$(GO) run ./image-build/mkimage -describe $(OUT)/ashlar.img
-$(OUT)/ashlar.img: $(OUT)/bzImage $(OUT)/initramfs.cpio.zst $(IMAGE_FILES)
-	$(call step,Disk image,$(GO) run ./image-build/mkimage -kernel $(OUT)/bzImage -initramfs $(OUT)/initramfs.cpio.zst -o $@)
-$(OUT)/ashlar-rescue.img: $(OUT)/bzImage $(OUT)/initramfs.cpio.zst $(IMAGE_FILES)
-	$(call step,Disk image with a rescue shell,$(GO) run ./image-build/mkimage -rescue -kernel $(OUT)/bzImage -initramfs $(OUT)/initramfs.cpio.zst -o $@)
+$(OUT)/ashlar.img: $(OUT)/bzImage $(OUT)/initramfs.cpio.zst $(MICROCODE_FILE) $(IMAGE_FILES)
+	$(call step,Disk image,$(GO) run ./image-build/mkimage -kernel $(OUT)/bzImage -initramfs $(OUT)/initramfs.cpio.zst $(MICROCODE_FLAG) -o $@)
+$(OUT)/ashlar-rescue.img: $(OUT)/bzImage $(OUT)/initramfs.cpio.zst $(MICROCODE_FILE) $(IMAGE_FILES)
+	$(call step,Disk image with a rescue shell,$(GO) run ./image-build/mkimage -rescue -kernel $(OUT)/bzImage -initramfs $(OUT)/initramfs.cpio.zst $(MICROCODE_FLAG) -o $@)
 
 demo: $(OUT)/demo/disk.img ## A Debian guest: out/demo/
 $(OUT)/demo/disk.img: qemu-tests/demo/main.go

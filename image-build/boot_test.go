@@ -12,10 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/u-root/u-root/pkg/cpio"
 
 	"github.com/ashlar-hv/ashlar/image-build/disk"
 	"github.com/ashlar-hv/ashlar/image-build/efi"
+	"github.com/ashlar-hv/ashlar/image-build/microcode"
+	"github.com/ashlar-hv/ashlar/image-build/microcode/microcodetest"
 )
 
 // firmware is where Debian and Ubuntu put OVMF.
@@ -67,11 +70,17 @@ func initramfs(t *testing.T) []byte {
 // image is a stick that starts kernel with the test's initramfs.
 func image(t *testing.T, kernel []byte, cmdline string) string {
 	t.Helper()
+	return imageOf(t, kernel, initramfs(t), cmdline)
+}
+
+// imageOf is a stick that starts kernel with an initramfs.
+func imageOf(t *testing.T, kernel, initramfs []byte, cmdline string) string {
+	t.Helper()
 	stub, err := efi.CompileStub(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := efi.Image{Kernel: kernel, Initramfs: initramfs(t), CommandLine: cmdline, Release: "ID=ashlar\n"}
+	i := efi.Image{Kernel: kernel, Initramfs: initramfs, CommandLine: cmdline, Release: "ID=ashlar\n"}
 	b, err := i.Build(stub)
 	if err != nil {
 		t.Fatal(err)
@@ -102,12 +111,18 @@ func uefi(t *testing.T) []string {
 }
 
 // boot starts a machine with the image as a USB stick and waits until its
-// serial port has said want. The machine is stopped then.
-func boot(t *testing.T, image, want string, machine ...string) {
+// serial port has said want. The machine is stopped then; what it has said is returned.
+func boot(t *testing.T, image, want string, machine ...string) string {
+	t.Helper()
+	return bootOn(t, "EPYC,phys-bits=36", image, want, machine...)
+}
+
+// bootOn is boot with a certain processor.
+func bootOn(t *testing.T, cpu, image, want string, machine ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", append(machine, "-accel", "tcg,thread=multi", "-cpu", "EPYC,phys-bits=36", "-m", "1G",
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", append(machine, "-accel", "tcg,thread=multi", "-cpu", cpu, "-m", "1G",
 		"-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot", "-net", "none",
 		"-device", "qemu-xhci", "-drive", "if=none,id=u,format=raw,file="+image, "-device", "usb-storage,drive=u,bootindex=1")...)
 	var complaints bytes.Buffer
@@ -129,7 +144,7 @@ func boot(t *testing.T, image, want string, machine ...string) {
 		n, err := out.Read(b)
 		said.Write(b[:n])
 		if strings.Contains(said.String(), want) {
-			return
+			return said.String()
 		}
 		if err != nil {
 			cancel()
@@ -143,6 +158,40 @@ func TestBootFromStick(t *testing.T) {
 	cmdline := "console=ttyS0,115200 panic=-1 words=\"with blanks\""
 	quoted := strings.ReplaceAll(cmdline, `"`, `\"`)
 	boot(t, image(t, kernel(t), cmdline), `bootinit: runs with "`+quoted+`\n"`, uefi(t)...)
+}
+
+// TestMicrocode boots an image with microcode in front of its initramfs, on a processor that is
+// there to be given some: the kernel finds the update for it, and refuses it, as it is none of
+// those that it knows by their hash. What it unpacks is the list alone, and the initramfs.
+func TestMicrocode(t *testing.T) {
+	const revision = 0x8001251 // of family 23, model 1, stepping 2, which nobody has published
+	set := microcode.Set{
+		Intel:   microcodetest.Intel(1, microcodetest.ID{CPUID: 0x806f8, Platforms: 0x87}),
+		AMD:     append(microcodetest.AMD(0xa0011d5, 0xa011, 0xa00f11), microcodetest.AMD(revision, 0x8012, 0x800f12)...),
+		Sources: []string{"test-microcode 1"},
+	}
+	early, err := set.Archive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := imageOf(t, kernel(t), z.EncodeAll(initramfs(t), early), "console=ttyS0,115200 panic=-1")
+	said := bootOn(t, "EPYC,phys-bits=36,-hypervisor,ucode-rev=0x8001230", file, "bootinit: runs with ", uefi(t)...)
+	for _, want := range []string{
+		"microcode: No sha256 digest for patch ID: 0x8001251 found",
+		"microcode: Current revision: 0x08001230",
+		"bootinit: microcode [contents]; lstat /kernel: no such file or directory",
+	} {
+		if !strings.Contains(said, want) {
+			t.Errorf("it did not say %q", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(said)
+	}
 }
 
 // TestBrokenKernel has the stub say what is wrong.

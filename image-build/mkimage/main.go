@@ -2,7 +2,7 @@
 //
 // Synopsis:
 //
-//	mkimage -kernel out/bzImage -initramfs out/initramfs.cpio.zst -o out/ashlar.img
+//	mkimage -kernel out/bzImage -initramfs out/initramfs.cpio.zst [-microcode out/microcode.cpio] -o out/ashlar.img
 //	mkimage -describe out/ashlar.img
 //
 // Description:
@@ -16,6 +16,7 @@
 //
 //	-kernel FILE     bzImage with the EFI stub
 //	-initramfs FILE  compressed cpio archive
+//	-microcode FILE  archive of processors' microcode (mkmicrocode), in front of the initramfs
 //	-o FILE          the image; it is replaced at once or not at all
 //	-cmdline STRING  the kernel's command line, instead of the default
 //	-rescue          ask for a shell on the second serial port
@@ -39,11 +40,12 @@ import (
 	"github.com/ashlar-hv/ashlar/image-build/configure"
 	"github.com/ashlar-hv/ashlar/image-build/disk"
 	"github.com/ashlar-hv/ashlar/image-build/efi"
+	"github.com/ashlar-hv/ashlar/image-build/microcode"
 )
 
 type options struct {
-	kernel, initramfs, output, cmdline, config, version, describe string
-	rescue                                                        bool
+	kernel, initramfs, microcode, output, cmdline, config, version, describe string
+	rescue                                                                   bool
 }
 
 func main() {
@@ -60,6 +62,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	f := flag.NewFlagSet("mkimage", flag.ContinueOnError)
 	f.StringVar(&o.kernel, "kernel", "", "bzImage with the EFI stub")
 	f.StringVar(&o.initramfs, "initramfs", "", "compressed cpio archive")
+	f.StringVar(&o.microcode, "microcode", "", "archive of processors' microcode, in front of the initramfs")
 	f.StringVar(&o.output, "o", "", "the image to write")
 	f.StringVar(&o.cmdline, "cmdline", disk.CommandLine(), "the kernel's command line")
 	f.BoolVar(&o.rescue, "rescue", false, "ask for a shell on the second serial port")
@@ -95,6 +98,9 @@ func (o *options) build(ctx context.Context) error {
 	if i.Initramfs, err = read(o.initramfs, "make initramfs"); err != nil {
 		return err
 	}
+	if err := o.addMicrocode(&i); err != nil {
+		return err
+	}
 	if i.Release, err = o.release(); err != nil {
 		return err
 	}
@@ -111,6 +117,29 @@ func (o *options) build(ctx context.Context) error {
 		return err
 	}
 	return o.write(image)
+}
+
+// addMicrocode puts the archive in front of the initramfs, where the kernel looks for it.
+func (o *options) addMicrocode(i *efi.Image) error {
+	if _, _, err := microcode.Read(i.Initramfs); !errors.Is(err, microcode.ErrNone) {
+		return fmt.Errorf("%s: it begins with microcode: give that as -microcode, by itself", o.initramfs)
+	}
+	if o.microcode == "" {
+		return nil
+	}
+	b, err := read(o.microcode, "make microcode")
+	if err != nil {
+		return err
+	}
+	_, size, err := microcode.Read(b)
+	if err == nil && size != len(b) {
+		err = fmt.Errorf("there are %d bytes behind its %d", len(b)-size, size)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", o.microcode, err)
+	}
+	i.Initramfs = append(b, i.Initramfs...)
+	return nil
 }
 
 func read(path, target string) ([]byte, error) {
@@ -194,11 +223,20 @@ func describe(out io.Writer, path string) error {
 	} else if !errors.Is(err, configure.ErrNotConfigured) {
 		return err
 	}
+	ucode, early, err := microcode.Read(i.Initramfs)
+	if err != nil && !errors.Is(err, microcode.ErrNone) {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	has := "none"
+	if early > 0 {
+		has = disk.Size(int64(early)) + ": " + strings.Join(ucode.Sources, ", ")
+	}
 	for _, row := range [][2]string{
 		{"image", fmt.Sprintf("%s (%s of %s)", path, disk.Size(st.Size()), disk.Size(disk.MaxSize))},
 		{"EFI binary", disk.Size(int64(len(binary)))},
 		{"  kernel", disk.Size(int64(len(i.Kernel)))},
-		{"  initramfs", disk.Size(int64(len(i.Initramfs)))},
+		{"  microcode", has},
+		{"  initramfs", disk.Size(int64(len(i.Initramfs) - early))},
 		{"  command line", i.CommandLine},
 		{"configuration", configured},
 		{"sha256", fmt.Sprintf("%x", h.Sum(nil))},

@@ -13,6 +13,8 @@ import (
 
 	"github.com/ashlar-hv/ashlar/image-build/configure"
 	"github.com/ashlar-hv/ashlar/image-build/disk"
+	"github.com/ashlar-hv/ashlar/image-build/microcode"
+	"github.com/ashlar-hv/ashlar/image-build/microcode/microcodetest"
 )
 
 // kernel is the least that passes for a kernel with an EFI stub: headers alone.
@@ -115,6 +117,48 @@ func TestCommandLines(t *testing.T) {
 	}
 	if want := fmt.Sprintf("ID=ashlar\nNAME=Ashlar\nVERSION_ID=%q\nPRETTY_NAME=%q\n", "1.2.3", "Ashlar 1.2.3"); i.Release != want {
 		t.Errorf("release = %q, want %q", i.Release, want)
+	}
+}
+
+// Microcode is told apart from the initramfs behind it; what is none is refused.
+func TestMicrocode(t *testing.T) {
+	args, image := parts(t)
+	set := microcode.Set{
+		Intel:   microcodetest.Intel(1, microcodetest.ID{CPUID: 0x806f8, Platforms: 0x87}),
+		AMD:     microcodetest.AMD(0x800126f, 0x8012, 0x800f12),
+		Sources: []string{"intel-microcode 3.1", "amd64-microcode 3.2"},
+	}
+	b, err := set.Archive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(filepath.Dir(image), "microcode.cpio")
+	write := func(b []byte) {
+		t.Helper()
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if report := mkimage(t, args...); !strings.Contains(report, "  microcode     none\n") {
+		t.Errorf("without microcode:\n%s", report)
+	}
+	write(b)
+	report := mkimage(t, append(args, "-microcode", file)...)
+	for _, want := range []string{fmt.Sprintf("  microcode     %d bytes: intel-microcode 3.1, amd64-microcode 3.2\n", len(b)), "  initramfs     100000 bytes\n"} {
+		if !strings.Contains(report, want) {
+			t.Errorf("the report lacks %q:\n%s", want, report)
+		}
+	}
+	damaged := bytes.Clone(b)
+	damaged[bytes.Index(b, []byte("GenuineIntel.bin"))+1000]++
+	for want, b := range map[string][]byte{"checksum is wrong": damaged, "100 bytes behind": append(bytes.Clone(b), make([]byte, 100)...), "no microcode": []byte("x")} {
+		write(b)
+		if err := run(t.Context(), append(args, "-microcode", file), &strings.Builder{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("run = %v, want %q in it", err, want)
+		}
+	}
+	if err := run(t.Context(), append(args, "-microcode", file+"x"), &strings.Builder{}); err == nil || !strings.Contains(err.Error(), "`make microcode` makes it") {
+		t.Errorf("run = %v, want it to say what makes the file", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -85,5 +86,24 @@ func TestFilesSet(t *testing.T) {
 		if err := f.Set(bad); err == nil {
 			t.Errorf("Set(%q) = nil error", bad)
 		}
+	}
+}
+
+// A program that has become too large is refused with its size.
+func TestCheckSizes(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "small"), make([]byte, 100), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, fits := range []int64{0, 100, 101} {
+		if err := checkSizes(dir, []program{{pkg: "./a/small", path: "bin/small", max: fits}}); err != nil {
+			t.Errorf("%d: %v", fits, err)
+		}
+	}
+	if err := checkSizes(dir, []program{{pkg: "./a/small", path: "bin/small", max: 99}}); err == nil || !strings.Contains(err.Error(), "bin/small has 100 bytes, want 99 at most") {
+		t.Errorf("error = %v", err)
+	}
+	if err := checkSizes(dir, []program{{pkg: "./a/none", path: "bin/none"}}); err == nil {
+		t.Error("no error for a program that was not built")
 	}
 }

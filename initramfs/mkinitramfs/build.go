@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -24,7 +25,10 @@ import (
 const plainShell = "goshsmall"
 
 // A program is a Go command and where it goes in the initramfs.
-type program struct{ pkg, path string }
+type program struct {
+	pkg, path string
+	max       int64 // its largest size in bytes, 0 for any
+}
 
 // build compiles the programs into dir, static, stripped, and free of what
 // differs between machines.
@@ -38,6 +42,21 @@ func build(dir, version string, programs []program) error {
 	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "GOFLAGS=")
 	if out, err := c.CombinedOutput(); err != nil {
 		return fmt.Errorf("build programs: %w\n%s", err, out)
+	}
+	return checkSizes(dir, programs)
+}
+
+// checkSizes wants no program in dir to be larger than it may be.
+func checkSizes(dir string, programs []program) error {
+	for _, p := range programs {
+		info, err := os.Stat(filepath.Join(dir, path.Base(p.pkg)))
+		if err != nil {
+			return fmt.Errorf("build programs: %w", err)
+		}
+		if p.max > 0 && info.Size() > p.max {
+			return fmt.Errorf("build programs: %s has %d bytes, want %d at most (docs/SPECIFICATION.md): "+
+				"`go list -deps %s` tells what it imports, `go tool nm -size -sort size` what is large", p.path, info.Size(), p.max, p.pkg)
+		}
 	}
 	return nil
 }

@@ -21,11 +21,11 @@ import (
 
 // programs are ours, each with its place in the initramfs.
 var programs = []program{
-	{"./initramfs/init", "init"},
-	{"./mgmt/core/ashlar-core", "bin/ashlar-core"},
-	{"./mgmt/core/ashlar-netd", "bin/ashlar-netd"},
-	{"./mgmt/control/ashlar-control", "bin/ashlar-control"},
-	{"./vmm/ashlar-vmm", "bin/ashlar-vmm"},
+	{pkg: "./initramfs/init", path: "init"},
+	{pkg: "./mgmt/core/ashlar-core", path: "bin/ashlar-core"},
+	{pkg: "./mgmt/core/ashlar-netd", path: "bin/ashlar-netd"},
+	{pkg: "./mgmt/control/ashlar-control", path: "bin/ashlar-control"},
+	{pkg: "./vmm/ashlar-vmm", path: "bin/ashlar-vmm", max: 4 << 20},
 }
 
 type options struct {

@@ -3,6 +3,8 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +54,11 @@ func TestCheckOfTheHost(t *testing.T) {
 	}
 	if table := h.mustCtl(t, "host", "check"); !strings.Contains(table, "Virtual machines are not started") {
 		t.Errorf("the table does not say that nothing is started:\n%s", table)
+	}
+	_, err := os.Stat(filepath.Join(top, "out/no-microcode"))
+	built := err != nil // with microcode
+	if table := h.mustCtl(t, "host", "check"); !strings.Contains(table, "The image has ") || strings.Contains(table, "The image has no microcode.") == built {
+		t.Errorf("the image was built with microcode: %v; the table says:\n%s", built, table)
 	}
 	h.create(t, "kept-back", testVM(""))
 	r, err := h.VirtualMachines.StartVirtualMachine(within(t, time.Minute), connect.NewRequest(&v1.StartVirtualMachineRequest{Name: "virtualMachines/kept-back"}))

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -22,7 +21,7 @@ const lastWords = time.Second
 
 // A server answers core for the life of one guest.
 type server struct {
-	l      *net.UnixListener
+	l      *seqpacket.Listener
 	result *os.File
 
 	guest    *machine.Guest
@@ -64,33 +63,18 @@ func shrink() {
 }
 
 func newServer() (*server, error) {
-	f := os.NewFile(protocol.ListenFD, "listen")
-	l, err := net.FileListener(f)
+	l, err := seqpacket.Listen(os.NewFile(protocol.ListenFD, "listen"))
 	if err != nil {
 		return nil, fmt.Errorf("descriptor %d is no listening socket: %w (see ashlar-vmm --help)", protocol.ListenFD, err)
 	}
-	f.Close()
-	u, ok := l.(*net.UnixListener)
-	if !ok {
-		return nil, fmt.Errorf("descriptor %d is no Unix socket (see ashlar-vmm --help)", protocol.ListenFD)
-	}
-	return &server{l: u, result: os.NewFile(protocol.ResultFD, "result"), finished: make(chan struct{})}, nil
-}
-
-// accept waits for core.
-func (s *server) accept() (*seqpacket.Conn, error) {
-	c, err := s.l.AcceptUnix()
-	if err != nil {
-		return nil, fmt.Errorf("accept: %w", err)
-	}
-	return seqpacket.New(c), nil
+	return &server{l: l, result: os.NewFile(protocol.ResultFD, "result"), finished: make(chan struct{})}, nil
 }
 
 // configured waits for Configure, starts the guest and answers. An error has
 // been told to core.
 func (s *server) configured() (*seqpacket.Conn, error) {
 	for {
-		c, err := s.accept()
+		c, err := s.l.Accept()
 		if err != nil {
 			return nil, err
 		}
@@ -167,7 +151,7 @@ func (s *server) converse(c *seqpacket.Conn) {
 		s.answerAll(c)
 		c.Close()
 		var err error
-		if c, err = s.accept(); err != nil {
+		if c, err = s.l.Accept(); err != nil {
 			// Nobody can reach the guest any more, which goes on all the same.
 			fmt.Fprintln(os.Stderr, "ashlar-vmm:", err)
 			return

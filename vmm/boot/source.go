@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -98,12 +97,11 @@ func checkSegments(s *source, segments []segment, rip uint64) error {
 			return err
 		}
 	}
-	sorted := slices.SortedFunc(slices.Values(segments), func(a, b segment) int {
-		return cmp.Compare(a.at, b.at)
-	})
-	for i := 1; i < len(sorted); i++ {
-		if a, b := sorted[i-1], sorted[i]; a.at+a.memSize > b.at {
-			return badKernel("segments of %d bytes at %#x and of %d at %#x overlap", a.memSize, a.at, b.memSize, b.at)
+	for i, a := range segments {
+		for _, b := range segments[:i] {
+			if a.at < b.at+b.memSize && b.at < a.at+a.memSize {
+				return badKernel("segments of %d bytes at %#x and of %d at %#x overlap", a.memSize, a.at, b.memSize, b.at)
+			}
 		}
 	}
 	if !slices.ContainsFunc(segments, func(g segment) bool { return g.contains(rip) }) {

@@ -65,7 +65,6 @@ func Messages() []Rule {
 		Allow(unix.SYS_RECVMSG, "messages with descriptors"),
 		Allow(unix.SYS_SENDMSG, "messages with descriptors"),
 		Allow(unix.SYS_ACCEPT4, "the next connection on a socket that listens"),
-		Allow(unix.SYS_GETSOCKNAME, "net.FileConn, accept"),
 	}
 }
 
@@ -73,6 +72,7 @@ func Messages() []Rule {
 // (net.FileConn), or that other rules let be made, besides Messages.
 func Connections() []Rule {
 	return []Rule{
+		Allow(unix.SYS_GETSOCKNAME, "net.FileConn, accept"),
 		Allow(unix.SYS_GETPEERNAME, "net.FileConn"),
 		Allow(unix.SYS_GETSOCKOPT, "kind of a socket, what has become of it"),
 		Allow(unix.SYS_SHUTDOWN, "end of one direction"),

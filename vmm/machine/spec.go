@@ -3,7 +3,6 @@ package machine
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"slices"
 
@@ -339,7 +338,7 @@ func (g *Guest) addNICs(s *protocol.Spec, d *descriptors) *protocol.Error {
 
 // newNIC makes the network device that the field describes.
 func newNIC(field string, nic protocol.NIC, d *descriptors) (*vnet.Device, *protocol.Error) {
-	mac, err := net.ParseMAC(nic.MAC)
+	mac, err := parseMAC(nic.MAC)
 	if err != nil {
 		return nil, invalid(field+".mac", "MAC address %q: %v", nic.MAC, err)
 	}

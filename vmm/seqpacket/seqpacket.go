@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"sync"
 	"syscall"
@@ -36,10 +35,17 @@ var (
 	ErrMalformed = errors.New("malformed message")
 )
 
+// A Socket is a connected SOCK_SEQPACKET socket that does not block, and that the runtime
+// waits for: a *net.UnixConn or an *os.File. The VMM has no package net, which is large.
+type Socket interface {
+	syscall.Conn
+	io.Closer
+}
+
 // A Conn is one end of a connection. Send may be called by several goroutines
 // at once; Recv by one at a time.
 type Conn struct {
-	c *net.UnixConn
+	s Socket
 
 	sendMu sync.Mutex // keeps the packets of one Conn in the order of Send
 
@@ -48,37 +54,13 @@ type Conn struct {
 	oob    []byte // guarded by recvMu
 }
 
-// New wraps a connected SOCK_SEQPACKET socket, which the Conn owns from then on.
-func New(c *net.UnixConn) *Conn {
+// New wraps a socket, which the Conn owns from then on.
+func New(s Socket) *Conn {
 	return &Conn{
-		c:   c,
+		s:   s,
 		buf: make([]byte, MaxMessage+1),
 		oob: make([]byte, unix.CmsgSpace(MaxFiles*4)),
 	}
-}
-
-// Dial connects to the socket at path.
-func Dial(path string) (*Conn, error) {
-	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
-	if err != nil {
-		return nil, err
-	}
-	return New(c), nil
-}
-
-// FromFile wraps the connected socket f, which is closed.
-func FromFile(f *os.File) (*Conn, error) {
-	defer f.Close()
-	c, err := net.FileConn(f)
-	if err != nil {
-		return nil, fmt.Errorf("wrap %s: %w", f.Name(), err)
-	}
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		c.Close()
-		return nil, fmt.Errorf("wrap %s: not a unix socket", f.Name())
-	}
-	return New(u), nil
 }
 
 // Pair returns the two ends of a new connection.
@@ -90,12 +72,12 @@ func Pair() (a, b *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), "seqpacket-a"), os.NewFile(uintptr(fds[1]), "seqpacket-b"), nil
 }
 
-// Close closes the connection; a Recv under way returns net.ErrClosed.
-func (c *Conn) Close() error { return c.c.Close() }
+// Close closes the connection; a Recv under way returns an error that wraps os.ErrClosed.
+func (c *Conn) Close() error { return c.s.Close() }
 
 // PeerUID is the user who connected (SO_PEERCRED).
 func (c *Conn) PeerUID() (uint32, error) {
-	raw, err := c.c.SyscallConn()
+	raw, err := c.s.SyscallConn()
 	if err != nil {
 		return 0, err
 	}
@@ -133,7 +115,7 @@ func (c *Conn) Send(v any, files ...*os.File) error {
 	}
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()
-	if _, _, err := c.c.WriteMsgUnix(b, oob, nil); err != nil {
+	if err := sendmsg(c.s, b, oob); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
 	return nil
@@ -147,7 +129,7 @@ func (c *Conn) Send(v any, files ...*os.File) error {
 func (c *Conn) Recv(v any) ([]*os.File, error) {
 	c.recvMu.Lock()
 	defer c.recvMu.Unlock()
-	n, oobn, flags, _, err := c.c.ReadMsgUnix(c.buf, c.oob)
+	n, oobn, flags, err := recvmsg(c.s, c.buf, c.oob)
 	if err != nil {
 		if errors.Is(err, syscall.ECONNRESET) {
 			return nil, io.EOF

@@ -246,7 +246,7 @@ func TestClose(t *testing.T) {
 	}()
 	time.Sleep(10 * time.Millisecond)
 	a.Close()
-	if err := <-done; !errors.Is(err, net.ErrClosed) {
+	if err := <-done; !errors.Is(err, os.ErrClosed) {
 		t.Errorf("Recv = %v, want ErrClosed", err)
 	}
 	if err := a.Send(message{}); err == nil {
@@ -357,4 +357,57 @@ func Example() {
 	fmt.Println(got["say"], len(files), err)
 	CloseAll(files)
 	// Output: hello 1 <nil>
+}
+
+// A Listener takes connections, whether its socket blocks or not, until it is closed.
+func TestListener(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 8)); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Listen(os.NewFile(uintptr(fd), "listen"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := open(t)
+	for n := range 3 {
+		c, err := Dial(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Send(message{N: n}); err != nil {
+			t.Fatal(err)
+		}
+		var m message
+		if _, err := s.Recv(&m); err != nil || m.N != n {
+			t.Errorf("Recv = %+v, %v", m, err)
+		}
+		c.Close()
+		s.Close()
+	}
+	if now := open(t); now != before {
+		t.Errorf("%d descriptors, were %d", now, before)
+	}
+	done := make(chan error)
+	go func() { _, err := l.Accept(); done <- err }()
+	time.Sleep(10 * time.Millisecond)
+	l.Close()
+	if err := <-done; !errors.Is(err, os.ErrClosed) {
+		t.Errorf("Accept = %v, want ErrClosed", err)
+	}
+	stream, _, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(stream); err == nil {
+		t.Error("Listen on a pipe: no error")
+	}
 }

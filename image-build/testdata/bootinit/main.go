@@ -1,5 +1,6 @@
 // bootinit is the whole initramfs of the boot test: it says that it runs, what
-// the kernel's command line is, and powers the machine off.
+// the kernel's command line is, and which files the kernel has unpacked from an archive of
+// microcode, and powers the machine off.
 package main
 
 import (
@@ -23,6 +24,14 @@ func main() {
 	if err != nil {
 		fmt.Println("bootinit:", err)
 		return
+	}
+	var list []string
+	if entries, err := os.ReadDir("/microcode"); err == nil {
+		for _, e := range entries {
+			list = append(list, e.Name())
+		}
+		_, err := os.Lstat("/kernel")
+		fmt.Printf("bootinit: microcode %v; %v\n", list, err)
 	}
 	fmt.Printf("bootinit: runs with %q\n", b)
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -76,7 +77,7 @@ func peer() int {
 					break
 				}
 				if err := jail.Enter(jail.Config{UID: r.Spec.Jail.UID, GID: r.Spec.Jail.GID,
-					Filter: jail.Filter{Rules: append(append(jail.Messages(), jail.Files()...), jail.Allow(unix.SYS_FSTATFS, "mapping memory in here"),
+					Filter: jail.Filter{Rules: append(slices.Concat(jail.Messages(), jail.Connections(), jail.Files()), jail.Allow(unix.SYS_FSTATFS, "mapping memory in here"),
 						jail.Allow(unix.SYS_MADVISE, "mapping memory in here", jail.Equal(2, unix.MADV_DONTDUMP)),
 						jail.Allow(unix.SYS_MADVISE, "touching memory in here", jail.Equal(2, unix.MADV_POPULATE_WRITE)),
 						jail.Allow(unix.SYS_SOCKETPAIR, "a descriptor of the wrong kind", jail.Equal(0, unix.AF_UNIX)))}}); err != nil {

@@ -1,7 +1,6 @@
 package hostcheck
 
 import (
-	"fmt"
 	"io/fs"
 	"path"
 	"strings"
@@ -30,7 +29,7 @@ func (c *checker) vulnerabilities() {
 // judge reads the words of a file of vulnerabilities.
 func judge(text string) (result hostcall.CheckResult, advice string) {
 	const (
-		firmware = "Update the firmware, which brings newer microcode."
+		firmware = "Build the image anew, with the microcode of today, or update the firmware."
 		siblings = "Switch SMT off in the firmware's set-up, or with nosmt on the kernel command line."
 		options  = "Take mitigations=off, and what else switches mitigations off, from the kernel command line; otherwise update the firmware."
 	)
@@ -66,27 +65,6 @@ func (c *checker) smt(coreScheduling bool) {
 	}
 }
 
-// microcode compares the revisions of all processors.
-func (c *checker) microcode() {
-	names, _ := fs.Glob(c.root, cpus+"/cpu[0-9]*/microcode/version")
-	seen := make(map[string]int)
-	last := ""
-	for _, n := range names {
-		if text, ok := c.text(n); ok {
-			seen[text]++
-			last = text
-		}
-	}
-	switch {
-	case len(seen) == 0:
-		c.add(layout.CheckMicrocode, hostcall.Unknown, "The processor tells no revision.", "Nothing is to be done where the host is itself a guest; otherwise update the firmware.")
-	case len(seen) > 1:
-		c.add(layout.CheckMicrocode, hostcall.Weak, fmt.Sprintf("Processors have %d revisions.", len(seen)), "Update the firmware: all processors have to have the same.")
-	default:
-		c.add(layout.CheckMicrocode, hostcall.Passed, "Revision "+last+".", "")
-	}
-}
-
 // weakening are words of the kernel command line that take protection away, and what they do.
 var weakening = []struct{ word, does string }{
 	{"mitigations=off", "leaves known holes of the processor open"},
@@ -114,6 +92,7 @@ var weakening = []struct{ word, does string }{
 	{"nosmep", "lets the kernel run what programs wrote"},
 	{"nosmap", "lets the kernel take what programs wrote for its own"},
 	{"init_on_alloc=0", "lets old content of memory show"},
+	{"dis_ucode_ldr", "keeps the processor from the image's microcode"},
 	{"lockdown=none", "lets root change the kernel"},
 	{"ashlar.rescue", "gives a root shell to who is at the console"},
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -83,7 +82,7 @@ func (c *conn) read(ctx context.Context, all *sync.WaitGroup) {
 			err = errors.New("a call has a number, and brings no descriptors")
 		}
 		if err != nil {
-			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrClosed) {
 				c.s.Log.Warn("connection broke the rules and is closed", "error", err)
 			}
 			return

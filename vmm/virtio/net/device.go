@@ -11,7 +11,6 @@ package net
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"sync/atomic"
 
@@ -76,7 +75,7 @@ type Config struct {
 	// Pairs are 1 to MaxPairs, all on one interface. One per vCPU is best.
 	Pairs []Pair
 	// MAC is the guest's address: unicast, 6 bytes.
-	MAC net.HardwareAddr
+	MAC []byte
 	// MTU is told to the guest; 0 says nothing.
 	MTU uint16
 	// LinkDown has the link begin down (SetLink).
@@ -117,7 +116,7 @@ func New(c Config) (*Device, error) {
 		return nil, fmt.Errorf("network device with %d pairs of queues (want 1 to %d): %w", len(c.Pairs), MaxPairs, ErrConfig)
 	}
 	if len(c.MAC) != 6 || c.MAC[0]&1 != 0 || c.MTU != 0 && c.MTU < MinMTU {
-		return nil, fmt.Errorf("network device with MAC %q (want 6 bytes, unicast), MTU %d (want 0 or %d to %d): %w",
+		return nil, fmt.Errorf("network device with MAC %x (want 6 bytes, unicast), MTU %d (want 0 or %d to %d): %w",
 			c.MAC, c.MTU, MinMTU, MaxMTU, ErrConfig)
 	}
 	for _, p := range c.Pairs {
