@@ -125,6 +125,7 @@ type options struct {
 	disk   int64                   // bytes of the data disk; 0: as the lab has it
 	memory string                  // as lab.Config has it
 	plug   bool                    // the data disk can be pulled out
+	iommu  string                  // as lab.Config has it
 	edit   func(doc string) string // changes the configuration document
 }
 
@@ -169,7 +170,7 @@ func newHost(t testing.TB, o options) *host {
 		}
 	}
 	h.mustCtl(t, "image", "configure", stick, "--config", doc)
-	h.start(t, lab.Config{Dir: dir, Port: port, Args: o.args, CPUs: o.cpus, NoDisk: o.noDisk, DiskSize: o.disk, Memory: o.memory, PluggableDisk: o.plug})
+	h.start(t, lab.Config{Dir: dir, Port: port, Args: o.args, CPUs: o.cpus, NoDisk: o.noDisk, DiskSize: o.disk, Memory: o.memory, PluggableDisk: o.plug, IOMMU: o.iommu})
 	return h
 }
 
@@ -405,6 +406,15 @@ func (h *host) create(t testing.TB, id string, vm *v1.VirtualMachine) {
 // done waits for an operation and returns its error.
 func (h *host) done(t testing.TB, op *v1.Operation) error {
 	t.Helper()
+	if op = h.finished(t, op); op.Error != nil {
+		return fmt.Errorf("%s: %s", op.Error.Code, op.Error.Message)
+	}
+	return nil
+}
+
+// finished waits for the end of an operation.
+func (h *host) finished(t testing.TB, op *v1.Operation) *v1.Operation {
+	t.Helper()
 	ctx := within(t, 3*time.Minute)
 	for !op.Done {
 		r, err := h.Operations.WaitOperation(ctx, connect.NewRequest(&v1.WaitOperationRequest{
@@ -415,10 +425,7 @@ func (h *host) done(t testing.TB, op *v1.Operation) error {
 		}
 		op = r.Msg
 	}
-	if op.Error != nil {
-		return fmt.Errorf("%s: %s", op.Error.Code, op.Error.Message)
-	}
-	return nil
+	return op
 }
 
 // boot starts a virtual machine.
