@@ -385,6 +385,15 @@ func (l *Lab) QMP(command string, arguments any) (json.RawMessage, error) {
 	return q.Do(command, arguments)
 }
 
+// Monitor runs a command of QEMU's human monitor and returns what that says.
+func (l *Lab) Monitor(command string) (text string, err error) {
+	b, err := l.QMP("human-monitor-command", map[string]string{"command-line": command})
+	if err == nil {
+		err = json.Unmarshal(b, &text)
+	}
+	return text, err
+}
+
 // Down presses the host's power button and waits; what has not ended when
 // ctx does is cut off.
 func (l *Lab) Down(ctx context.Context) error {
