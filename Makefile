@@ -136,7 +136,7 @@ fuzz-guest: setup build ## A guest that attacks its devices in the lab: TIME=10m
 	@$(GO) test -count=1 -v -timeout 24h ./qemu-tests/e2e -run 'TestHostileGuest$$' -args -hostile-time $(or $(TIME),10m) -hostile-seed $(or $(SEED),0)
 
 .PHONY: soak
-soak: setup build ## Faults in the lab: 300 kills, 100 power cuts, disks, memory, clock (TIME=2h, COUNT, SEED=n, SOAK=TestSoakKills)
+soak: setup build ## Faults in the lab: 300 kills, 100 power cuts, 20 starts with a virtual function, disks, memory, clock (TIME=2h, COUNT, SEED=n, SOAK=TestSoakKills)
 	@$(GO) test -count=1 -v -timeout 72h ./qemu-tests/e2e -run '$(or $(SOAK),^(TestSoak|TestFaults))' -args -soak-full \
 		-soak-seed $(or $(SEED),0) -soak-count $(or $(COUNT),0) -soak-time $(or $(TIME),0)
 

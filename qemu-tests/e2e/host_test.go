@@ -128,6 +128,7 @@ type options struct {
 	memory string                  // as lab.Config has it
 	plug   bool                    // the data disk can be pulled out
 	cache  bool                    // the data disk has a write cache that is lost with the power
+	iommu  string                  // as lab.Config has it
 	edit   func(doc string) string // changes the configuration document
 }
 
@@ -175,7 +176,7 @@ func newHost(t testing.TB, o options) *host {
 	if o.cache {
 		h.serveDisk(t, dir)
 	}
-	h.start(t, lab.Config{DiskSocket: h.diskSocket(dir), Dir: dir, Port: port, Args: o.args, CPUs: o.cpus, NoDisk: o.noDisk, DiskSize: o.disk, Memory: o.memory, PluggableDisk: o.plug})
+	h.start(t, lab.Config{DiskSocket: h.diskSocket(dir), Dir: dir, Port: port, Args: o.args, CPUs: o.cpus, NoDisk: o.noDisk, DiskSize: o.disk, Memory: o.memory, PluggableDisk: o.plug, IOMMU: o.iommu})
 	return h
 }
 
@@ -411,6 +412,15 @@ func (h *host) create(t testing.TB, id string, vm *v1.VirtualMachine) {
 // done waits for an operation and returns its error.
 func (h *host) done(t testing.TB, op *v1.Operation) error {
 	t.Helper()
+	if op = h.finished(t, op); op.Error != nil {
+		return fmt.Errorf("%s: %s", op.Error.Code, op.Error.Message)
+	}
+	return nil
+}
+
+// finished waits for the end of an operation.
+func (h *host) finished(t testing.TB, op *v1.Operation) *v1.Operation {
+	t.Helper()
 	ctx := within(t, 3*time.Minute)
 	for !op.Done {
 		r, err := h.Operations.WaitOperation(ctx, connect.NewRequest(&v1.WaitOperationRequest{
@@ -421,10 +431,7 @@ func (h *host) done(t testing.TB, op *v1.Operation) error {
 		}
 		op = r.Msg
 	}
-	if op.Error != nil {
-		return fmt.Errorf("%s: %s", op.Error.Code, op.Error.Message)
-	}
-	return nil
+	return op
 }
 
 // boot starts a virtual machine.

@@ -40,6 +40,18 @@ func (h *host) spareDisk(t testing.TB) *v1.PciDevice {
 	return all[i]
 }
 
+// wired is a device that stands for any virtual function of the lab's NIC.
+func wired() *v1.HostDevice {
+	return &v1.HostDevice{VirtualFunction: &v1.VirtualFunction{Links: []string{"links/" + wiredName}}}
+}
+
+// given describes the small guest with devices of the host's, and without a network interface.
+func given(devices ...*v1.HostDevice) *v1.VirtualMachine {
+	vm := testVM("")
+	vm.NetworkInterfaces, vm.Devices = nil, devices
+	return vm
+}
+
 func ofHost(d *v1.PciDevice) bool { return d.Driver == "nvme" && d.Owner == "" }
 
 // violations are those of a refusal, as TYPE SUBJECT.
@@ -56,6 +68,36 @@ func violations(t testing.TB, err error) (got []string) {
 				got = append(got, one.Type+" "+one.Subject)
 			}
 		}
+	}
+	slices.Sort(got)
+	return got
+}
+
+// refusedFor asks for a virtual machine with these devices, which is refused, and for what.
+func (h *host) refusedFor(t testing.TB, devices ...*v1.HostDevice) []string {
+	t.Helper()
+	h.upload(t, "guest-kernel", filepath.Join(top, "out/guest-bzImage"))
+	vm := &v1.VirtualMachine{Cpus: 1, MemoryBytes: 64 << 20, Boot: &v1.Boot{Kernel: "images/guest-kernel"}, Devices: devices}
+	_, err := h.VirtualMachines.CreateVirtualMachine(within(t, time.Minute), connect.NewRequest(&v1.CreateVirtualMachineRequest{VirtualMachineId: "refused", VirtualMachine: vm}))
+	if err == nil {
+		h.remove(t, "refused")
+	}
+	return violations(t, err)
+}
+
+// startRefusedFor starts a virtual machine that cannot have its devices, and says why.
+func (h *host) startRefusedFor(t testing.TB, id string) (got []string) {
+	t.Helper()
+	r, err := h.VirtualMachines.StartVirtualMachine(within(t, time.Minute), connect.NewRequest(&v1.StartVirtualMachineRequest{Name: "virtualMachines/" + id}))
+	if err != nil {
+		return violations(t, err)
+	}
+	op := h.finished(t, r.Msg)
+	if op.GetError().GetCode() != "FAILED_PRECONDITION" {
+		t.Fatalf("start of %s ends with %v, want FAILED_PRECONDITION", id, op.Error)
+	}
+	for _, v := range op.Error.Violations {
+		got = append(got, v.Type+" "+v.Subject)
 	}
 	slices.Sort(got)
 	return got
@@ -149,7 +191,6 @@ func TestHostDeviceGone(t *testing.T) {
 // What cannot be given to a guest is refused with the reason and the devices concerned.
 func TestHostDeviceRefused(t *testing.T) {
 	h := sharedHost(t)
-	h.upload(t, "guest-kernel", filepath.Join(top, "out/guest-bzImage"))
 	all := h.pciDevices(t)
 	var edu []*v1.PciDevice
 	for _, d := range all {
@@ -160,39 +201,43 @@ func TestHostDeviceRefused(t *testing.T) {
 	if len(edu) != 2 || edu[0].Parent == "" {
 		t.Fatalf("the devices of one bus are %v", edu)
 	}
-	create := func(devices ...*v1.PciDevice) error {
-		vm := &v1.VirtualMachine{Cpus: 1, MemoryBytes: 64 << 20, Boot: &v1.Boot{Kernel: "images/guest-kernel"}}
+	create := func(devices ...*v1.PciDevice) []string {
+		t.Helper()
+		var hd []*v1.HostDevice
 		for _, d := range devices {
-			vm.Devices = append(vm.Devices, &v1.HostDevice{Device: d.Name})
+			hd = append(hd, &v1.HostDevice{Device: d.Name})
 		}
-		_, err := h.VirtualMachines.CreateVirtualMachine(within(t, time.Minute), connect.NewRequest(&v1.CreateVirtualMachineRequest{VirtualMachineId: "refused", VirtualMachine: vm}))
-		if err == nil {
-			h.remove(t, "refused")
-		}
-		return err
+		return h.refusedFor(t, hd...)
 	}
 	for _, u := range []v1.PciDevice_Use{v1.PciDevice_USE_BOOT_DISK, v1.PciDevice_USE_DATA_DISK, v1.PciDevice_USE_MANAGEMENT_NIC} {
 		d := usedAs(t, all, u)
-		if got := violations(t, create(d)); !slices.Contains(got, "USED_BY_HOST "+d.Name) {
+		if got := create(d); !slices.Contains(got, "USED_BY_HOST "+d.Name) {
 			t.Errorf("%v is refused for %q", u, got)
 		}
 	}
 	bridge := edu[0].Parent
-	got := violations(t, create(edu[0]))
+	got := create(edu[0])
 	for _, want := range []string{"GROUP_SHARED " + edu[1].Name, "ACS_MISSING " + bridge} {
 		if !slices.Contains(got, want) {
 			t.Errorf("one device of a bus is refused for %q, not %s", got, want)
 		}
 	}
-	if got := violations(t, create(edu...)); slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, "GROUP_SHARED") }) {
+	if got := create(edu...); slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, "GROUP_SHARED") }) {
 		t.Errorf("all devices of a bus are refused for %q", got)
 	}
 	for _, d := range all {
 		if d.Name == bridge {
-			if got := violations(t, create(d)); !slices.Contains(got, "NOT_ASSIGNABLE "+bridge) {
+			if got := create(d); !slices.Contains(got, "NOT_ASSIGNABLE "+bridge) {
 				t.Errorf("a bridge is refused for %q", got)
 			}
 		}
+	}
+	disk := h.spareDisk(t)
+	methods := "/sys/bus/pci/devices/" + strings.TrimPrefix(disk.Name, "pciDevices/") + "/reset_method"
+	t.Cleanup(func() { h.shell(t, "echo default > "+methods) })
+	h.shell(t, "echo > "+methods)
+	if got, want := create(disk), []string{"NO_RESET " + disk.Name}; !slices.Equal(got, want) {
+		t.Errorf("a disk that cannot be reset is refused for %q, want %q", got, want)
 	}
 	if out, err := h.ctl("vm", "create", "refused", "--kernel", "guest-kernel", "--device", strings.TrimPrefix(edu[0].Name, "pciDevices/")); err == nil || !strings.Contains(out, "give it to the virtual machine, too") {
 		t.Errorf("ashlarctl: %v, %s", err, out)

@@ -107,26 +107,34 @@ func TestVirtualFunctionsReach(t *testing.T) {
 	create := h.withFunctions(t, "wired", "twin")
 	create("wired", "")
 	create("twin", ",mac=02:00:00:00:00:77")
-	address := func(id string) (*console, string) {
-		t.Helper()
-		h.mustCtl(t, "vm", "start", id)
-		c := h.console(t, id)
-		_, got, _ := strings.Cut(c.expect("TESTGUEST ready", patience), "net=")
-		mac := h.vm(t, id).Devices[0].VirtualFunction.GetMacAddress()
-		if name := c.ask("nic " + mac); name != "eth0" {
-			t.Errorf("%s has %s with its address %s; eth0 has %s, carrier %s", id, name, mac, c.ask("read /sys/class/net/eth0/address"), c.ask("read /sys/class/net/eth0/carrier"))
-		}
-		if strings.HasPrefix(got, "error:") { // its link was not up yet
-			got = c.ask("dhcp eth0")
-		}
-		ip, gw, _ := strings.Cut(strings.TrimSpace(got), ",")
-		if !strings.HasPrefix(ip, "10.0.3.") || gw != "10.0.3.2" {
-			t.Fatalf("%s has %q, by %q", id, ip, gw)
-		}
-		c.ask("ping 10.0.3.2")
-		return c, ip
-	}
-	one, _ := address("wired")
-	_, ip := address("twin")
+	h.mustCtl(t, "vm", "start", "wired")
+	one, _ := h.onWire(t, "wired")
+	h.mustCtl(t, "vm", "start", "twin")
+	_, ip := h.onWire(t, "twin")
 	one.ask("ping " + ip)
+}
+
+// wireGateway is who answers behind the lab's NIC with SR-IOV.
+const wireGateway = "10.0.3.2"
+
+// onWire waits until a guest that has been started reaches the network behind the NIC by its virtual
+// function, the first of its devices, and returns its address there.
+func (h *host) onWire(t testing.TB, id string) (c *console, ip string) {
+	t.Helper()
+	c = h.console(t, id)
+	_, got, _ := strings.Cut(c.expect("TESTGUEST ready", patience), "net=")
+	mac := h.vm(t, id).Devices[0].VirtualFunction.GetMacAddress()
+	name := c.ask("nic " + mac)
+	if name == "none" {
+		t.Fatalf("%s has no network device with the address %s of its function; eth0 has %s", id, mac, c.ask("read /sys/class/net/eth0/address"))
+	}
+	if !strings.HasPrefix(got, "10.0.3.") { // its link was not up yet, or eth0 is another one
+		got = c.ask("dhcp " + name)
+	}
+	ip, gw, _ := strings.Cut(strings.TrimSpace(got), ",")
+	if !strings.HasPrefix(ip, "10.0.3.") || gw != wireGateway {
+		t.Fatalf("%s has %q, by %q; carrier of %s: %s", id, ip, gw, name, c.ask("read /sys/class/net/"+name+"/carrier"))
+	}
+	c.ask("ping " + wireGateway)
+	return c, ip
 }

@@ -1,6 +1,6 @@
 // Package lab runs an Ashlar host in QEMU as it would run on a server: UEFI
 // firmware starts the disk image from an emulated USB stick; the machine has
-// two NUMA nodes, an IOMMU with interrupt remapping, a network card for
+// two NUMA nodes, an IOMMU with interrupt remapping (or without, or none: iommu.go), a network card for
 // management, one with SR-IOV (igb), and an NVMe disk for guests; and what guests can be given whole (spare.go).
 //
 // With vmx or svm among the CPU's flags the machine uses KVM, without them
@@ -54,6 +54,9 @@ type Config struct {
 	DiskSocket string `json:",omitempty"`
 	// NoDisk leaves the NVMe disk out.
 	NoDisk bool
+	// IOMMU says what the machine has of one: all where it is empty, else WithoutIOMMU or
+	// WithoutRemapping.
+	IOMMU string
 	// Repeatable has time count instructions (QEMU's -icount), in software
 	// emulation everywhere: a run is the same on every machine, and slow.
 	Repeatable bool
@@ -77,6 +80,9 @@ const (
 	DiskID   = "datadisk"
 	DiskNode = "datanode"
 )
+
+// WiredDevice is QEMU's name of what the network card with SR-IOV is plugged into.
+const WiredDevice = "vf"
 
 // ManagementMAC is the address of the network card behind Config.Port.
 const ManagementMAC = "52:54:00:a5:00:01"
@@ -258,7 +264,6 @@ func (l *Lab) args() ([]string, error) {
 	}
 	a = append(a, "-smp", strconv.Itoa(cpus), "-m", memory,
 		"-fw_cfg", low,
-		"-device", "intel-iommu,intremap=on,caching-mode=on",
 		"-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
 		"-drive", "if=pflash,format=raw,file="+l.Path(varsFile),
 		"-device", "qemu-xhci,id=usb",
@@ -267,8 +272,8 @@ func (l *Lab) args() ([]string, error) {
 		"-netdev", fmt.Sprintf("user,id=mgmt,hostfwd=tcp:127.0.0.1:%d-:8443", l.Port),
 		"-device", "e1000e,netdev=mgmt,romfile=,mac="+ManagementMAC,
 		"-device", "pcie-root-port,id=rp1,chassis=1",
-		"-netdev", "user,id=vf,net=10.0.3.0/24",
-		"-device", "igb,bus=rp1,netdev=vf,mac=52:54:00:a5:00:02,romfile=",
+		"-netdev", "user,id="+WiredDevice+",net=10.0.3.0/24",
+		"-device", "igb,bus=rp1,netdev="+WiredDevice+",mac=52:54:00:a5:00:02,romfile=",
 		"-device", "virtio-rng-pci",
 		"-serial", "file:"+l.Path(SerialFile),
 		"-serial", "unix:"+l.Path(RescueFile)+",server=on,wait=off",
@@ -291,7 +296,11 @@ func (l *Lab) args() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(a, l.spare(), nodes, l.Args), nil
+	iommu, err := l.iommu()
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(iommu, a, l.spare(), nodes, l.Args), nil
 }
 
 // PID is QEMU's process, 0 where it does not run.
@@ -382,6 +391,15 @@ func (l *Lab) QMP(command string, arguments any) (json.RawMessage, error) {
 	}
 	defer q.Close()
 	return q.Do(command, arguments)
+}
+
+// Monitor runs a command of QEMU's human monitor and returns what that says.
+func (l *Lab) Monitor(command string) (text string, err error) {
+	b, err := l.QMP("human-monitor-command", map[string]string{"command-line": command})
+	if err == nil {
+		err = json.Unmarshal(b, &text)
+	}
+	return text, err
 }
 
 // Down presses the host's power button and waits; what has not ended when

@@ -91,22 +91,18 @@ func devices(dir string) ([]string, error) {
 	}, nil
 }
 
-// controller are the arguments for an NVMe controller with virtual functions, and namespaces 1 and
-// 2 that none of them has: QEMU attaches others anew whenever a driver starts a controller. Each
-// begins with DiskText and its number.
+// controller are the arguments for lab.Controller with two namespaces. Each begins with DiskText
+// and its number.
 func controller(dir string) ([]string, error) {
-	args := []string{
-		"-device", "pcie-root-port,id=rp3,chassis=3", "-device", "nvme-subsys,id=s0",
-		"-device", "nvme,serial=many,bus=rp3,subsys=s0,sriov_max_vfs=2,sriov_vq_flexible=4,sriov_vi_flexible=2,max_ioqpairs=6,msix_qsize=5",
-	}
+	var files []string
 	for _, n := range []string{"1", "2"} {
 		file, err := diskFile(dir, "ns"+n, DiskText+n)
 		if err != nil {
 			return nil, err
 		}
-		args = append(args, "-drive", "if=none,id=ns"+n+",format=raw,file="+file, "-device", "nvme-ns,drive=ns"+n+",nsid="+n+",shared=on,detached=on")
+		files = append(files, file)
 	}
-	return args, nil
+	return lab.Controller(files...), nil
 }
 
 // scratchDisk are the arguments for the disk of package scratch.

@@ -67,6 +67,34 @@ func load(device string) error {
 	return nil
 }
 
+// reread reads from a device over and over until it is gone, and says so then. The device writes
+// to memory all the while: nothing of it is cached.
+func reread(device string) error {
+	const size, pieces = 64 << 10, 64
+	d, err := os.OpenFile(device, os.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err == nil {
+		_, err = d.ReadAt(b, 0)
+	}
+	if err != nil {
+		d.Close()
+		return err
+	}
+	go func() {
+		defer d.Close()
+		for n := int64(1); ; n++ {
+			if _, err := d.ReadAt(b, n%pieces*size); err != nil {
+				fmt.Println("REREAD ends:", err)
+				return
+			}
+		}
+	}()
+	return nil
+}
+
 var flooding *net.UDPConn
 
 // flood sends datagrams to an address by one network device, over and over until that is

@@ -19,6 +19,7 @@
 //	serve PORT                 take and give streams by TCP from now on
 //	stream ADDRESS:PORT send|receive KIB
 //	                           to or from a guest that serves: how many nanoseconds it took
+//	reread DEVICE              read it over and over, past the page cache, until it is gone: `REREAD ends` then
 //	flood NAME ADDRESS:PORT    datagrams by a network device until it is gone, `FLOOD ends` then
 //	timed COMMAND…             another command: how many nanoseconds it took
 //	write DEVICE SEED MIB      fill with a pattern and fsync
@@ -177,7 +178,7 @@ func network(name string) string {
 }
 
 func command(f []string) (string, error) {
-	need := map[string]int{"read": 2, "ping": 2, "pingby": 3, "load": 2, "disk": 2, "nic": 2, "flood": 3, "dhcp": 2, "tcp": 3, "serve": 2, "stream": 4, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "interrupts": 2, "vsock-echo": 2, "vsock-connect": 3, "port-echo": 2, "port-say": 3, "hvc": 2, "list": 2, "starve": 2, "fill": 2, "hog": 3, "latency": 4, "unbind": 2, "touch": 3, "send": 4}
+	need := map[string]int{"read": 2, "ping": 2, "pingby": 3, "load": 2, "reread": 2, "disk": 2, "nic": 2, "flood": 3, "dhcp": 2, "tcp": 3, "serve": 2, "stream": 4, "write": 4, "check": 4, "keep": 2, "log": 2, "last": 2, "interrupts": 2, "vsock-echo": 2, "vsock-connect": 3, "port-echo": 2, "port-say": 3, "hvc": 2, "list": 2, "starve": 2, "fill": 2, "hog": 3, "latency": 4, "unbind": 2, "touch": 3, "send": 4}
 	if n := need[f[0]]; n > 0 && len(f) != n {
 		return "", fmt.Errorf("want %d words, got %d", n, len(f))
 	}
@@ -222,6 +223,8 @@ func command(f []string) (string, error) {
 		return "", ping(f[2], f[1])
 	case "load":
 		return "", load(f[1])
+	case "reread":
+		return "", reread(f[1])
 	case "flood":
 		return "", flood(f[1], f[2])
 	case "disk":

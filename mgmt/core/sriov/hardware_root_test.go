@@ -115,6 +115,8 @@ func TestNIC(t *testing.T) {
 	}
 	_, err = m.Choose(hostcall.VF{Links: []string{"path-0000:00-99.0"}}, nil, free)
 	refused(t, err, "no link at")
+	_, err = m.Choose(hostcall.VF{Links: []string{card(t, "nvme").Names()[0]}}, nil, free)
+	refused(t, err, "is no link of the host")
 	_, err = m.Choose(hostcall.VF{Links: []string{where}, VFSettings: hostcall.VFSettings{MAC: l.MAC}}, nil, free)
 	refused(t, err, "host's link")
 	release()
