@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/figure"
+	"github.com/ashlar-hv/ashlar/qemu-tests/bench/wire"
 )
 
 // seconds of each measurement under load.
@@ -81,8 +82,8 @@ func (b *bench) makeDisk() error {
 	return f.Sync()
 }
 
-func networkLoads() []load {
-	to := serverAddress
+// networkLoads are those of a network with a server of package wire at an address.
+func networkLoads(to string) []load {
 	return []load{
 		{"TCP, guest to host", "send " + to, "MiB/s", figure.Higher, mebibytes(1), "exits per MiB sent over TCP", 1 << 20},
 		{"TCP, host to guest", "receive " + to, "MiB/s", figure.Higher, mebibytes(1), "exits per MiB received over TCP", 1 << 20},
@@ -93,19 +94,19 @@ func networkLoads() []load {
 
 // network measures a network card with vhost-net, against this process.
 func (b *bench) network() error {
-	n, err := newNIC()
+	n, err := newNIC(hostAddress)
 	if err != nil {
 		return err
 	}
 	defer n.close()
-	stop, err := serve()
+	server, err := wire.Serve(serverAddress)
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer server.Close()
 	return b.inOrder("network load", b.rounds, loadSides, func(s side, round int) error {
 		sp := spec{cpus: 1, memoryMiB: 256, initramfs: "load.cpio", nic: n, cmdline: "bench.ip=" + guestAddress}
-		return b.underLoad(s, sp, round, networkLoads())
+		return b.underLoad(s, sp, round, networkLoads(serverAddress))
 	})
 }
 

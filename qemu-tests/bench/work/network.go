@@ -1,4 +1,4 @@
-package main
+package work
 
 import (
 	"encoding/binary"
@@ -24,24 +24,24 @@ func open(address string, service wire.Service) (net.Conn, error) {
 }
 
 // send counts what the other side has received when all has arrived.
-func send(address string, d time.Duration) (result, error) {
+func send(address string, d time.Duration) (Result, error) {
 	c, err := open(address, wire.Sink)
 	if err != nil {
-		return result{}, err
+		return Result{}, err
 	}
 	defer c.Close()
 	b := make([]byte, wire.Chunk)
 	start := time.Now()
 	for time.Since(start) < d {
 		if _, err := c.Write(b); err != nil {
-			return result{}, err
+			return Result{}, err
 		}
 	}
 	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
-		return result{}, err
+		return Result{}, err
 	}
 	n, err := count(c)
-	return result{n, time.Since(start)}, err
+	return Result{n, time.Since(start)}, err
 }
 
 func count(r io.Reader) (int64, error) {
@@ -50,10 +50,10 @@ func count(r io.Reader) (int64, error) {
 	return int64(binary.LittleEndian.Uint64(n[:])), err
 }
 
-func receive(address string, d time.Duration) (result, error) {
+func receive(address string, d time.Duration) (Result, error) {
 	c, err := open(address, wire.Source)
 	if err != nil {
-		return result{}, err
+		return Result{}, err
 	}
 	defer c.Close()
 	b := make([]byte, wire.Chunk)
@@ -61,42 +61,42 @@ func receive(address string, d time.Duration) (result, error) {
 	for time.Since(start) < d {
 		m, err := c.Read(b)
 		if err != nil {
-			return result{}, err
+			return Result{}, err
 		}
 		n += int64(m)
 	}
-	return result{n, time.Since(start)}, nil
+	return Result{n, time.Since(start)}, nil
 }
 
-func roundTrips(address string, d time.Duration) (result, error) {
+func roundTrips(address string, d time.Duration) (Result, error) {
 	c, err := open(address, wire.Echo)
 	if err != nil {
-		return result{}, err
+		return Result{}, err
 	}
 	defer c.Close()
 	b := []byte{0}
 	start, n := time.Now(), int64(0)
 	for time.Since(start) < d {
 		if _, err := c.Write(b); err != nil {
-			return result{}, err
+			return Result{}, err
 		}
 		if _, err := io.ReadFull(c, b); err != nil {
-			return result{}, err
+			return Result{}, err
 		}
 		n++
 	}
-	return result{n, time.Since(start)}, nil
+	return Result{n, time.Since(start)}, nil
 }
 
 // packets counts the datagrams that have arrived.
-func packets(address string, d time.Duration) (result, error) {
+func packets(address string, d time.Duration) (Result, error) {
 	before, err := arrived(address)
 	if err != nil {
-		return result{}, err
+		return Result{}, err
 	}
 	u, err := net.Dial("udp", address)
 	if err != nil {
-		return result{}, err
+		return Result{}, err
 	}
 	defer u.Close()
 	b := make([]byte, wire.Datagram)
@@ -109,7 +109,7 @@ func packets(address string, d time.Duration) (result, error) {
 	}
 	took := time.Since(start)
 	after, err := arrived(address)
-	return result{after - before, took}, err
+	return Result{after - before, took}, err
 }
 
 func arrived(address string) (int64, error) {
