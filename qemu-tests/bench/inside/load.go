@@ -144,7 +144,9 @@ func (b *bench) doLoad(g *guest, s side, l load, round int) error {
 	}
 	b.sample(l.name, l.unit, l.better, s.name, round, l.value(ops, took))
 	if l.perExit != "" {
-		b.sample(l.perExit, "1", figure.Lower, s.name, round, float64(after-before)/(ops/max(l.exitUnit, 1)))
+		some, each := after.since(before), ops/max(l.exitUnit, 1)
+		b.say("%s: %s: %s", s.name, l.perExit, some.per(each))
+		b.sample(l.perExit, "1", figure.Lower, s.name, round, some.all()/each)
 	}
 	return nil
 }
