@@ -164,7 +164,7 @@ func (b *bench) send() error {
 	return nil
 }
 
-// run does all parts that were asked for.
+// run does all parts that were asked for. One that fails keeps none from what comes after it.
 func (b *bench) run() error {
 	clean, err := b.prepare()
 	if err != nil {
@@ -174,6 +174,7 @@ func (b *bench) run() error {
 	if err := b.warm(); err != nil {
 		return fmt.Errorf("warm up: %w", err)
 	}
+	var errs []error
 	for _, p := range []struct {
 		name string
 		do   func() error
@@ -193,10 +194,10 @@ func (b *bench) run() error {
 			continue
 		}
 		if err := p.do(); err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
+			errs = append(errs, fmt.Errorf("%s: %w", p.name, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // inOrder calls do for every side that is measured, rounds times, in an order that turns round each time.
