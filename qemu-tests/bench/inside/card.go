@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -155,7 +156,9 @@ func cardLoads(to string) []load {
 	for i := range loads {
 		loads[i].name = "card: " + rename.Replace(loads[i].name)
 		loads[i].perExit = rename.Replace(loads[i].perExit)
+		loads[i].mayFail = true // emulated cards have faults
 	}
+	slices.Reverse(loads) // a stream that stands does not keep the others from being measured
 	return loads
 }
 

@@ -68,7 +68,7 @@ func pool(pages protocol.Pages) (func(), error) {
 
 // onPages measures guests on pages of each kind: the start, and reads of memory that miss the TLB.
 func (b *bench) onPages() error {
-	loads := []load{{"1 GiB guest: 8-byte reads at random places", "touch 512", "1/s", figure.Higher, perSecond, "", 0}}
+	loads := []load{{"1 GiB guest: 8-byte reads at random places", "touch 512", "1/s", figure.Higher, perSecond, "", 0, false}}
 	return b.onKinds("guests on pages of each size", kinds, func(k kind, round int) error {
 		sp := tiny(1, pagesMiB)
 		sp.pages = k.pages

@@ -3,6 +3,7 @@ package work
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"time"
@@ -10,13 +11,20 @@ import (
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/wire"
 )
 
-// open connects and asks for a service.
-func open(address string, service wire.Service) (net.Conn, error) {
+// stall is how much longer than asked for a load may take: a network that stands is an error.
+const stall = 30 * time.Second
+
+// open connects and asks for a service, for a load that takes so long.
+func open(address string, service wire.Service, d time.Duration) (net.Conn, error) {
 	c, err := net.DialTimeout("tcp", address, 10*time.Second)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.Write([]byte{byte(service)}); err != nil {
+	err = c.SetDeadline(time.Now().Add(d + stall))
+	if err == nil {
+		_, err = c.Write([]byte{byte(service)})
+	}
+	if err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -25,23 +33,27 @@ func open(address string, service wire.Service) (net.Conn, error) {
 
 // send counts what the other side has received when all has arrived.
 func send(address string, d time.Duration) (Result, error) {
-	c, err := open(address, wire.Sink)
+	c, err := open(address, wire.Sink, d)
 	if err != nil {
 		return Result{}, err
 	}
 	defer c.Close()
 	b := make([]byte, wire.Chunk)
-	start := time.Now()
+	start, sent := time.Now(), 0
 	for time.Since(start) < d {
-		if _, err := c.Write(b); err != nil {
-			return Result{}, err
+		m, err := c.Write(b)
+		if sent += m; err != nil {
+			return Result{}, fmt.Errorf("after %d bytes: %w", sent, err)
 		}
 	}
 	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
 		return Result{}, err
 	}
 	n, err := count(c)
-	return Result{n, time.Since(start)}, err
+	if err != nil {
+		return Result{}, fmt.Errorf("of %d bytes: %w", sent, err)
+	}
+	return Result{n, time.Since(start)}, nil
 }
 
 func count(r io.Reader) (int64, error) {
@@ -51,7 +63,7 @@ func count(r io.Reader) (int64, error) {
 }
 
 func receive(address string, d time.Duration) (Result, error) {
-	c, err := open(address, wire.Source)
+	c, err := open(address, wire.Source, d)
 	if err != nil {
 		return Result{}, err
 	}
@@ -69,7 +81,7 @@ func receive(address string, d time.Duration) (Result, error) {
 }
 
 func roundTrips(address string, d time.Duration) (Result, error) {
-	c, err := open(address, wire.Echo)
+	c, err := open(address, wire.Echo, d)
 	if err != nil {
 		return Result{}, err
 	}
@@ -113,7 +125,7 @@ func packets(address string, d time.Duration) (Result, error) {
 }
 
 func arrived(address string) (int64, error) {
-	c, err := open(address, wire.Count)
+	c, err := open(address, wire.Count, 0)
 	if err != nil {
 		return 0, err
 	}
