@@ -10,7 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/ashlar-hv/ashlar/drivers/vfio"
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/peer"
 	"github.com/ashlar-hv/ashlar/qemu-tests/qmp"
 )
@@ -63,17 +62,6 @@ func (s qemuSide) start(b *bench, sp spec) (*guest, error) {
 		extra = append(extra, files...)
 		args = append(args, "-netdev", fmt.Sprintf("tap,id=n,fd=%d,vhost=on,vhostfd=%d", fd, fd+1),
 			"-device", "virtio-net-pci,netdev=n,romfile=,mac="+guestMAC)
-	}
-	if sp.device != "" {
-		files, err := openAll(os.O_RDWR, vfio.IOMMUFD, vfio.Node(sp.device))
-		if err != nil {
-			return nil, fmt.Errorf("open %s for a guest: %w", sp.device, err)
-		}
-		defer closeAll(files)
-		fd := 3 + len(extra)
-		extra = append(extra, files...)
-		args = append(args, "-object", fmt.Sprintf("iommufd,id=iommu,fd=%d", fd),
-			"-device", fmt.Sprintf("vfio-pci,iommufd=iommu,fd=%d,romfile=", fd+1))
 	}
 	g.cmd = exec.Command(argv[0], args...)
 	g.cmd.Env, g.cmd.Dir = []string{}, "/"

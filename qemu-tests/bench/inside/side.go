@@ -21,7 +21,7 @@ type spec struct {
 	cmdline   string // added to the usual one
 	disk      string // a file of the scratch folder, or the path of a device; "" for none
 	nic       *nic   // nil for none
-	// pages are the kind that the guest's memory is made of; Ashlar's guests alone.
+	// pages are the kind that the guest's memory is made of; this and device are for Ashlar's guests alone.
 	pages protocol.Pages
 	// device is the address of a PCI device that vfio-pci has, for the guest; "" for none.
 	device string
