@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -16,12 +18,12 @@ import (
 	"github.com/ashlar-hv/ashlar/drivers/vfio"
 )
 
-// The ways to a card or a disk of the host's: the guest has it, or a virtual function of it, in
-// Ashlar and in QEMU; the guest has a virtio device with it behind; the host uses it itself.
+// The ways to a card or a disk of the host's that are compared: the guest has it, or a virtual function
+// of it; the guest has a virtio device and the host the card or disk; the host uses it itself.
 var (
 	byVirtio = side{"virtio", startAshlar}
 	byHost   = side{name: "host"}
-	ways     = []side{ashlar, q35, byVirtio, byHost}
+	ways     = []side{ashlar, byVirtio, byHost}
 )
 
 // Addresses in the network of the card, one for each way.
@@ -30,8 +32,7 @@ const (
 	cardVirtioAddress = "10.0.3.41/24"
 	cardVFAddress     = "10.0.3.42/24"
 	// cardVFMAC is another one than guestMAC: the card knows by it what is for the function.
-	cardVFMAC  = "52:54:00:be:0c:02"
-	bridgeName = "bench-br"
+	cardVFMAC = "52:54:00:be:0c:02"
 )
 
 // A card is a network card with SR-IOV: its name, and the PCI address of its physical function.
@@ -115,22 +116,24 @@ func (c card) withFunction() (string, error) {
 	return vfs[0], err
 }
 
-// bridge connects the card to a guest's. The function it returns parts them again.
-func (c card) bridge(n *nic) (func(), error) {
-	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName}}
-	if err := netlink.LinkAdd(br); err != nil {
-		return nil, fmt.Errorf("make bridge: %w", err)
+// route has the host forward packets between the card, which it uses, and a guest with an address: each
+// side takes the host for the other (proxy_arp in Documentation/networking/ip-sysctl.rst). A bridge would
+// not do: QEMU's igb receives nothing for other addresses once it has virtual functions.
+func (c card) route(n *nic, address string) error {
+	for _, name := range []string{"ip_forward", "conf/" + c.name + "/proxy_arp", "conf/" + tapName + "/proxy_arp"} {
+		if err := os.WriteFile(filepath.Join("/proc/sys/net/ipv4", name), []byte("1"), 0); err != nil {
+			return fmt.Errorf("forward packets: %w", err)
+		}
 	}
-	part := func() { _ = netlink.LinkDel(br) }
-	l, err := netlink.LinkByName(c.name)
-	if err == nil {
-		err = errors.Join(netlink.LinkSetMaster(l, br), netlink.LinkSetMaster(n.link, br), netlink.LinkSetUp(br))
-	}
+	ip, _, err := net.ParseCIDR(address)
 	if err != nil {
-		part()
-		return nil, fmt.Errorf("connect %s and the guest: %w", c.name, err)
+		return err
 	}
-	return part, nil
+	to := &net.IPNet{IP: ip, Mask: net.CIDRMask(32, 32)}
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: n.link.Attrs().Index, Dst: to, Scope: netlink.SCOPE_LINK}); err != nil {
+		return fmt.Errorf("route to the guest: %w", err)
+	}
+	return nil
 }
 
 // use gives the card an address of the host's, until the function that it returns is called.
@@ -162,8 +165,8 @@ func cardLoads(to string) []load {
 	return loads
 }
 
-// throughCard measures a network card: a virtual function of it in a guest, virtio-net on a bridge
-// with it, and the host itself, against a server behind its wire.
+// throughCard measures a network card: a virtual function of it in a guest, virtio-net behind
+// it, and the host itself, against a server behind its wire.
 func (b *bench) throughCard() error {
 	vf, err := b.card.withFunction()
 	if err != nil {
@@ -182,15 +185,18 @@ func (b *bench) throughCard() error {
 			defer stop()
 			return b.onHost(s, "", round, loads)
 		case byVirtio.name:
+			stop, err := b.card.use(cardHostAddress)
+			if err != nil {
+				return err
+			}
+			defer stop()
 			if sp.nic, err = newNIC(""); err != nil {
 				return err
 			}
 			defer sp.nic.close()
-			part, err := b.card.bridge(sp.nic)
-			if err != nil {
+			if err := b.card.route(sp.nic, cardVirtioAddress); err != nil {
 				return err
 			}
-			defer part()
 			sp.cmdline = "bench.ip=" + cardVirtioAddress
 		default:
 			sp.device, sp.cmdline = vf, "bench.ip="+cardVFAddress
