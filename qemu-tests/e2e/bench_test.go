@@ -67,6 +67,7 @@ func BenchmarkHost(b *testing.B) {
 		h.down(b)
 	}
 	h.Config.Args = append(h.Config.Args, disks.Args()...)
+	h.Config.Memory = "6G" // a page of 1 GiB wants a piece that nobody has anything in
 	say("booting the host with QEMU's disk")
 	h.reboot(b)
 	ctx, cancel := context.WithTimeout(context.Background(), runLimit)

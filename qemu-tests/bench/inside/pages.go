@@ -2,6 +2,9 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/ashlar-hv/ashlar/drivers/hugepages"
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/figure"
@@ -44,26 +47,42 @@ func (b *bench) onKinds(what string, kinds []kind, do func(kind, int) error) err
 	})
 }
 
-// pool makes a pool for a guest, until the function that it returns is called.
+// pool makes a pool for a guest, on whichever node has the room, until the function that it returns is
+// called.
 func pool(pages protocol.Pages) (func(), error) {
 	size := pages.PoolSize()
 	if size == 0 {
 		return func() {}, nil
 	}
+	// Files that were read, and small pages here and there, are in the way of large ones.
+	for _, name := range []string{"drop_caches", "compact_memory"} {
+		if err := os.WriteFile(filepath.Join("/proc/sys/vm", name), []byte("1"), 0); err != nil {
+			return nil, fmt.Errorf("make room for pages of %s: %w", pages, err)
+		}
+	}
 	want := int64(pagesMiB << 20 / size)
-	free := func() { _ = hugepages.Set(int64(size), 0, 0) }
-	if err := hugepages.Set(int64(size), 0, want); err != nil {
-		return nil, err
-	}
-	p, err := hugepages.Read(size)
-	if err == nil && p.Available() < want {
-		err = fmt.Errorf("the host has %d of %d pages of %s", p.Available(), want, pages)
-	}
+	sizes, err := hugepages.Sizes()
 	if err != nil {
-		free()
 		return nil, err
 	}
-	return free, nil
+	i := slices.IndexFunc(sizes, func(s hugepages.Size) bool { return s.PageBytes == int64(size) })
+	if i < 0 {
+		return nil, fmt.Errorf("the host has no pages of %s", pages)
+	}
+	for _, n := range sizes[i].Nodes {
+		free := func() { _ = hugepages.Set(int64(size), n.ID, 0) }
+		if err := hugepages.Set(int64(size), n.ID, want); err != nil {
+			return nil, err
+		}
+		p, err := hugepages.Read(size)
+		if err == nil && p.Available() >= want {
+			return free, nil
+		}
+		if free(); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("no node of the host's has the room for %d pages of %s", want, pages)
 }
 
 // onPages measures guests on pages of each kind: the start, and reads of memory that miss the TLB.
