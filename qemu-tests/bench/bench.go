@@ -4,7 +4,8 @@
 //	peer        QEMU in a Debian root, as a disk image
 //	initramfs   what the guests run: guest, and an init that only says that it runs
 //	inside      runs on the host, starts the VMMs, measures
-//	wire        between inside and guest
+//	work        what guest, and inside to compare with, do to disk, network and memory
+//	wire        who answers on the network
 //	figure      medians, ratios, the table
 //
 // This package prepares the disks that the host gets for it, starts inside, and takes
@@ -28,6 +29,7 @@ import (
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/figure"
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/initramfs"
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/peer"
+	"github.com/ashlar-hv/ashlar/qemu-tests/bench/wire"
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/xfsimage"
 )
 
@@ -112,7 +114,12 @@ func Run(ctx context.Context, o Options) ([]figure.Sample, error) {
 		return nil, err
 	}
 	defer l.Close()
-	if err := launch(l.Addr().(*net.TCPAddr).Port, o); err != nil {
+	outside, err := wire.Serve("127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	defer outside.Close()
+	if err := launch(l.Addr().(*net.TCPAddr).Port, outside, o); err != nil {
 		return nil, err
 	}
 	if err := l.SetDeadline(time.Now().Add(connectLimit)); err != nil {
@@ -165,8 +172,11 @@ const connectLimit = time.Minute
 // gateway is this machine as the lab host's network sees it (QEMU's user network).
 const gateway = "10.0.2.2"
 
+// outsideGateway is this machine as the network of the lab host's card with SR-IOV sees it.
+const outsideGateway = "10.0.3.2"
+
 // launch mounts the payload and starts inside in the background.
-func launch(port int, o Options) error {
+func launch(port int, outside *wire.Server, o Options) error {
 	pattern := func(text string) string { return cmp.Or(text, ".") }
 	out, err := o.Shell(fmt.Sprintf("for d in /sys/block/nvme*; do if grep -q %s $d/device/serial; then mkdir -p %s; mount -r -t xfs /dev/$(basename $d) %s; fi; done; if test -x %s/inside; then echo mounted; fi",
 		payloadSerial, folder, folder, folder))
@@ -176,8 +186,12 @@ func launch(port int, o Options) error {
 	if strings.TrimSpace(out) != "mounted" {
 		return fmt.Errorf("mount the disk with the serial number %s on the host: %s", payloadSerial, strings.TrimSpace(out))
 	}
-	_, err = o.Shell(fmt.Sprintf("{ %s/inside -to %s:%d -rounds %d -only '%s' -loads '%s' -sides '%s' >/tmp/bench.log 2>&1 & }",
-		folder, gateway, port, o.Rounds, pattern(o.Only), pattern(o.Loads), pattern(o.Sides)))
+	_, outsidePort, err := net.SplitHostPort(outside.Address())
+	if err != nil {
+		return err
+	}
+	_, err = o.Shell(fmt.Sprintf("{ %s/inside -to %s:%d -outside %s:%s -rounds %d -only '%s' -loads '%s' -sides '%s' >/tmp/bench.log 2>&1 & }",
+		folder, gateway, port, outsideGateway, outsidePort, o.Rounds, pattern(o.Only), pattern(o.Loads), pattern(o.Sides)))
 	return err
 }
 

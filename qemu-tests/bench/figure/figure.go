@@ -3,6 +3,7 @@
 package figure
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -46,14 +47,16 @@ type Figure struct {
 }
 
 // Figures compares the samples of each name with those of each peer, in the
-// order in which the names came first. A name without samples of Ours is an error.
+// order in which the names came first. A name without samples of Ours is left out, and an error.
 func Figures(samples []Sample) ([]Figure, error) {
 	var out []Figure
+	var errs []error
 	for _, name := range distinct(samples, func(s Sample) string { return s.Name }) {
 		of := only(samples, func(s Sample) bool { return s.Name == name })
 		ours := only(of, func(s Sample) bool { return s.Side == Ours })
 		if len(ours) == 0 {
-			return nil, fmt.Errorf("%s: measured for %s only", name, of[0].Side)
+			errs = append(errs, fmt.Errorf("%s: measured for %s only", name, of[0].Side))
+			continue
 		}
 		f := Figure{Name: name, Unit: ours[0].Unit, Better: ours[0].Better, Ours: median(values(ours)),
 			Spread: spread(values(ours)), Rounds: len(ours)}
@@ -65,7 +68,7 @@ func Figures(samples []Sample) ([]Figure, error) {
 			out = append(out, f.against(peer, ours, only(of, func(s Sample) bool { return s.Side == peer })))
 		}
 	}
-	return out, nil
+	return out, errors.Join(errs...)
 }
 
 // against is f compared with a peer. A peer of 0 has no ratio.

@@ -32,8 +32,9 @@ func TestFigures(t *testing.T) {
 }
 
 func TestFiguresWithoutOurs(t *testing.T) {
-	if got, err := Figures([]Sample{{Name: "x", Side: "qemu"}}); err == nil {
-		t.Errorf("Figures = %v, want an error", got)
+	got, err := Figures([]Sample{{Name: "x", Side: "qemu"}, {Name: "y", Side: Ours, Value: 2}})
+	if err == nil || len(got) != 1 || got[0].Name != "y" || got[0].Ours != 2 {
+		t.Errorf("Figures = %v, %v, want y and an error", got, err)
 	}
 }
 

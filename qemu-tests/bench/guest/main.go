@@ -1,16 +1,9 @@
-// Guest is the init of the benchmark's guest that puts load on disk and network.
+// Guest is the init of the benchmark's guest that puts load on disk, network and memory.
 //
-// It takes the address ADDRESS/BITS of eth0 from bench.ip= on the kernel command
-// line, prints BENCH init, and then takes commands, a line each, on its console. Every
-// answer is a line that starts with `OK` and has numbers NAME=VALUE, or with `ERR`:
-//
-//	blk read|write rand|seq SIZE DEPTH SECONDS   direct I/O of SIZE bytes on /dev/vda
-//	fsync SECONDS                                4 KiB written and made durable, one at a time
-//	send|receive ADDRESS:PORT SECONDS            one TCP stream
-//	rtt ADDRESS:PORT SECONDS                     one byte there and back, over TCP
-//	packets ADDRESS:PORT SECONDS                 UDP datagrams of 64 bytes
-//
-// The numbers are ops (or bytes) and seconds.
+// It takes the address ADDRESS/BITS of eth0 from bench.ip= on the kernel command line, and
+// the disk from bench.disk= (/dev/vda without it), prints BENCH init, and then takes commands of
+// package work, a line each, on its console. Every answer is a line that starts with `OK` and has
+// numbers NAME=VALUE, or with `ERR`. The numbers are ops (or bytes) and seconds.
 package main
 
 import (
@@ -18,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -26,10 +18,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/initramfs"
+	"github.com/ashlar-hv/ashlar/qemu-tests/bench/work"
 )
 
 func main() {
-	err := prepare()
+	disk, err := prepare()
 	fmt.Println(initramfs.Started)
 	if err != nil {
 		fmt.Println("ERR prepare:", err)
@@ -40,12 +33,12 @@ func main() {
 		if len(f) == 0 {
 			continue
 		}
-		r, err := command(f)
+		r, err := work.Do(f, disk)
 		if err != nil {
 			fmt.Printf("ERR %s: %v\n", f[0], err)
 			continue
 		}
-		fmt.Printf("OK %s ops=%d seconds=%.6f\n", f[0], r.ops, r.took.Seconds())
+		fmt.Printf("OK %s ops=%d seconds=%.6f\n", f[0], r.Ops, r.Took.Seconds())
 	}
 	fmt.Println("ERR console closed:", in.Err())
 	for {
@@ -53,32 +46,34 @@ func main() {
 	}
 }
 
-// A result is what was done in which time.
-type result struct {
-	ops  int64
-	took time.Duration
-}
-
-func prepare() error {
+// prepare mounts what is needed, and returns the disk.
+func prepare() (disk string, err error) {
 	for _, m := range [][2]string{{"proc", "/proc"}, {"devtmpfs", "/dev"}} {
 		_ = os.MkdirAll(m[1], 0o755)
 		if err := unix.Mount(m[0], m[1], m[0], 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
-			return fmt.Errorf("mount %s: %w", m[1], err)
+			return "", fmt.Errorf("mount %s: %w", m[1], err)
 		}
 	}
 	cmdline, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
-		return err
+		return "", err
 	}
+	disk = "/dev/vda"
 	for _, f := range strings.Fields(string(cmdline)) {
 		if a, ok := strings.CutPrefix(f, "bench.ip="); ok {
-			return address(a)
+			err = errors.Join(err, address(a))
+		}
+		if d, ok := strings.CutPrefix(f, "bench.disk="); ok {
+			disk = d
 		}
 	}
-	return nil
+	return disk, err
 }
 
-// address brings eth0 up.
+// carrierLimit is far more than a virtual function takes to have a carrier.
+const carrierLimit = time.Minute
+
+// address brings eth0 up, and waits for its carrier.
 func address(a string) error {
 	link, err := netlink.LinkByName("eth0")
 	if err != nil {
@@ -88,30 +83,13 @@ func address(a string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(netlink.AddrAdd(link, addr), netlink.LinkSetUp(link))
-}
-
-var errUsage = errors.New("unknown command, or not its arguments")
-
-func command(f []string) (result, error) {
-	seconds, err := strconv.Atoi(f[len(f)-1])
-	if err != nil {
-		return result{}, errUsage
+	if err := errors.Join(netlink.AddrAdd(link, addr), netlink.LinkSetUp(link)); err != nil {
+		return err
 	}
-	d := time.Duration(seconds) * time.Second
-	switch {
-	case f[0] == "blk" && len(f) == 6:
-		return block(f[1], f[2], f[3], f[4], d)
-	case f[0] == "fsync" && len(f) == 2:
-		return durable(d)
-	case f[0] == "send" && len(f) == 3:
-		return send(f[1], d)
-	case f[0] == "receive" && len(f) == 3:
-		return receive(f[1], d)
-	case f[0] == "rtt" && len(f) == 3:
-		return roundTrips(f[1], d)
-	case f[0] == "packets" && len(f) == 3:
-		return packets(f[1], d)
+	for end := time.Now().Add(carrierLimit); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if link, err = netlink.LinkByName("eth0"); err != nil || link.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 {
+			return err
+		}
 	}
-	return result{}, errUsage
+	return fmt.Errorf("eth0 has no carrier in %v", carrierLimit)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"net"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ashlar-hv/ashlar/drivers/vfio"
 	"github.com/ashlar-hv/ashlar/vmm/jail"
 	"github.com/ashlar-hv/ashlar/vmm/memory"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
@@ -56,6 +58,14 @@ func startAshlar(b *bench, sp spec) (*guest, error) {
 	if err := g.cmd.Start(); err != nil {
 		closeAll(files)
 		return nil, err
+	}
+	// As init and core let it: in its user namespace it cannot do so itself. The jail lowers both.
+	for resource, most := range map[int]uint64{unix.RLIMIT_NOFILE: 1 << 20, unix.RLIMIT_MEMLOCK: unix.RLIM_INFINITY} {
+		if err := unix.Prlimit(g.cmd.Process.Pid, resource, &unix.Rlimit{Cur: most, Max: most}, nil); err != nil {
+			closeAll(files)
+			g.end()
+			return nil, fmt.Errorf("set limits of the VMM: %w", err)
+		}
 	}
 	if sp.watch != nil {
 		// It never answers: it waits at its first KVM_RUN.
@@ -117,17 +127,19 @@ func (g *guest) configure(path string, pspec *protocol.Spec, files []*os.File, l
 	}
 	g.close = append(g.close, func() { conn.Close() })
 	g.console = newConsole(conn)
-	g.exits = func() (uint64, error) {
+	g.exits = func() (exits, error) {
 		r, _, err := call(c, protocol.Request{Method: protocol.CountersMethod})
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		if r.Counters == nil || len(r.Counters.VCPUs["exits"]) == 0 {
-			return 0, errors.New("the VMM does not count exits")
+		if r.Counters == nil || len(r.Counters.VCPUs[exitKinds[0]]) == 0 {
+			return nil, errors.New("the VMM does not count exits")
 		}
-		var sum uint64
-		for _, n := range r.Counters.VCPUs["exits"] {
-			sum += n
+		sum := make(exits)
+		for _, name := range exitKinds {
+			for _, n := range r.Counters.VCPUs[name] {
+				sum[name] += n
+			}
 		}
 		return sum, nil
 	}
@@ -157,7 +169,7 @@ func call(c *seqpacket.Conn, r protocol.Request, files ...*os.File) (protocol.Re
 // protocolSpec opens everything that a guest uses. The files are to be closed.
 func (b *bench) protocolSpec(sp spec) (*protocol.Spec, []*os.File, error) {
 	size := uint64(sp.memoryMiB) << 20
-	mem, err := memory.Create("ashlar-guest", size)
+	mem, err := guestMemory(size, sp.pages)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -201,7 +213,7 @@ func (b *bench) protocolSpec(sp spec) (*protocol.Spec, []*os.File, error) {
 		p.NICs = []protocol.NIC{{Pairs: []protocol.Pair{{Tap: 7, Vhost: &vhost}}, MAC: guestMAC}}
 	}
 	if sp.disk != "" {
-		d, err := os.OpenFile(b.scratchFile(sp.disk), os.O_RDWR|unix.O_DIRECT, 0)
+		d, err := os.OpenFile(diskFile(b.scratch, sp.disk), os.O_RDWR|unix.O_DIRECT, 0)
 		if err != nil {
 			closeAll(files)
 			return nil, nil, err
@@ -209,5 +221,36 @@ func (b *bench) protocolSpec(sp spec) (*protocol.Spec, []*os.File, error) {
 		p.Disks = []protocol.Disk{{File: protocol.File(len(files))}}
 		files = append(files, d)
 	}
+	if sp.pages != "" {
+		p.Backing = &protocol.Backing{Pages: sp.pages}
+	}
+	if sp.device != "" {
+		more, err := openAll(os.O_RDWR, vfio.IOMMUFD, vfio.Node(sp.device))
+		if err != nil {
+			closeAll(files)
+			return nil, nil, fmt.Errorf("open %s for a guest: %w", sp.device, err)
+		}
+		iommufd, device := protocol.File(len(files)), protocol.File(len(files)+1)
+		p.VFIO = &protocol.VFIO{IOMMUFD: &iommufd, Devices: []protocol.VFIODevice{{Address: sp.device, File: &device}}}
+		files = append(files, more...)
+	}
 	return p, files, nil
+}
+
+// guestMemory makes the memory of a guest, as core does.
+func guestMemory(size uint64, pages protocol.Pages) (*os.File, error) {
+	page := pages.PoolSize()
+	if page == 0 {
+		return memory.Create("ashlar-guest", size)
+	}
+	fd, err := unix.MemfdCreate("ashlar-guest", unix.MFD_CLOEXEC|unix.MFD_HUGETLB|bits.TrailingZeros64(page)<<unix.MFD_HUGE_SHIFT)
+	if err != nil {
+		return nil, fmt.Errorf("make guest memory on pages of %s: %w", pages, err)
+	}
+	f := os.NewFile(uintptr(fd), "ashlar-guest")
+	if err := f.Truncate(int64(size)); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("make guest memory on pages of %s: %w", pages, err)
+	}
+	return f, nil
 }

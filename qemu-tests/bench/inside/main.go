@@ -4,15 +4,18 @@
 // Usage:
 //
 //	inside -to ADDRESS [-rounds N] [-only PATTERN] [-loads PATTERN] [-sides PATTERN]
-//	       [-payload DIR] [-scratch DIR]
+//	       [-outside ADDRESS] [-payload DIR] [-scratch DIR]
 //	inside watch PROGRAM ARGUMENT...
+//	inside map ADDRESS PAGES MIB UNTOUCHED
 //
 // It connects to ADDRESS and sends lines: `SAY text`, `SAMPLE json` (figure.Sample), and
 // at the end `DONE` or `FAILED reason`. The payload folder has this program, the
 // guest's kernel and its two initramfs; QEMU is on the disk with the serial number
-// bench-peer. Everything happens in network and mount namespaces of its own.
+// bench-peer. Everything happens in network and mount namespaces of its own, where the host's
+// first network card with SR-IOV comes along for a part that measures it; at the address after
+// -outside there is a server of package wire behind that card.
 //
-// watch is for its own use: see watch.go.
+// watch and map are for its own use: see watch.go and mapping.go.
 package main
 
 import (
@@ -47,6 +50,9 @@ func run(args []string) error {
 	if len(args) > 1 && args[0] == "watch" {
 		return watched(args[1:])
 	}
+	if len(args) > 1 && args[0] == "map" {
+		return mapped(args[1:])
+	}
 	fs := flag.NewFlagSet("inside", flag.ContinueOnError)
 	b := &bench{}
 	to := fs.String("to", "", "where to send the results")
@@ -54,19 +60,21 @@ func run(args []string) error {
 	only := fs.String("only", ".", "run the parts whose name matches")
 	loads := fs.String("loads", ".", "and of these the loads whose name matches")
 	sides := fs.String("sides", ".", "measure the sides whose name matches")
+	fs.StringVar(&b.outside, "outside", "", "server behind the network card with SR-IOV")
+	fs.Func("card", "the network card with SR-IOV, NAME=ADDRESS; for its own use", b.card.setCard)
 	fs.StringVar(&b.payload, "payload", "/run/bench", "folder of this program, kernel and initramfs")
 	fs.StringVar(&b.scratch, "scratch", "/data/bench", "folder for disks and sockets")
 	if err := fs.Parse(args); err != nil {
 		return err
-	}
-	if *to != "" {
-		return separate(*to, args)
 	}
 	var err error
 	for to, pattern := range map[**regexp.Regexp]string{&b.only: *only, &b.loads: *loads, &b.sides: *sides} {
 		if *to, err = regexp.Compile(pattern); err != nil {
 			return err
 		}
+	}
+	if *to != "" {
+		return b.separate(*to, args)
 	}
 	// Nobody reads what this says any more when the connection has ended.
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP)
@@ -78,8 +86,9 @@ func run(args []string) error {
 	return b.line("DONE", "")
 }
 
-// separate connects, and runs this program again in namespaces of its own.
-func separate(to string, args []string) error {
+// separate connects, and runs this program again in namespaces of its own, with the card that it
+// needs.
+func (b *bench) separate(to string, args []string) error {
 	c, err := net.Dial("tcp", to)
 	if err != nil {
 		return err
@@ -89,12 +98,31 @@ func separate(to string, args []string) error {
 		return err
 	}
 	defer f.Close()
-	self := exec.Command("/proc/self/exe", append(args, "-to", "")...)
+	args = append(args, "-to", "")
+	needsCard := b.only.MatchString(cardPart)
+	if needsCard {
+		if b.card, err = findCard(); err != nil {
+			return err
+		}
+		args = append(args, "-card", b.card.String())
+	}
+	self := exec.Command("/proc/self/exe", args...)
 	self.ExtraFiles = []*os.File{f}
 	self.Stdout, self.Stderr = os.Stdout, os.Stderr
 	self.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Setsid: true}
-	return self.Run()
+	if err := self.Start(); err != nil {
+		return err
+	}
+	if needsCard {
+		if err := b.card.lend(self.Process.Pid); err != nil {
+			fmt.Fprintln(os.Stderr, "inside:", err) // the part that needs it fails, the others go on
+		}
+	}
+	return self.Wait()
 }
+
+// cardPart is the name of the part that needs the card.
+const cardPart = "passthrough-network"
 
 // A bench is one run.
 type bench struct {
@@ -102,6 +130,8 @@ type bench struct {
 	only             *regexp.Regexp // parts
 	loads, sides     *regexp.Regexp
 	payload, scratch string
+	card             card
+	outside          string
 	out              *bufio.Writer
 	// pending are the samples of a turn of one side, which are not sent yet.
 	pending []figure.Sample
@@ -134,7 +164,7 @@ func (b *bench) send() error {
 	return nil
 }
 
-// run does all parts that were asked for.
+// run does all parts that were asked for. One that fails keeps none from what comes after it.
 func (b *bench) run() error {
 	clean, err := b.prepare()
 	if err != nil {
@@ -144,6 +174,7 @@ func (b *bench) run() error {
 	if err := b.warm(); err != nil {
 		return fmt.Errorf("warm up: %w", err)
 	}
+	var errs []error
 	for _, p := range []struct {
 		name string
 		do   func() error
@@ -153,16 +184,20 @@ func (b *bench) run() error {
 		{"memory", b.memory},
 		{"block", b.block},
 		{"network", b.network},
+		{cardPart, b.throughCard},
+		{"passthrough-disk", b.throughDisk},
+		{"passthrough-pages", b.onPages},
+		{"passthrough-mapping", b.mapping},
 		{"together", b.together},
 	} {
 		if !b.only.MatchString(p.name) {
 			continue
 		}
 		if err := p.do(); err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
+			errs = append(errs, fmt.Errorf("%s: %w", p.name, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // inOrder calls do for every side that is measured, rounds times, in an order that turns round each time.

@@ -1,18 +1,12 @@
 package main
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os"
-	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/ashlar-hv/ashlar/qemu-tests/bench/wire"
 )
 
 // The network between this process and the guest.
@@ -27,7 +21,8 @@ const (
 // A nic is the host's end of a guest's network card, a tap that stays.
 type nic struct{ link netlink.Link }
 
-func newNIC() (*nic, error) {
+// newNIC makes one with an address of the host's, "" for none.
+func newNIC(address string) (*nic, error) {
 	f, err := openTap(unix.IFF_TUN_EXCL)
 	if err != nil {
 		return nil, err
@@ -41,15 +36,23 @@ func newNIC() (*nic, error) {
 		return nil, err
 	}
 	n := &nic{link}
-	addr, err := netlink.ParseAddr(hostAddress)
-	if err == nil {
-		err = errors.Join(netlink.AddrAdd(link, addr), netlink.LinkSetUp(link))
-	}
-	if err != nil {
+	if err := setUp(link, address); err != nil {
 		n.close()
 		return nil, fmt.Errorf("set up %s: %w", tapName, err)
 	}
 	return n, nil
+}
+
+// setUp switches a link on, with an address, "" for none.
+func setUp(link netlink.Link, address string) error {
+	if address == "" {
+		return netlink.LinkSetUp(link)
+	}
+	addr, err := netlink.ParseAddr(address)
+	if err != nil {
+		return err
+	}
+	return errors.Join(netlink.AddrAdd(link, addr), netlink.LinkSetUp(link))
 }
 
 func (n *nic) close() { _ = netlink.LinkDel(n.link) }
@@ -86,76 +89,4 @@ func openTap(flags uint16) (*os.File, error) {
 		return nil, fmt.Errorf("open tap %s: %w", tapName, err)
 	}
 	return os.NewFile(uintptr(fd), tapName), nil
-}
-
-// serve answers guests until the function it returns is called.
-func serve() (func(), error) {
-	l, err := net.Listen("tcp", serverAddress)
-	if err != nil {
-		return nil, err
-	}
-	u, err := net.ListenPacket("udp", serverAddress)
-	if err != nil {
-		l.Close()
-		return nil, err
-	}
-	var datagrams atomic.Int64
-	go func() {
-		for b := make([]byte, 2*wire.Datagram); ; datagrams.Add(1) {
-			if _, _, err := u.ReadFrom(b); err != nil {
-				return
-			}
-		}
-	}()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				// The guest goes away when it has what it wants.
-				_ = answer(c, &datagrams)
-			}()
-		}
-	}()
-	return func() { l.Close(); u.Close() }, nil
-}
-
-// answer does what a connection asks for.
-func answer(c net.Conn, datagrams *atomic.Int64) error {
-	b := make([]byte, wire.Chunk)
-	if _, err := io.ReadFull(c, b[:1]); err != nil {
-		return err
-	}
-	switch wire.Service(b[0]) {
-	case wire.Sink:
-		n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c}, b)
-		return errors.Join(err, number(c, n))
-	case wire.Source:
-		for {
-			if _, err := c.Write(b); err != nil {
-				return err
-			}
-		}
-	case wire.Echo:
-		for {
-			n, err := c.Read(b)
-			if err != nil {
-				return err
-			}
-			if _, err := c.Write(b[:n]); err != nil {
-				return err
-			}
-		}
-	case wire.Count:
-		return number(c, datagrams.Load())
-	}
-	return fmt.Errorf("unknown service %d", b[0])
-}
-
-func number(w io.Writer, n int64) error {
-	_, err := w.Write(binary.LittleEndian.AppendUint64(nil, uint64(n)))
-	return err
 }

@@ -49,7 +49,7 @@ func (s qemuSide) start(b *bench, sp spec) (*guest, error) {
 		"-kernel", "/payload/kernel", "-initrd", "/payload/"+sp.initramfs, "-append", cmdline+sp.cmdline)
 	if sp.disk != "" {
 		args = append(args, "-object", "iothread,id=io",
-			"-drive", "if=none,id=d,format=raw,cache=none,aio=io_uring,discard=unmap,file=/scratch/"+sp.disk,
+			"-drive", "if=none,id=d,format=raw,cache=none,aio=io_uring,discard=unmap,file="+diskFile("/scratch", sp.disk),
 			"-device", "virtio-blk-pci,drive=d,iothread=io")
 	}
 	if sp.nic != nil {
@@ -81,7 +81,7 @@ func (s qemuSide) start(b *bench, sp spec) (*guest, error) {
 		io.Writer
 	}{out, in})
 	g.close = append(g.close, func() { os.Remove(b.scratchFile(socket)) })
-	g.exits = func() (uint64, error) { return queryExits(b.scratchFile(socket), sp.cpus) }
+	g.exits = func() (exits, error) { return queryExits(b.scratchFile(socket), sp.cpus) }
 	return g, nil
 }
 
@@ -94,17 +94,17 @@ func pipes(c *exec.Cmd) (in io.Writer, out io.Reader, err error) {
 }
 
 // queryExits asks QEMU for what KVM counts.
-func queryExits(socket string, cpus int) (uint64, error) {
+func queryExits(socket string, cpus int) (exits, error) {
 	q, err := qmp.Dial(socket)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer q.Close()
 	answer, err := q.Do("query-stats", map[string]any{
-		"target": "vcpu", "providers": []any{map[string]any{"provider": "kvm", "names": []string{"exits"}}},
+		"target": "vcpu", "providers": []any{map[string]any{"provider": "kvm", "names": exitKinds}},
 	})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	var vcpus []struct {
 		Stats []struct {
@@ -113,20 +113,18 @@ func queryExits(socket string, cpus int) (uint64, error) {
 		} `json:"stats"`
 	}
 	if err := json.Unmarshal(answer, &vcpus); err != nil {
-		return 0, fmt.Errorf("query-stats: %w", err)
+		return nil, fmt.Errorf("query-stats: %w", err)
 	}
-	var sum uint64
+	sum := make(exits)
 	n := 0
 	for _, v := range vcpus {
 		for _, s := range v.Stats {
-			if s.Name == "exits" {
-				sum += s.Value
-				n++
-			}
+			sum[s.Name] += s.Value
+			n++
 		}
 	}
-	if n != cpus {
-		return 0, errors.New("QEMU does not count exits of each vCPU")
+	if n != cpus*len(exitKinds) {
+		return nil, errors.New("QEMU does not count exits of each vCPU")
 	}
 	return sum, nil
 }

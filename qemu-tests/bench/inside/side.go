@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/figure"
+	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
 
 // A spec says what a guest is like, the same for all sides.
@@ -18,8 +19,12 @@ type spec struct {
 	memoryMiB int
 	initramfs string // a file of the payload
 	cmdline   string // added to the usual one
-	disk      string // a file of the scratch folder, "" for none
+	disk      string // a file of the scratch folder, or the path of a device; "" for none
 	nic       *nic   // nil for none
+	// pages are the kind that the guest's memory is made of; this and device are for Ashlar's guests alone.
+	pages protocol.Pages
+	// device is the address of a PCI device that vfio-pci has, for the guest; "" for none.
+	device string
 	// watch reports the first KVM_RUN; the guest is of no use then.
 	watch *watch
 	// crowd is how many guests are started together with this one.
@@ -54,8 +59,8 @@ type guest struct {
 	cmd     *exec.Cmd
 	began   time.Time // just before the first thing done for the start
 	console *console
-	exits   func() (uint64, error) // of all vCPUs to KVM, so far
-	said    func() string          // what the VMM has to say about its end
+	exits   func() (exits, error) // so far
+	said    func() string         // what the VMM has to say about its end
 	close   []func()
 }
 
@@ -97,6 +102,14 @@ func (g *guest) end() {
 
 func (b *bench) payloadFile(name string) string { return filepath.Join(b.payload, name) }
 func (b *bench) scratchFile(name string) string { return filepath.Join(b.scratch, name) }
+
+// diskFile is where the disk of a spec is, for somebody who sees the scratch folder as scratch.
+func diskFile(scratch, name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(scratch, name)
+}
 
 // openAll opens files; all are closed with an error.
 func openAll(flags int, names ...string) ([]*os.File, error) {

@@ -1,8 +1,8 @@
-// Package wire is what the guest and the host of the network benchmark say to each
-// other: a connection starts with a byte that asks for a Service.
+// Package wire is what the two ends of the network benchmark say to each other: a
+// connection starts with a byte that asks for a Service.
 package wire
 
-// A Service of the host's.
+// A Service of a Server's.
 type Service byte
 
 // Services.

@@ -1,8 +1,9 @@
-package main
+package work
 
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"time"
@@ -10,13 +11,20 @@ import (
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/wire"
 )
 
-// open connects and asks for a service.
-func open(address string, service wire.Service) (net.Conn, error) {
+// stall is how much longer than asked for a load may take: a network that stands is an error.
+const stall = 30 * time.Second
+
+// open connects and asks for a service, for a load that takes so long.
+func open(address string, service wire.Service, d time.Duration) (net.Conn, error) {
 	c, err := net.DialTimeout("tcp", address, 10*time.Second)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.Write([]byte{byte(service)}); err != nil {
+	err = c.SetDeadline(time.Now().Add(d + stall))
+	if err == nil {
+		_, err = c.Write([]byte{byte(service)})
+	}
+	if err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -24,24 +32,28 @@ func open(address string, service wire.Service) (net.Conn, error) {
 }
 
 // send counts what the other side has received when all has arrived.
-func send(address string, d time.Duration) (result, error) {
-	c, err := open(address, wire.Sink)
+func send(address string, d time.Duration) (Result, error) {
+	c, err := open(address, wire.Sink, d)
 	if err != nil {
-		return result{}, err
+		return Result{}, err
 	}
 	defer c.Close()
 	b := make([]byte, wire.Chunk)
-	start := time.Now()
+	start, sent := time.Now(), 0
 	for time.Since(start) < d {
-		if _, err := c.Write(b); err != nil {
-			return result{}, err
+		m, err := c.Write(b)
+		if sent += m; err != nil {
+			return Result{}, fmt.Errorf("after %d bytes: %w", sent, err)
 		}
 	}
 	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
-		return result{}, err
+		return Result{}, err
 	}
 	n, err := count(c)
-	return result{n, time.Since(start)}, err
+	if err != nil {
+		return Result{}, fmt.Errorf("of %d bytes: %w", sent, err)
+	}
+	return Result{n, time.Since(start)}, nil
 }
 
 func count(r io.Reader) (int64, error) {
@@ -50,10 +62,10 @@ func count(r io.Reader) (int64, error) {
 	return int64(binary.LittleEndian.Uint64(n[:])), err
 }
 
-func receive(address string, d time.Duration) (result, error) {
-	c, err := open(address, wire.Source)
+func receive(address string, d time.Duration) (Result, error) {
+	c, err := open(address, wire.Source, d)
 	if err != nil {
-		return result{}, err
+		return Result{}, err
 	}
 	defer c.Close()
 	b := make([]byte, wire.Chunk)
@@ -61,42 +73,42 @@ func receive(address string, d time.Duration) (result, error) {
 	for time.Since(start) < d {
 		m, err := c.Read(b)
 		if err != nil {
-			return result{}, err
+			return Result{}, err
 		}
 		n += int64(m)
 	}
-	return result{n, time.Since(start)}, nil
+	return Result{n, time.Since(start)}, nil
 }
 
-func roundTrips(address string, d time.Duration) (result, error) {
-	c, err := open(address, wire.Echo)
+func roundTrips(address string, d time.Duration) (Result, error) {
+	c, err := open(address, wire.Echo, d)
 	if err != nil {
-		return result{}, err
+		return Result{}, err
 	}
 	defer c.Close()
 	b := []byte{0}
 	start, n := time.Now(), int64(0)
 	for time.Since(start) < d {
 		if _, err := c.Write(b); err != nil {
-			return result{}, err
+			return Result{}, err
 		}
 		if _, err := io.ReadFull(c, b); err != nil {
-			return result{}, err
+			return Result{}, err
 		}
 		n++
 	}
-	return result{n, time.Since(start)}, nil
+	return Result{n, time.Since(start)}, nil
 }
 
 // packets counts the datagrams that have arrived.
-func packets(address string, d time.Duration) (result, error) {
+func packets(address string, d time.Duration) (Result, error) {
 	before, err := arrived(address)
 	if err != nil {
-		return result{}, err
+		return Result{}, err
 	}
 	u, err := net.Dial("udp", address)
 	if err != nil {
-		return result{}, err
+		return Result{}, err
 	}
 	defer u.Close()
 	b := make([]byte, wire.Datagram)
@@ -109,11 +121,11 @@ func packets(address string, d time.Duration) (result, error) {
 	}
 	took := time.Since(start)
 	after, err := arrived(address)
-	return result{after - before, took}, err
+	return Result{after - before, took}, err
 }
 
 func arrived(address string) (int64, error) {
-	c, err := open(address, wire.Count)
+	c, err := open(address, wire.Count, 0)
 	if err != nil {
 		return 0, err
 	}

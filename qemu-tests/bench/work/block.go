@@ -1,4 +1,4 @@
-package main
+package work
 
 import (
 	"fmt"
@@ -11,27 +11,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const disk = "/dev/vda"
-
-// block keeps depth requests of size bytes under way, at places that are random
+// block keeps depth requests of size bytes under way on a disk, at places that are random
 // or follow one another.
-func block(op, order, sizeText, depthText string, d time.Duration) (result, error) {
+func block(disk, op, order, sizeText, depthText string, d time.Duration) (Result, error) {
 	size, err := strconv.Atoi(sizeText)
 	if err != nil {
-		return result{}, err
+		return Result{}, err
 	}
 	depth, err := strconv.Atoi(depthText)
 	if err != nil {
-		return result{}, err
+		return Result{}, err
 	}
-	f, places, err := openDisk(int64(size))
+	f, places, err := openDisk(disk, int64(size))
 	if err != nil {
-		return result{}, err
+		return Result{}, err
 	}
 	defer f.Close()
 	q, err := newQueue(f, depth, size, op == "write")
 	if err != nil {
-		return result{}, err
+		return Result{}, err
 	}
 	defer q.close()
 	next := func(n int64) int64 {
@@ -43,22 +41,22 @@ func block(op, order, sizeText, depthText string, d time.Duration) (result, erro
 	var n int64
 	for slot := range depth {
 		if err := q.submit(slot, next(int64(slot))); err != nil {
-			return result{}, err
+			return Result{}, err
 		}
 	}
 	start := time.Now()
 	for submitted := int64(depth); ; {
 		done, err := q.wait()
 		if err != nil {
-			return result{}, err
+			return Result{}, err
 		}
 		n += int64(len(done))
 		if time.Since(start) >= d {
-			return result{n, time.Since(start)}, q.drain(int(submitted - n))
+			return Result{n, time.Since(start)}, q.drain(int(submitted - n))
 		}
 		for _, slot := range done {
 			if err := q.submit(slot, next(submitted)); err != nil {
-				return result{}, err
+				return Result{}, err
 			}
 			submitted++
 		}
@@ -67,7 +65,7 @@ func block(op, order, sizeText, depthText string, d time.Duration) (result, erro
 
 // openDisk opens the disk, past the page cache, and says how many pieces of a
 // size it has.
-func openDisk(size int64) (*os.File, int64, error) {
+func openDisk(disk string, size int64) (*os.File, int64, error) {
 	f, err := os.OpenFile(disk, os.O_RDWR|unix.O_DIRECT, 0)
 	if err != nil {
 		return nil, 0, err
@@ -84,27 +82,27 @@ func openDisk(size int64) (*os.File, int64, error) {
 }
 
 // durable writes 4 KiB after 4 KiB, each made durable before the next.
-func durable(d time.Duration) (result, error) {
+func durable(disk string, d time.Duration) (Result, error) {
 	const size = 4096
-	f, places, err := openDisk(size)
+	f, places, err := openDisk(disk, size)
 	if err != nil {
-		return result{}, err
+		return Result{}, err
 	}
 	defer f.Close()
 	b, err := aligned(size)
 	if err != nil {
-		return result{}, err
+		return Result{}, err
 	}
 	start := time.Now()
 	for n := int64(0); ; n++ {
 		if took := time.Since(start); took >= d {
-			return result{n, took}, nil
+			return Result{n, took}, nil
 		}
 		if _, err := f.WriteAt(b, n%places*size); err != nil {
-			return result{}, err
+			return Result{}, err
 		}
 		if err := f.Sync(); err != nil {
-			return result{}, err
+			return Result{}, err
 		}
 	}
 }
