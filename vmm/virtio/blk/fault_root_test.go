@@ -127,7 +127,7 @@ func diskFails(t *testing.T, flags int) {
 
 	failing.FailAll()
 	write("to a disk that fails", good+piece, 4, writing)
-	flush("of a disk that fails", statusIOErr)
+	flush("of a disk that fails", flushing)
 	_, status, _ := r.do(ring, typeIn, 0, nil, piece)
 	is("read from a disk that fails", status, statusIOErr)
 	copy(r.want[good+piece:], before[good+piece:good+2*piece]) // it was not flushed
