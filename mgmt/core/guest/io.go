@@ -11,7 +11,6 @@ import (
 	"github.com/ashlar-hv/ashlar/mgmt/core/hostcall"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
-	"golang.org/x/sys/unix"
 )
 
 // The limits of a guest's disks are the VMM's to keep. Behind it stands io.max of its control
@@ -20,7 +19,7 @@ import (
 
 const (
 	// pieces is how many operations of the host's disk one of a guest's may become: its file
-	// lies in pieces, and the kernel reads ahead by 128 KiB.
+	// lies in pieces, and disks take no more than so much at once, 128 KiB some of them.
 	pieces = 8
 	// ownBytes and ownOperations are what the VMM may do a second besides, for its console log.
 	ownBytes, ownOperations = 1 << 20, 100
@@ -93,12 +92,6 @@ func wall(rates map[int]diskRate) (w cgroup.IOMax) {
 	return w
 }
 
-// tighter says whether w has less room than before.
-func tighter(w, before cgroup.IOMax) bool {
-	less := func(a, b uint64) bool { return a != 0 && (b == 0 || a < b) }
-	return less(w.Bytes, before.Bytes) || less(w.Operations, before.Operations)
-}
-
 // setRates notes what the disks of r may do, and bounds its VMM by that. The record comes
 // first: a core that is started again after that bounds it anew.
 func (m *Manager) setRates(r *run, change func(rates map[int]diskRate)) error {
@@ -106,7 +99,7 @@ func (m *Manager) setRates(r *run, change func(rates map[int]diskRate)) error {
 	if err != nil || w == before && w == (cgroup.IOMax{}) {
 		return err
 	}
-	return m.bound(r, w, before)
+	return m.bound(r, w)
 }
 
 // noteRates is the part of setRates that others must not come between. It returns what the
@@ -132,20 +125,12 @@ func (m *Manager) noteRates(r *run, change func(rates map[int]diskRate)) (w, bef
 	return wall(rates), before, nil
 }
 
-// bound gives the VMM of r another io.max than before.
-func (m *Manager) bound(r *run, w, before cgroup.IOMax) error {
+// bound gives the VMM of r another io.max.
+func (m *Manager) bound(r *run, w cgroup.IOMax) error {
 	disks, err := m.c.Folders.AllDisks(r.rec.ID)
 	defer seqpacket.CloseAll(disks)
 	if err != nil {
 		return err
-	}
-	if tighter(w, before) {
-		// What is still to be written was allowed: it shall not hold up the guest's flushes.
-		for _, f := range disks {
-			if err := unix.Fdatasync(int(f.Fd())); err != nil {
-				m.c.Log.Warn("cannot write out disk of guest", "guest", r.rec.ID, "disk", f.Name(), "error", err)
-			}
-		}
 	}
 	return setWall(r.group, w, disks)
 }
@@ -201,12 +186,7 @@ func (m *Manager) dropRate(r *run, n int) error {
 
 // boundAgain bounds the VMM of r, which a core before this one has started, by its record.
 func (m *Manager) boundAgain(r *run) {
-	disks, err := m.c.Folders.AllDisks(r.rec.ID)
-	defer seqpacket.CloseAll(disks)
-	if err == nil {
-		err = setWall(r.group, wall(r.rec.Rates), disks)
-	}
-	if err != nil {
+	if err := m.bound(r, wall(r.rec.Rates)); err != nil {
 		m.c.Log.Error("VMM may do more with its disks than they may", "guest", r.rec.ID, "error", err)
 	}
 }

@@ -56,20 +56,3 @@ func TestLooser(t *testing.T) {
 		}
 	}
 }
-
-func TestTighter(t *testing.T) {
-	for _, tt := range []struct {
-		w, before cgroup.IOMax
-		want      bool
-	}{
-		{cgroup.IOMax{}, cgroup.IOMax{}, false},
-		{cgroup.IOMax{}, cgroup.IOMax{Bytes: 1}, false},
-		{cgroup.IOMax{Bytes: 1}, cgroup.IOMax{}, true},
-		{cgroup.IOMax{Bytes: 2, Operations: 1}, cgroup.IOMax{Bytes: 1, Operations: 2}, true},
-		{cgroup.IOMax{Bytes: 2, Operations: 2}, cgroup.IOMax{Bytes: 1, Operations: 2}, false},
-	} {
-		if got := tighter(tt.w, tt.before); got != tt.want {
-			t.Errorf("tighter(%+v, %+v) = %v", tt.w, tt.before, got)
-		}
-	}
-}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/ashlar-hv/ashlar/vmm/jail"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
@@ -207,10 +208,12 @@ func counters(name string) *protocol.Counters {
 
 // growth writes up to the new end of a disk, and not past it.
 func growth(disk *os.File, size int64) error {
-	if _, err := disk.WriteAt(make([]byte, 4096), size-4096); err != nil {
+	b := make([]byte, 2*4096)
+	b = b[-uintptr(unsafe.Pointer(&b[0]))%4096:][:4096] // aligned, for O_DIRECT
+	if _, err := disk.WriteAt(b, size-4096); err != nil {
 		return fmt.Errorf("write to the new end: %w", err)
 	}
-	if _, err := disk.WriteAt(make([]byte, 4096), size); !errors.Is(err, unix.EFBIG) {
+	if _, err := disk.WriteAt(b, size); !errors.Is(err, unix.EFBIG) {
 		return fmt.Errorf("write past the new end: %v", err)
 	}
 	return nil

@@ -37,29 +37,42 @@ func (s *stage) end() {
 	for _, f := range slices.Backward(s.ends) {
 		f()
 	}
+	s.ends = nil
 }
 
 // A disk whose file lies on a disk that fails, wholly or in part, answers with errors, and with
 // nothing else: what was flushed is there again when that works.
 func TestDiskFails(t *testing.T) {
+	for name, flags := range map[string]int{"cached": os.O_RDWR, "direct": os.O_RDWR | unix.O_DIRECT} {
+		t.Run(name, func(t *testing.T) { diskFails(t, flags) })
+	}
+}
+
+func diskFails(t *testing.T, flags int) {
+	// What is written goes into the page cache, and fails when it is flushed; or past it.
+	var writing, flushing byte = statusOK, statusIOErr
+	if flags&unix.O_DIRECT != 0 {
+		writing, flushing = flushing, writing
+	}
 	failing := scratch.NewFailing(t, scratch.Node(t))
 	scratch.Format(t, failing.Node)
 	dir, unmount := scratch.Mount(t, failing.Node)
 	t.Setenv("TMPDIR", dir)
 	const (
 		size  = 32 << 20
-		piece = 256 << 10
+		piece = 128 << 10
 		bad   = 8 << 20  // where the part that fails begins
 		end   = 12 << 20 // and ends
 		good  = 20 << 20
 	)
 	var troubles atomic.Int32
 	st := &stage{TB: t}
+	t.Cleanup(st.end)
 	r := newRig(st, Config{Trouble: func(full bool) {
 		if troubles.Add(1); full {
 			t.Error("a disk that fails is told of as full")
 		}
-	}}, size, os.O_RDWR, all)
+	}}, size, flags, all)
 	ring, file := r.rings[0], r.dev.file
 	is := func(what string, got, want byte) {
 		t.Helper()
@@ -100,13 +113,11 @@ func TestDiskFails(t *testing.T) {
 	failing.Heal()
 	read("from it when it works again", bad, statusOK)
 
-	// What is written goes into the page cache, and fails when it is flushed. That one time,
-	// and the guest knows that what it wrote since the flush before may be lost.
 	before := bytes.Clone(r.want)
 	failing.FailFile(file, bad, end)
-	write("to the part that fails", bad, 1, statusOK)
+	write("to the part that fails", bad, 1, writing)
 	write("beside it", good, 2, statusOK)
-	flush("with a part that fails", statusIOErr)
+	flush("with a part that fails", flushing)
 	failing.Heal()
 	write("again when it works", bad, 3, statusOK)
 	flush("when it works", statusOK)
@@ -115,8 +126,8 @@ func TestDiskFails(t *testing.T) {
 	read("beside it, written before the flush that failed", good, statusOK)
 
 	failing.FailAll()
-	write("to a disk that fails", good+piece, 4, statusOK)
-	flush("of a disk that fails", statusIOErr)
+	write("to a disk that fails", good+piece, 4, writing)
+	flush("of a disk that fails", flushing)
 	_, status, _ := r.do(ring, typeIn, 0, nil, piece)
 	is("read from a disk that fails", status, statusIOErr)
 	copy(r.want[good+piece:], before[good+piece:good+2*piece]) // it was not flushed
