@@ -149,9 +149,10 @@ func (b *bench) sample(name, unit string, better figure.Better, side string, rou
 	b.pending = append(b.pending, figure.Sample{Name: name, Unit: unit, Better: better, Side: side, Round: round, Value: v})
 }
 
-// send reports the pending samples.
+// send reports the pending samples, also to who watches: a run that breaks off has not been for nothing.
 func (b *bench) send() error {
 	for _, s := range b.pending {
+		b.say("%s: %s: %.2f %s", s.Side, s.Name, s.Value, s.Unit)
 		text, err := json.Marshal(s)
 		if err != nil {
 			return err
