@@ -56,7 +56,7 @@ MACHINES = image-build drivers/disk/xfs initramfs/boottest kernel/boottest qemu-
 # else that starts QEMU. What the second and third print comes when all have ended.
 FIRST   = ^Test[A-DN]
 SECOND  = ^Test[E-IS]
-E2E     = $(GO) test -v -timeout 45m ./qemu-tests/e2e
+E2E     = $(GO) test -v -timeout 70m ./qemu-tests/e2e
 define MACHINE_TESTS
 echo "==> End-to-end tests in the lab, tests in machines of their own"; t=$$(date +%s); \
 $(E2E) -run '$(SECOND)' >$(OUT)/test-second.log 2>&1 & second=$$!; \
