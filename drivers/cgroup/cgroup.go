@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ashlar-hv/ashlar/drivers/topology"
@@ -185,9 +186,9 @@ func (g *Group) Populated() (bool, error) {
 }
 
 // Kill kills every process in the group (cgroup.kill). A group that does not
-// exist has none.
+// exist has none; one that is removed meanwhile answers with ENODEV.
 func (g *Group) Kill() error {
-	if err := write(g.dir, "cgroup.kill", "1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := write(g.dir, "cgroup.kill", "1"); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENODEV) {
 		return fmt.Errorf("kill cgroup %s: %w", g.dir, err)
 	}
 	return nil

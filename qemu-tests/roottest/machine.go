@@ -40,8 +40,8 @@ func boot(ctx context.Context, kernel, initrd string, hardware []string, cmdline
 	if lab.Hardware() {
 		args = append(args, "-M", "q35", "-accel", "kvm,kernel-irqchip=split", "-cpu", "host,host-phys-bits-limit=36", "-smp", "2")
 	} else {
-		// One CPU, one thread: see lab.Config.
-		args = append(args, "-M", "q35", "-accel", "tcg,thread=single", "-cpu", "EPYC,+svm,+npt,phys-bits=36", "-smp", "1")
+		// One CPU: see lab.Config.
+		args = append(args, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt,phys-bits=36", "-smp", "1")
 	}
 	args = append(args, hardware...)
 	o, err := qemu.OptionsFor(qemu.ArchAMD64,

@@ -6,6 +6,7 @@ package roottest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/u-root/u-root/pkg/cpio"
+
+	"github.com/ashlar-hv/ashlar/qemu-tests/lab"
 )
 
 // Tag is the build tag of tests that need root.
@@ -21,8 +24,26 @@ const Tag = "roottest"
 // HardwareTag is the build tag of tests that need what Run.Hardware is.
 const HardwareTag = "hardware"
 
-// passed is what init says at the end when all is well.
-const passed = "roottest: all passed"
+// passed is what init says at the end when all is well, failed what it begins with else.
+const passed, failed = "roottest: all passed", "roottest: FAILED"
+
+// begun is what init says of each package's tests before they run; a number follows, and "-".
+const begun = "==> /tests/"
+
+// errVanished says that an emulated machine ended without a word: its init has not switched it off,
+// its kernel has not panicked, and no test had failed. QEMU's emulation of nested
+// virtualization does that now and then (lab.Config).
+var errVanished = errors.New("the machine is gone")
+
+// vanished reports whether this is all that a machine of which errVanished is true has said.
+func vanished(text string) bool {
+	for _, end := range []string{passed, failed, "--- FAIL", "Kernel panic", "panic: "} {
+		if strings.Contains(text, end) {
+			return false
+		}
+	}
+	return !lab.Hardware()
+}
 
 // A Run is one start of QEMU.
 type Run struct {
@@ -46,8 +67,37 @@ type Run struct {
 	Controller bool
 }
 
-// Do builds and runs everything in dir. It returns what the machine printed.
+// Do builds and runs everything in dir. It returns what the machine printed. Where a machine has
+// vanished another one goes on with the package that it was at, once for each package.
 func (r Run) Do(ctx context.Context, dir string) (string, error) {
+	text, err := r.once(ctx, dir)
+	for at := r.at(text); errors.Is(err, errVanished) && at >= 0; {
+		r.Packages = r.Packages[at:]
+		var more string
+		more, err = r.once(ctx, dir)
+		text += "\nThe machine is gone; another one goes on with " + r.Packages[0] + ":\n" + more
+		if at = r.at(more); at == 0 {
+			break // again at the same one
+		}
+	}
+	return text, err
+}
+
+// at is the index of the package that a machine was at, negative where it was at none.
+func (r Run) at(text string) int {
+	i := strings.LastIndex(text, begun)
+	if i < 0 {
+		return -1
+	}
+	var n int
+	if _, err := fmt.Sscanf(text[i+len(begun):], "%d-", &n); err != nil || n >= len(r.Packages) {
+		return -1
+	}
+	return n
+}
+
+// once is one machine.
+func (r Run) once(ctx context.Context, dir string) (string, error) {
 	initrd, err := r.pack(ctx, dir)
 	if err != nil {
 		return "", err
@@ -79,8 +129,11 @@ func (r Run) Do(ctx context.Context, dir string) (string, error) {
 	// emulated timer for one that does not work.
 	text, err := boot(ctx, r.Kernel, initrd, hardware, "console=ttyS0", "quiet", "hugepagesz=1G", "hugepages=1",
 		"intel_iommu=on", "iommu=pt", "no_timer_check", "roottest.run="+r.Filter, "roottest.skip="+r.Skip)
-	if err == nil && !strings.Contains(text, passed) {
-		err = fmt.Errorf("the tests have not passed")
+	switch {
+	case err == nil && vanished(text):
+		err = errVanished
+	case err == nil && !strings.Contains(text, passed):
+		err = errors.New("the tests have not passed")
 	}
 	if err != nil {
 		err = fmt.Errorf("run tests in QEMU: %w", err)
