@@ -125,8 +125,8 @@ func (d *device) target() *ring { return d.rings[d.kind.target] }
 
 // outside is an address that is no memory.
 func (d *device) outside(r *rand.Rand) uint64 {
-	places := []uint64{d.barAt, ecamBase, 0xfee00000, 0xfec00000, 0xc0000000, 1 << 40, 1 << 52, 1<<64 - 16, 1 << 63, 0xbffffff0}
-	return places[r.IntN(len(places))] + 16*uint64(r.IntN(2))
+	places := []uint64{d.barAt, ecamBase, 0xfee00000, 0xfec00000, 0xc0000000, 1 << 40, 1 << 52, 1<<64 - 32, 1 << 63, 0xbffffff0}
+	return places[r.IntN(len(places))] + 16*uint64(r.IntN(2)) // past none of them, and not round to 0
 }
 
 // lengthMost is more than any length of a buffer in the arena, lest it ends behind it.
