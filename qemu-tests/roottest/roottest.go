@@ -68,17 +68,21 @@ type Run struct {
 }
 
 // Do builds and runs everything in dir. It returns what the machine printed. Where a machine has
-// vanished another one goes on with the package that it was at, once for each package.
+// vanished another one goes on with the package that it was at; after the third at one it has failed.
 func (r Run) Do(ctx context.Context, dir string) (string, error) {
+	const most = 3
 	text, err := r.once(ctx, dir)
-	for at := r.at(text); errors.Is(err, errVanished) && at >= 0; {
-		r.Packages = r.Packages[at:]
-		var more string
-		more, err = r.once(ctx, dir)
-		text += "\nThe machine is gone; another one goes on with " + r.Packages[0] + ":\n" + more
-		if at = r.at(more); at == 0 {
-			break // again at the same one
+	last := text
+	for tries := 1; errors.Is(err, errVanished); tries++ {
+		at := r.at(last)
+		if at > 0 {
+			r.Packages, tries = r.Packages[at:], 1
 		}
+		if at < 0 || tries == most {
+			break
+		}
+		last, err = r.once(ctx, dir)
+		text += "\nThe machine is gone; another one goes on with " + r.Packages[0] + ":\n" + last
 	}
 	return text, err
 }

@@ -127,7 +127,7 @@ func run(t *testing.T, r Run) {
 			t.Fatalf("%v: make kernel guest-kernel builds it", err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
 	defer cancel()
 	text, err := r.Do(ctx, t.TempDir())
 	t.Logf("the machine said:\n%s", text)
