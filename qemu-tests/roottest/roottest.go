@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/u-root/u-root/pkg/cpio"
@@ -67,24 +69,44 @@ type Run struct {
 	Controller bool
 }
 
-// Do builds and runs everything in dir. It returns what the machine printed. Where a machine has
-// vanished another one goes on with the package that it was at; after the third at one it has failed.
+// Do builds and runs everything in dir. It returns what the machines printed: where one has vanished
+// another one goes on with the tests that have not passed. After three at the same test it has failed.
 func (r Run) Do(ctx context.Context, dir string) (string, error) {
 	const most = 3
-	text, err := r.once(ctx, dir)
-	last := text
-	for tries := 1; errors.Is(err, errVanished); tries++ {
-		at := r.at(last)
+	text, tries := "", 1
+	for left := []Run{r}; len(left) > 0; {
+		now := left[0]
+		said, err := now.once(ctx, dir)
+		text += said
+		if left = left[1:]; err == nil {
+			continue
+		}
+		at := now.at(said)
+		if at < 0 || !errors.Is(err, errVanished) {
+			return text, err
+		}
+		over := done(said)
+		if tries++; at > 0 || over != "" {
+			tries = 1
+		}
+		if tries > most {
+			return text, err
+		}
+		text += "\nThe machine is gone; another one goes on.\n"
+		rest := now
 		if at > 0 {
-			r.Packages, tries = r.Packages[at:], 1
+			rest.Skip = r.Skip
 		}
-		if at < 0 || tries == most {
-			break
+		rest.Packages = now.Packages[at : at+1]
+		rest.Skip = strings.Trim(rest.Skip+"|"+over, "|")
+		if after := now.Packages[at+1:]; len(after) > 0 {
+			others := r
+			others.Packages = after
+			left = slices.Insert(left, 0, others)
 		}
-		last, err = r.once(ctx, dir)
-		text += "\nThe machine is gone; another one goes on with " + r.Packages[0] + ":\n" + last
+		left = slices.Insert(left, 0, rest)
 	}
-	return text, err
+	return text, nil
 }
 
 // at is the index of the package that a machine was at, negative where it was at none.
@@ -98,6 +120,21 @@ func (r Run) at(text string) int {
 		return -1
 	}
 	return n
+}
+
+// passedTest is what a test program says of each test that has passed.
+var passedTest = regexp.MustCompile(`(?m)^--- PASS: (\w+) `)
+
+// done is a regular expression for the tests of the last package that have passed, "" for none.
+func done(text string) string {
+	var names []string
+	for _, m := range passedTest.FindAllStringSubmatch(text[max(strings.LastIndex(text, begun), 0):], -1) {
+		names = append(names, m[1])
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "^(" + strings.Join(names, "|") + ")$"
 }
 
 // once is one machine.

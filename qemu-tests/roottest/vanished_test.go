@@ -29,4 +29,12 @@ func TestVanished(t *testing.T) {
 			t.Errorf("at(%q) = %d, want %d", tt.text, got, tt.at)
 		}
 	}
+	for text, want := range map[string]string{
+		"==> /tests/00-a\n--- PASS: TestOld (0.1s)\n==> /tests/01-b\n=== RUN   TestX\n":                                    "",
+		"==> /tests/01-b\n--- PASS: TestX (0.1s)\n    --- PASS: TestX/y (0.1s)\n--- PASS: TestZ (1.0s)\n=== RUN   TestQ\n": "^(TestX|TestZ)$",
+	} {
+		if got := done(text); got != want {
+			t.Errorf("done(%q) = %q, want %q", text, got, want)
+		}
+	}
 }
