@@ -68,7 +68,7 @@ func boot(t *testing.T, cmdline string, args ...string) *machine {
 	m := &machine{t: t, dir: t.TempDir(), ended: make(chan error, 1)}
 	m.console = filepath.Join(m.dir, "console")
 	m.cmd = exec.Command("qemu-system-x86_64", append([]string{
-		"-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt,phys-bits=36", "-smp", "2", "-m", "1G",
+		"-M", "q35", "-accel", "tcg,thread=single", "-cpu", "EPYC,+svm,+npt,phys-bits=36", "-smp", "2", "-m", "1G",
 		"-nodefaults", "-display", "none", "-no-reboot", "-serial", "file:" + m.console,
 		"-qmp", "unix:" + m.dir + "/qmp,server=on,wait=off",
 		"-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 panic=1 " + cmdline,

@@ -61,7 +61,7 @@ func boot(t *testing.T, kernel, cmdline string, devices ...string) (map[string]b
 		t.Fatalf("%v: build it with go run ./kernel/build", err)
 	}
 	args := []string{
-		"-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt,phys-bits=36", "-smp", "2", "-m", "1G",
+		"-accel", "tcg,thread=single", "-cpu", "EPYC,+svm,+npt,phys-bits=36", "-smp", "2", "-m", "1G",
 		"-kernel", kernel, "-initrd", initramfs(t), "-append", "console=ttyS0 panic=-1 " + cmdline,
 		"-nographic", "-no-reboot", "-net", "none",
 	}

@@ -27,9 +27,12 @@ func manyCPUs() []string {
 	return options
 }
 
+// resets is the file of a machine's CPU's resets.
+const resets = "qemu.log"
+
 // boot runs a kernel in QEMU until it switches the machine off, and returns
 // what it printed. All use of hugelgupf/vmtest is here.
-func boot(ctx context.Context, kernel, initrd string, hardware []string, cmdline ...string) (string, error) {
+func boot(ctx context.Context, dir, kernel, initrd string, hardware []string, cmdline ...string) (string, error) {
 	var (
 		mu   sync.Mutex
 		text strings.Builder
@@ -40,8 +43,8 @@ func boot(ctx context.Context, kernel, initrd string, hardware []string, cmdline
 	if lab.Hardware() {
 		args = append(args, "-M", "q35", "-accel", "kvm,kernel-irqchip=split", "-cpu", "host,host-phys-bits-limit=36", "-smp", "2")
 	} else {
-		// One CPU: see lab.Config.
-		args = append(args, "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt,phys-bits=36", "-smp", "1")
+		// One CPU, and one thread where hardware says more: see lab.Config.
+		args = append(args, "-M", "q35", "-accel", "tcg,thread=single", "-cpu", "EPYC,+svm,+npt,phys-bits=36", "-smp", "1")
 	}
 	args = append(args, hardware...)
 	o, err := qemu.OptionsFor(qemu.ArchAMD64,
@@ -59,7 +62,9 @@ func boot(ctx context.Context, kernel, initrd string, hardware []string, cmdline
 	if err != nil {
 		return "", err
 	}
-	o.QEMUArgs = append(args, "-no-reboot") // not vmtest's -nographic, which adds devices
+	// Not vmtest's -nographic, which adds devices. What the CPU was at when it was reset tells of a
+	// machine that is gone.
+	o.QEMUArgs = append(args, "-no-reboot", "-d", "cpu_reset", "-D", filepath.Join(dir, resets))
 	vm, err := o.Start(ctx)
 	if err != nil {
 		return "", fmt.Errorf("start QEMU: %w", err)

@@ -37,6 +37,9 @@ const begun = "==> /tests/"
 // virtualization does that now and then (lab.Config).
 var errVanished = errors.New("the machine is gone")
 
+// lastReset is how much of a machine's resets its last one is at most, in bytes.
+const lastReset = 8 << 10
+
 // vanished reports whether this is all that a machine of which errVanished is true has said.
 func vanished(text string) bool {
 	for _, end := range []string{passed, failed, "--- FAIL", "Kernel panic", "panic: "} {
@@ -168,11 +171,13 @@ func (r Run) once(ctx context.Context, dir string) (string, error) {
 	}
 	// A page of 1 GiB can be had for sure only at the start. On a busy machine the kernel takes an
 	// emulated timer for one that does not work.
-	text, err := boot(ctx, r.Kernel, initrd, hardware, "console=ttyS0", "quiet", "hugepagesz=1G", "hugepages=1",
+	text, err := boot(ctx, dir, r.Kernel, initrd, hardware, "console=ttyS0", "quiet", "hugepagesz=1G", "hugepages=1",
 		"intel_iommu=on", "iommu=pt", "no_timer_check", "roottest.run="+r.Filter, "roottest.skip="+r.Skip)
 	switch {
 	case err == nil && vanished(text):
 		err = errVanished
+		log, _ := os.ReadFile(filepath.Join(dir, resets)) // no more than help
+		text += "\n" + string(log[max(0, len(log)-lastReset):])
 	case err == nil && !strings.Contains(text, passed):
 		err = errors.New("the tests have not passed")
 	}

@@ -26,7 +26,7 @@ func TestMount(t *testing.T) {
 	small, large, nvme := sparse(t, MinSize), sparse(t, 2<<40), sparse(t, 20<<30)
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "EPYC,phys-bits=36", "-smp", "2", "-m", "1G",
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=single", "-cpu", "EPYC,phys-bits=36", "-smp", "2", "-m", "1G",
 		"-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot",
 		"-kernel", kernel, "-initrd", initramfs(t), "-append", "console=ttyS0 panic=-1",
 		"-drive", "if=none,id=a,format=raw,file="+small.Name(), "-device", "virtio-blk-pci,drive=a",
