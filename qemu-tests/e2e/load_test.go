@@ -15,14 +15,20 @@ import (
 // loaded boots a guest whose last disk has Debian's programs.
 func (h *host) loaded(t testing.TB, id string, cpus int32, disks ...*v1.Disk) *console {
 	t.Helper()
+	h.programs(t)
+	vm := testVM("", append(disks, &v1.Disk{Image: "images/programs"})...)
+	vm.Cpus = cpus
+	return h.up(t, id, vm)
+}
+
+// programs uploads the disk with Debian's programs.
+func (h *host) programs(t testing.TB) {
+	t.Helper()
 	image, err := programs.Image(func(s string) { t.Log(s) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	h.upload(t, "programs", image)
-	vm := testVM("", append(disks, &v1.Disk{Image: "images/programs"})...)
-	vm.Cpus = cpus
-	return h.up(t, id, vm)
 }
 
 // up starts a virtual machine for the time of a test.
@@ -206,13 +212,7 @@ func TestNetworkUnderLoad(t *testing.T) {
 	address, _ := server.network()
 	client.network()
 	for i := range streams {
-		server.ask(fmt.Sprintf("start /dev/vda /usr/bin/iperf3 -4 -s -p %d", firstPort+i))
-		listening := fmt.Sprintf(":%04X 00000000:0000 0A", firstPort+i)
-		for deadline := time.Now().Add(patience); !strings.Contains(server.ask("read /proc/net/tcp"), listening); time.Sleep(100 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("iperf3 does not listen at port %d", firstPort+i)
-			}
-		}
+		server.serves(firstPort + i)
 	}
 	if got := client.ask("list /sys/class/net/eth0/queues"); got != "rx-0 rx-1 rx-2 rx-3 tx-0 tx-1 tx-2 tx-3" {
 		t.Errorf("queues of the NIC: %s, want 4 pairs", got)
@@ -222,6 +222,18 @@ func TestNetworkUnderLoad(t *testing.T) {
 		queues := strings.Fields(client.ask("interrupts " + kind))
 		if len(queues) != streams || slices.ContainsFunc(queues, func(q string) bool { return strings.HasSuffix(q, "=0") }) {
 			t.Errorf("interrupts of queues: %s, want some from each of %d", queues, streams)
+		}
+	}
+}
+
+// serves has iperf3 listen at a port.
+func (c *console) serves(port int) {
+	c.t.Helper()
+	c.ask(fmt.Sprintf("start /dev/vda /usr/bin/iperf3 -4 -s -p %d", port))
+	listening := fmt.Sprintf(":%04X 00000000:0000 0A", port)
+	for deadline := time.Now().Add(patience); !strings.Contains(c.ask("read /proc/net/tcp"), listening); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("iperf3 does not listen at port %d", port)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -42,7 +43,7 @@ func (h *host) checkVFsAfterBoot(t testing.TB) {
 
 // withFunctions gives the NIC two virtual functions until the test ends, and says how to make a virtual
 // machine with one of them.
-func (h *host) withFunctions(t testing.TB, ids ...string) (create func(id, settings string)) {
+func (h *host) withFunctions(t testing.TB, ids ...string) (create func(id, settings string, more ...string)) {
 	t.Helper()
 	h.upload(t, "guest-kernel", filepath.Join(top, "out/guest-bzImage"))
 	h.upload(t, "testguest", testInitramfs())
@@ -55,9 +56,10 @@ func (h *host) withFunctions(t testing.TB, ids ...string) (create func(id, setti
 	if text := h.mustCtl(t, "device", "set-vfs", wiredName, "2"); !strings.Contains(text, "has 2 virtual functions") {
 		t.Errorf("ashlarctl says:\n%s", text)
 	}
-	return func(id, settings string) {
+	return func(id, settings string, more ...string) {
 		t.Helper()
-		h.mustCtl(t, "vm", "create", id, "--memory", "128MiB", "--kernel", "guest-kernel", "--initramfs", "testguest", "--cmdline", "console=ttyS0 quiet", "--vf", wiredName+settings)
+		h.mustCtl(t, append([]string{"vm", "create", id, "--memory", "128MiB", "--kernel", "guest-kernel", "--initramfs", "testguest",
+			"--cmdline", "console=ttyS0 quiet", "--vf", wiredName + settings}, more...)...)
 	}
 }
 
@@ -112,6 +114,37 @@ func TestVirtualFunctionsReach(t *testing.T) {
 	h.mustCtl(t, "vm", "start", "twin")
 	_, ip := h.onWire(t, "twin")
 	one.ask("ping " + ip)
+}
+
+// Guests of two processors each, one on pages of 2 MiB and one on pages of 1 GiB, send each
+// other what iperf3 has, by virtual functions.
+func TestVirtualFunctionsUnderLoad(t *testing.T) {
+	h := newHost(t, options{memory: "6G"})
+	h.mustCtl(t, "hugepages", "set", "1GiB", "1", "--node", "0")
+	h.mustCtl(t, "hugepages", "set", "2MiB", "64")
+	create := h.withFunctions(t, "small-pages", "large-pages")
+	h.programs(t)
+	faults := h.iommuFaults(t)
+	create("small-pages", "", "--cpus", "2", "--memory", "128MiB,pages=2MiB", "--disk", "programs")
+	create("large-pages", "", "--cpus", "2", "--memory", "1GiB,pages=1GiB", "--disk", "programs")
+	var guests []*console
+	var addresses []string
+	for _, id := range []string{"small-pages", "large-pages"} {
+		h.mustCtl(t, "vm", "start", id)
+		c, ip := h.onWire(t, id)
+		c.serves(firstPort)
+		guests, addresses = append(guests, c), append(addresses, ip)
+	}
+	for i, c := range guests {
+		for _, way := range []string{"", " -R"} {
+			begin := time.Now()
+			c.ask(fmt.Sprintf("run /dev/vda /usr/bin/iperf3 -c %s -p %d -P 2 -n 4M%s", addresses[1-i], firstPort, way))
+			t.Logf("%s%s: 8 MiB after %v", c.id, way, time.Since(begin))
+		}
+	}
+	if now := h.iommuFaults(t); now != faults {
+		t.Errorf("the IOMMU has met %d faults, then %d", faults, now)
+	}
 }
 
 // wireGateway is who answers behind the lab's NIC with SR-IOV.

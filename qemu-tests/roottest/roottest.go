@@ -54,7 +54,7 @@ func vanished(text string) bool {
 type Run struct {
 	Kernel   string
 	Packages []string          // import paths, whose tests are run one after the other
-	Programs map[string]string // place in the root → import path of a program
+	Programs map[string]string // place in the root → flags of go build, if any, and import path of a program
 	Files    map[string]string // place in the root → file
 	// Guests are initramfs archives with one program each, as /init.
 	Guests map[string]string // place in the root → import path of a program
@@ -226,7 +226,7 @@ func (r Run) pack(ctx context.Context, dir string) (string, error) {
 	}
 	for place, p := range r.Programs {
 		out := filepath.Join(dir, "program-"+filepath.Base(place))
-		if err := build(ctx, "build", "-o", out, p); err != nil {
+		if err := build(ctx, slices.Concat([]string{"build", "-o", out}, strings.Fields(p))...); err != nil {
 			return "", err
 		}
 		if err := add(place, out); err != nil {

@@ -21,6 +21,9 @@ var (
 
 const module = "github.com/ashlar-hv/ashlar/"
 
+// markedVMM is a VMM that tests can record (vmm/jail/jailtest).
+const markedVMM = "-tags=marked " + module + "vmm/ashlar-vmm"
+
 // forManyCPUs begins the names of tests that need a machine of many CPUs.
 const forManyCPUs = "^TestCPUs"
 
@@ -69,11 +72,13 @@ func TestAll(t *testing.T) {
 		Guests:   map[string]string{},
 		Filter:   *filter,
 		Skip:     forManyCPUs + "|" + forDisk,
+		Disk:     true, // some test gives it to a guest
 	}
 	// The test of the virtio devices runs a guest that uses them all.
 	if devices := module + "vmm/virtio/internal/guesttest"; strings.Contains(devices, *only) {
 		r.Files["guest-bzImage"] = filepath.Join(out, "guest-bzImage")
 		r.Programs["bin/ashlar-vmm"] = module + "vmm/ashlar-vmm"
+		r.Programs["bin/ashlar-vmm-marked"] = markedVMM
 		r.Guests["virtio-guest.cpio"] = module + "vmm/virtio/internal/guest"
 	}
 	// The tests of core run it with real VMMs and a real guest kernel.
@@ -150,7 +155,7 @@ func TestHardware(t *testing.T) {
 	run(t, Run{
 		Kernel:   filepath.Join(out, "bzImage"),
 		Packages: []string{module + "vmm/virtio/internal/guesttest", module + "mgmt/core/hostdevice"},
-		Programs: map[string]string{"bin/ashlar-vmm": module + "vmm/ashlar-vmm"},
+		Programs: map[string]string{"bin/ashlar-vmm": module + "vmm/ashlar-vmm", "bin/ashlar-vmm-marked": markedVMM},
 		Files:    map[string]string{"guest-bzImage": filepath.Join(out, "guest-bzImage")},
 		Guests:   map[string]string{"virtio-guest.cpio": module + "vmm/virtio/internal/guest"},
 		Filter:   cmp.Or(*filter, "^Test(VFIO|HostDevice)"),

@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "build ashlar-vmm: %v\n%s", err, out)
 	} else {
 		code = m.Run()
-		code = use.Check(code)
+		code = use.Check(code, "")
 	}
 	os.RemoveAll(dir)
 	os.Exit(code)

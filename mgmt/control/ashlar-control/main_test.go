@@ -58,7 +58,7 @@ func TestMain(m *testing.M) {
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		os.RemoveAll(dir)
-		os.Exit(use.Check(code))
+		os.Exit(use.Check(code, ""))
 	}))
 }
 

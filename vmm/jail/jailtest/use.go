@@ -16,7 +16,7 @@ import (
 // VMMRules are those of a VMM with all that there is; it is the first process of its
 // namespace.
 func VMMRules(int) []jail.Rule {
-	return slices.Concat(jail.RuntimeOf(1), machine.Jail(&protocol.Spec{HotplugSlots: 1}).Filter.Rules)
+	return slices.Concat(jail.RuntimeOf(1), machine.Jail(&protocol.Spec{HotplugSlots: 1, VFIO: &protocol.VFIO{}}).Filter.Rules)
 }
 
 // Tests that record which rules are used.
@@ -27,6 +27,8 @@ const (
 	Processes Tests = "vmm/ashlar-vmm"
 	// Guests are those of vmm/virtio/internal/guesttest, with a Linux guest and its drivers.
 	Guests Tests = "vmm/virtio/internal/guesttest"
+	// Devices are those of the same that give guests devices of the host's.
+	Devices Tests = "vmm/virtio/internal/guesttest, devices"
 	// Control are those of mgmt/control/ashlar-control, the only ones that use control's jail.
 	Control Tests = "mgmt/control/ashlar-control"
 )
@@ -59,16 +61,17 @@ func (u *Use) Note(t *testing.T, r *Recording) {
 	defer u.mu.Unlock()
 	for _, r := range rules {
 		u.used[r] = true
-		if u.tests == Guests {
+		if u.tests == Guests || u.tests == Devices {
 			t.Logf("used: {%s}, %s", u.rules[r], u.rules[r].Reason)
 		}
 	}
 }
 
-// Check says, once all tests of a program have passed, which rules are spare: those that
-// these tests are to use and have not. It returns the exit code of the program.
-func (u *Use) Check(code int) int {
-	if code != 0 || flag.Lookup("test.run").Value.String() != "" {
+// Check says, once all tests have passed, which rules are spare: those that these tests are
+// to use and have not. all is the -test.run with which a program runs them all. It returns the exit code
+// of the program.
+func (u *Use) Check(code int, all string) int {
+	if code != 0 || flag.Lookup("test.run").Value.String() != all {
 		return code
 	}
 	for i, r := range u.rules {
@@ -79,9 +82,6 @@ func (u *Use) Check(code int) int {
 	}
 	return code
 }
-
-// ByGuests tells whether it takes a guest's drivers to have a VMM make the calls of r.
-func ByGuests(r jail.Rule) bool { return vmmSpare[r.String()] == guest }
 
 // usedLike tells whether the first rule of that name has been used: several packages may
 // need the same.
@@ -98,7 +98,9 @@ func (u *Use) shows(r jail.Rule) bool {
 	case Control:
 		return controlSpare[r.String()] == ""
 	case Guests:
-		return ByGuests(r)
+		return vmmSpare[r.String()] == guest
+	case Devices:
+		return vmmSpare[r.String()] == device
 	}
 	return vmmSpare[r.String()] == ""
 }

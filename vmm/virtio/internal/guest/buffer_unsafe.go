@@ -2,7 +2,8 @@ package main
 
 import (
 	"os"
-	"unsafe" // an address to align to, and a pointer that lives for one call
+	"sync/atomic"
+	"unsafe" // an address to align to, a pointer that lives for one call, and registers in a mapping
 
 	"golang.org/x/sys/unix"
 )
@@ -21,4 +22,9 @@ func rangeIoctl(f *os.File, request uint, off, n uint64) error {
 		return e
 	}
 	return nil
+}
+
+// register is the one of 32 bits at an offset, a multiple of 4, of a device's mapped BAR.
+func register(bar []byte, off int) *atomic.Uint32 {
+	return (*atomic.Uint32)(unsafe.Pointer(&bar[off : off+4 : off+4][0]))
 }

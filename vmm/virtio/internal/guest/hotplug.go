@@ -5,36 +5,53 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// hotplug is the guest's part of guesttest's TestHotplug, which brings and takes devices
-// as it reads here what has been seen.
+// hotplug is the guest's part of guesttest's tests that bring and take devices as they read
+// here what has been seen; what `hotplug` on the command line says.
 func hotplug() error {
 	fmt.Println("hotplug: up after", strings.Fields(attribute("/proc/uptime"))[0], "s")
-	if argument("hotplug") == "none" {
-		return nil
-	}
-	for i, step := range []struct {
-		name string
-		f    func() error
-	}{
-		{"disk works", func() error { return lateDisk("late1") }},
-		{"disk left", func() error { return leaves("/sys/block/vda") }},
-		{"network works", lateNetwork},
-		{"network left", func() error { return leaves("/sys/class/net/eth0") }},
-		{"second disk works", func() error { return lateDisk("late2") }},
-		{"second disk torn away", tornAway},
-		{"third disk works", func() error { return lateDisk("late3") }},
-		{"third disk left", func() error { return leaves("/sys/block/vda") }},
-	} {
+	network := []check{{"network works", lateNetwork}, {"network left", func() error { return leaves("/sys/class/net/eth0") }}}
+	first := []check{{"disk works", func() error { return lateDisk("late1") }}, {"disk left", func() error { return leaves("/sys/block/vda") }}}
+	steps := map[string][]check{
+		"none":  {},
+		"calls": slices.Concat([]check{{"console full", flood}}, network, first),
+		"all": slices.Concat(first, network, []check{
+			{"second disk works", func() error { return lateDisk("late2") }},
+			{"second disk torn away", tornAway},
+			{"third disk works", func() error { return lateDisk("late3") }},
+			{"third disk left", func() error { return leaves("/sys/block/vda") }},
+		}),
+	}[argument("hotplug")]
+	for i, step := range steps {
 		if err := step.f(); err != nil {
 			return fmt.Errorf("step %d, %s: %w", i, step.name, err)
 		}
 		fmt.Println("hotplug:", step.name)
+	}
+	if steps == nil {
+		return errors.New("nothing to do")
+	}
+	return nil
+}
+
+// flood says more than a log of the console keeps (protocol.LogLimit).
+func flood() error {
+	f, err := os.OpenFile("/dev/hvc0", os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	line := []byte(strings.Repeat("flood ", chunk/6) + "\n")
+	for said := 0; said < 1<<20; said += len(line) {
+		if _, err := f.Write(line); err != nil {
+			return err
+		}
 	}
 	return nil
 }

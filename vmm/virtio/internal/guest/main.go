@@ -3,8 +3,8 @@
 // `guest: NAME: FAILED: why`, then `guest: passed` or `guest: failed`, and
 // powers off.
 //
-// With `hotplug=all` on its command line it waits for devices that come and go instead,
-// with `hotplug=none` it does nothing; with `vfio=WHAT` it uses devices of the host's. Else
+// With `hotplug=WHAT` on its command line it waits for devices that come and go instead, with
+// `hotplug=none` for nothing; with `vfio=WHAT` it uses devices of the host's. Else
 // it finds on its command line `disk=SERIAL`, the serial number of /dev/vda, and
 // `peer=ADDRESS:PORT`, where a host echoes what it is sent by TCP.
 package main

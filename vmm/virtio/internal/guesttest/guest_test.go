@@ -180,13 +180,7 @@ func (b *builder) run(v *vmm) {
 	}
 }
 
-// start starts the guest, in a VMM process in its jail as core starts it.
-func (b *builder) start() *vmm {
-	b.t.Helper()
-	return b.startIn(startVMM(b.t))
-}
-
-// startIn is start in a VMM process that is there already.
+// startIn starts the guest in a VMM process that has none yet.
 func (b *builder) startIn(v *vmm) *vmm {
 	t := b.t
 	b.spec.KVM = b.add(os.OpenFile("/dev/kvm", os.O_RDWR, 0))

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ashlar-hv/ashlar/qemu-tests/scratch"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
 )
@@ -28,11 +29,17 @@ type live struct {
 func begin(t *testing.T, slots int, more string) *live {
 	t.Helper()
 	b := &builder{t: t, spec: protocol.Spec{Name: "hotplug", VCPUs: 1, MemoryBytes: memorySize, HotplugSlots: slots}}
+	return b.begin(startVMM(t), more)
+}
+
+// begin is the same for a guest of b's in a VMM process that is there already.
+func (b *builder) begin(v *vmm, more string) *live {
+	b.t.Helper()
 	i := b.add(os.Open(initramfs))
 	b.spec.Boot = protocol.Boot{
 		Kernel: b.add(os.Open(kernel)), Initramfs: &i, Cmdline: "console=ttyS0 panic=-1 loglevel=7 " + more,
 	}
-	v := b.start()
+	b.startIn(v)
 	return &live{vmm: v, lines: bufio.NewScanner(v.console())}
 }
 
@@ -40,7 +47,9 @@ func begin(t *testing.T, slots int, more string) *live {
 func (l *live) says(text string) {
 	l.t.Helper()
 	for l.lines.Scan() {
-		l.t.Logf("guest says: %s", l.lines.Text())
+		if !strings.HasPrefix(l.lines.Text(), "flood") {
+			l.t.Logf("guest says: %s", l.lines.Text())
+		}
 		if strings.Contains(l.lines.Text(), text) {
 			return
 		}
@@ -108,17 +117,7 @@ func TestHotplug(t *testing.T) {
 	l.without("disk1")
 	released(t, first)
 
-	v, err := os.OpenFile("/dev/vhost-net", os.O_RDWR, 0)
-	must(t, err)
-	vhost := protocol.File(1)
-	l.call(protocol.Request{Method: protocol.AttachNIC, NewNIC: &protocol.NIC{
-		Number: 5, MAC: "02:00:00:00:00:05", Pairs: []protocol.Pair{{Vhost: &vhost}},
-	}}, taps[0], v)
-	seqpacket.CloseAll([]*os.File{taps[0], v})
-	l.says("hotplug: network works")
-	l.call(protocol.Request{Method: protocol.Detach, Device: "nic5"})
-	l.says("hotplug: network left")
-	l.without("nic5")
+	l.networkWorks(taps[0])
 
 	second := l.attachDisk(2)
 	l.says("hotplug: second disk busy")
@@ -143,6 +142,80 @@ func TestHotplug(t *testing.T) {
 		must(t, err)
 		if bytes.Equal(b[:4096], make([]byte, 4096)) {
 			t.Errorf("nothing of what the guest wrote is on %s", name)
+		}
+	}
+}
+
+// networkWorks attaches a network interface on a tap, and takes it away once the guest has
+// used it.
+func (l *live) networkWorks(tap *os.File) {
+	l.t.Helper()
+	v, err := os.OpenFile("/dev/vhost-net", os.O_RDWR, 0)
+	must(l.t, err)
+	vhost := protocol.File(1)
+	l.call(protocol.Request{Method: protocol.AttachNIC, NewNIC: &protocol.NIC{
+		Number: 5, MAC: "02:00:00:00:00:05", Pairs: []protocol.Pair{{Vhost: &vhost}},
+	}}, tap, v)
+	seqpacket.CloseAll([]*os.File{tap, v})
+	l.says("hotplug: network works")
+	l.call(protocol.Request{Method: protocol.Detach, Device: "nic5"})
+	l.says("hotplug: network left")
+	l.without("nic5")
+}
+
+// TestCalls has a guest make its VMM do all that needs a rule of the jail and that no other
+// test has recorded: memory that is given back and that is plugged in, a socket device, a
+// console log that becomes too long, a network interface and a block device that are plugged in.
+func TestCalls(t *testing.T) {
+	const more, cid = 128 << 20, 77
+	b := &builder{t: t, spec: protocol.Spec{Name: "calls", VCPUs: 1, MemoryBytes: memorySize, HotplugSlots: 2}}
+	b.spec.Backing = &protocol.Backing{Populate: true}
+	b.spec.Pluggable = &protocol.Pluggable{MaxBytes: more}
+	b.spec.Vsock = &protocol.Vsock{Vhost: b.add(os.OpenFile("/dev/vhost-vsock", os.O_RDWR, 0)), CID: cid}
+	taps, ip := tap(t, 78, 1)
+	l := b.begin(startMarked(t), fmt.Sprintf("quiet hotplug=calls peer=%s memhp_default_state=online_movable", echo(t, ip)))
+	l.says("hotplug: console full")
+	for _, bytes := range []uint64{memorySize / 4, 0} {
+		l.call(protocol.Request{Method: protocol.SetBalloon, BalloonBytes: bytes})
+		l.becomes("the balloon", bytes, func() uint64 {
+			r, _ := l.call(protocol.Request{Method: protocol.BalloonMethod})
+			return r.Balloon.ActualBytes
+		})
+	}
+	for _, bytes := range []uint64{more, 0} {
+		l.call(protocol.Request{Method: protocol.SetMemory, PluggedBytes: bytes})
+		l.becomes("the memory plugged in", bytes, func() uint64 {
+			r, _ := l.call(protocol.Request{Method: protocol.MemoryMethod})
+			return r.Memory.PluggedBytes
+		})
+	}
+	l.networkWorks(taps[0])
+	node := scratch.Node(t)
+	f, err := os.OpenFile(node, os.O_RDWR, 0)
+	must(t, err)
+	defer f.Close()
+	l.call(protocol.Request{Method: protocol.AttachDisk, NewDisk: &protocol.Disk{Number: 1, Serial: "late1"}}, f)
+	l.says("hotplug: disk works")
+	l.call(protocol.Request{Method: protocol.Detach, Device: "disk1"})
+	l.says("hotplug: disk left")
+	l.says("guest: passed")
+	l.ended()
+	first := make([]byte, 4096)
+	if _, err := f.ReadAt(first, 0); err != nil || bytes.Equal(first, make([]byte, len(first))) {
+		t.Errorf("nothing of what the guest wrote is on %s: %v", node, err)
+	}
+}
+
+// becomes waits until something has so many bytes.
+func (l *live) becomes(what string, want uint64, read func() uint64) {
+	l.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		got := read()
+		if got == want {
+			return
+		}
+		if time.Now().After(end) {
+			l.t.Fatalf("%s has %d bytes, want %d", what, got, want)
 		}
 	}
 }

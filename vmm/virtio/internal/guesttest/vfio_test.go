@@ -14,8 +14,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ashlar-hv/ashlar/vmm/jail/jailtest"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
+)
+
+// kind is what these tests show, and every the -test.run that runs them all.
+const (
+	kind  = jailtest.Devices
+	every = "^Test(VFIO|HostDevice)" // of roottest's TestHardware
 )
 
 const (
@@ -91,7 +98,11 @@ func passed(t *testing.T, slots int, what, more string, devices func(b *builder)
 		Cmdline: fmt.Sprintf("console=ttyS0 panic=-1 quiet vfio=%s text=%s %s", what, diskText, more),
 	}
 	b.spec.VFIO = devices(b)
-	v := b.start()
+	begin := startVMM
+	if slots > 0 {
+		begin = startMarked
+	}
+	v := b.startIn(begin(t))
 	t.Cleanup(func() { // the next test wants the device
 		v.cmd.Process.Kill()
 		v.cmd.Wait()
@@ -169,35 +180,46 @@ func TestVFIONoReset(t *testing.T) {
 	l.passes()
 }
 
-// TestVFIOHotplug attaches a controller, takes it away, attaches it again and tears it away.
+// TestVFIOHotplug attaches a controller, takes it away, attaches it again and tears it away, by
+// each interface.
 func TestVFIOHotplug(t *testing.T) {
 	address := function(t, classNVMe)
 	bind(t, address)
-	l := passed(t, 1, "hotplug", "interrupts=MSIX", func(*builder) *protocol.VFIO { return &protocol.VFIO{} })
-	l.says("vfio: up")
-	attach := func(number int) {
-		iommufd, err := os.OpenFile("/dev/iommu", os.O_RDWR, 0)
-		must(t, err)
-		files := []*os.File{iommufd, file(t, address)}
-		first, second, begin := protocol.File(0), protocol.File(1), time.Now()
-		l.call(protocol.Request{Method: protocol.AttachVFIO, NewVFIO: &protocol.NewVFIO{
-			IOMMUFD: &first, Device: protocol.VFIODevice{Number: number, Address: address, File: &second},
-		}}, files...)
-		t.Logf("attached, with %d MiB mapped, after %v", memorySize>>20, time.Since(begin))
-		seqpacket.CloseAll(files)
+	for _, tt := range []struct {
+		name    string
+		devices func(b *builder) *protocol.VFIO
+	}{
+		{"file", byFile(address, false)},
+		{"group", byGroup(address)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := passed(t, 1, "hotplug", "interrupts=MSIX", func(*builder) *protocol.VFIO { return &protocol.VFIO{} })
+			l.says("vfio: up")
+			attach := func(number int) {
+				b := &builder{t: t}
+				v := tt.devices(b)
+				v.Devices[0].Number = number
+				begin := time.Now()
+				l.call(protocol.Request{Method: protocol.AttachVFIO, NewVFIO: &protocol.NewVFIO{
+					IOMMUFD: v.IOMMUFD, Container: v.Container, Device: v.Devices[0],
+				}}, b.files...)
+				t.Logf("attached, with %d MiB mapped, after %v", memorySize>>20, time.Since(begin))
+				seqpacket.CloseAll(b.files)
+			}
+			attach(3)
+			l.says("vfio: disk works")
+			l.call(protocol.Request{Method: protocol.Detach, Device: "vfio3"})
+			l.says("vfio: disk left")
+			l.without("vfio3")
+			attach(4)
+			l.says("vfio: disk works again")
+			l.says("vfio: disk busy")
+			l.call(protocol.Request{Method: protocol.Detach, Device: "vfio4", Force: true})
+			l.says("vfio: disk torn away")
+			l.without("vfio4")
+			l.passes()
+		})
 	}
-	attach(3)
-	l.says("vfio: disk works")
-	l.call(protocol.Request{Method: protocol.Detach, Device: "vfio3"})
-	l.says("vfio: disk left")
-	l.without("vfio3")
-	attach(4)
-	l.says("vfio: disk works again")
-	l.says("vfio: disk busy")
-	l.call(protocol.Request{Method: protocol.Detach, Device: "vfio4", Force: true})
-	l.says("vfio: disk torn away")
-	l.without("vfio4")
-	l.passes()
 }
 
 // events waits for the kinds of events that a device has had.
@@ -272,6 +294,38 @@ func TestVFIOHostile(t *testing.T) {
 	}
 	l.call(protocol.Request{Method: protocol.Stop})
 	must(t, l.cmd.Wait())
+}
+
+// TestVFIOOutside: a device reaches nothing but its guest's memory. The host's kernel tells of each
+// attempt, and the disk works in the next guest.
+func TestVFIOOutside(t *testing.T) {
+	address := function(t, classNVMe)
+	bind(t, address)
+	before := iommuFaults(t, address)
+	l := passed(t, 0, "outside", "interrupts=MSIX", byFile(address, false))
+	l.says("vfio: disk reads from outside")
+	l.passes()
+	if now := iommuFaults(t, address); now == before {
+		t.Errorf("the IOMMU has refused nothing of %s", address)
+	}
+	l = passed(t, 0, "disk", "interrupts=MSIX", byFile(address, false))
+	l.says("vfio: disk works")
+	l.passes()
+}
+
+// iommuFaults is how many accesses of a device the IOMMU has refused, as the kernel's log has them.
+func iommuFaults(t *testing.T, address string) (n int) {
+	t.Helper()
+	b := make([]byte, 1<<20)
+	size, err := unix.Klogctl(unix.SYSLOG_ACTION_READ_ALL, b)
+	must(t, err)
+	for line := range strings.Lines(string(b[:size])) {
+		if strings.Contains(line, "DMAR") && strings.Contains(line, strings.TrimPrefix(address, "0000:")) && strings.Contains(line, "fault addr") {
+			t.Logf("%s", line)
+			n++
+		}
+	}
+	return n
 }
 
 // TestVFIONetwork: a guest has a virtual function of a NIC.
