@@ -82,9 +82,15 @@ func boot(ctx context.Context, dir, kernel, initrd string, hardware []string, cm
 const DiskText = "ashlar-passthrough"
 
 // devices are the arguments for an IOMMU and devices that can be given to guests: a NIC with
-// virtual functions and an NVMe disk, each behind a port of its own. It makes the disk's file in dir.
+// virtual functions, an NVMe disk, and an NVMe controller with memory and an expansion ROM but
+// without a disk, each behind
+// a port of its own. It makes the disk's file in dir.
 func devices(dir string) ([]string, error) {
 	file, err := diskFile(dir, "nvme", DiskText)
+	if err != nil {
+		return nil, err
+	}
+	rom, err := expansionROM(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +99,34 @@ func devices(dir string) ([]string, error) {
 		"-device", "pcie-root-port,id=rp1,chassis=1", "-device", "pcie-root-port,id=rp2,chassis=2",
 		"-netdev", "user,id=n0", "-device", "igb,bus=rp1,netdev=n0",
 		"-drive", "if=none,id=nv,format=raw,file=" + file, "-device", "nvme,serial=lab,bus=rp2,drive=nv",
+		"-device", "pcie-root-port,id=rp3,chassis=3", "-device", "nvme,serial=peer,bus=rp3,cmb_size_mb=1,romfile=" + rom,
 	}, nil
+}
+
+// BigBAR is the size of what bigBAR has.
+const BigBAR = 16 << 30
+
+// bigBAR are the arguments for a device with a BAR of that size, of memory that both sides
+// may read and write. The firmware then puts others above 4 GiB, too (see boot).
+func bigBAR() []string {
+	return []string{
+		"-object", fmt.Sprintf("memory-backend-ram,id=big,size=%d,share=on,reserve=off", BigBAR),
+		"-device", "pcie-root-port,id=rp5,chassis=5", "-device", "ivshmem-plain,bus=rp5,memdev=big",
+	}
+}
+
+// expansionROM makes a file with an expansion ROM that does nothing and has DiskText at its
+// end (PCI Firmware 3.0, section 5.1).
+func expansionROM(dir string) (string, error) {
+	const size, header = 1024, 0x1c
+	b := make([]byte, size)
+	copy(b, []byte{0x55, 0xaa, size / 512, 0xcb}) // retf
+	b[0x18] = header
+	copy(b[header:], "PCIR\x36\x1b\x10\x00\x00\x00\x18\x00\x00\x02\x08\x01")
+	b[header+0x10], b[header+0x15] = size/512, 0x80 // the last image
+	copy(b[size-len(DiskText):], DiskText)
+	path := filepath.Join(dir, "rom")
+	return path, os.WriteFile(path, b, 0o600)
 }
 
 // controller are the arguments for lab.Controller with two namespaces. Each begins with DiskText

@@ -68,8 +68,10 @@ type Run struct {
 	Hardware bool
 	// Disk gives the machine a disk to do with as tests like (qemu-tests/scratch).
 	Disk bool
-	// Controller adds an NVMe controller with virtual functions to that.
+	// Controller adds an NVMe controller with virtual functions to Hardware.
 	Controller bool
+	// BigBAR adds a device with a BAR of that size to Hardware.
+	BigBAR bool
 }
 
 // Do builds and runs everything in dir. It returns what the machines printed: where one has vanished
@@ -158,6 +160,9 @@ func (r Run) once(ctx context.Context, dir string) (string, error) {
 			return "", err
 		}
 		hardware = append(hardware, more...)
+	}
+	if r.BigBAR {
+		hardware = append(hardware, bigBAR()...)
 	}
 	if r.Disk {
 		more, err := scratchDisk(dir)

@@ -150,15 +150,27 @@ func TestSRIOV(t *testing.T) {
 	})
 }
 
+// TestBigBAR runs the test of a device with a large BAR.
+func TestBigBAR(t *testing.T) {
+	if *filter != "" && !strings.Contains(*filter, "Big") {
+		return // it is not asked for
+	}
+	r := hardware("^TestBig")
+	r.Packages, r.BigBAR = r.Packages[:1], true
+	run(t, r)
+}
+
 // TestHardware runs the tests of devices that are given to guests.
-func TestHardware(t *testing.T) {
-	run(t, Run{
+func TestHardware(t *testing.T) { run(t, hardware("^Test(VFIO|HostDevice)")) }
+
+func hardware(tests string) Run {
+	return Run{
 		Kernel:   filepath.Join(out, "bzImage"),
 		Packages: []string{module + "vmm/virtio/internal/guesttest", module + "mgmt/core/hostdevice"},
 		Programs: map[string]string{"bin/ashlar-vmm": module + "vmm/ashlar-vmm", "bin/ashlar-vmm-marked": markedVMM},
 		Files:    map[string]string{"guest-bzImage": filepath.Join(out, "guest-bzImage")},
 		Guests:   map[string]string{"virtio-guest.cpio": module + "vmm/virtio/internal/guest"},
-		Filter:   cmp.Or(*filter, "^Test(VFIO|HostDevice)"),
+		Filter:   cmp.Or(*filter, tests),
 		Hardware: true,
-	})
+	}
 }

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -259,12 +260,13 @@ func outcomeKnown(err error) bool {
 func again(old *image, rec store.Image) (*ashlarv1.Image, error) {
 	old.mu.Lock()
 	defer old.mu.Unlock()
-	if old.rec.Size == rec.Size && old.rec.SHA256 == rec.SHA256 && old.rec.Phase == store.Ready && !old.gone {
-		return old.proto(), nil
-	}
 	name := Prefix + rec.ID
-	if old.rec.Phase == store.Deleting || old.rec.Phase == store.Creating {
-		return nil, refuse.Exists(Kind, name, " and is being made or deleted just now: try again in a moment")
+	switch {
+	case old.gone || old.rec.Phase != store.Ready: // whether by this client's call, which was cut off, or by another
+		return nil, refuse.New(connect.CodeAborted, refuse.UploadBusy, name+" is being made or deleted just now: try again in a moment",
+			&errdetails.ResourceInfo{ResourceType: Kind, ResourceName: name})
+	case old.rec.Size == rec.Size && old.rec.SHA256 == rec.SHA256:
+		return old.proto(), nil
 	}
 	return nil, refuse.Exists(Kind, name, " with another content: choose another name, or delete it first")
 }

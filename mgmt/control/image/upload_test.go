@@ -163,7 +163,7 @@ func TestFinishWithoutPiece(t *testing.T) {
 }
 
 // An image that is on its way out, or not yet whole, takes no upload: it would be
-// deleted after its upload has ended well.
+// deleted after its upload has ended well. Nor is its name free yet, or taken for good.
 func TestUploadOfHalfDeleted(t *testing.T) {
 	for _, phase := range []store.Phase{store.Creating, store.Deleting} {
 		dir := t.TempDir()
@@ -186,6 +186,10 @@ func TestUploadOfHalfDeleted(t *testing.T) {
 		})
 		if connect.CodeOf(err) != connect.CodeAborted {
 			t.Errorf("upload of an image that is %s = %v, %v, want ABORTED", phase, im, err)
+		}
+		im, err = m.Create(t.Context(), &ashlarv1.CreateImageRequest{ImageId: "a", Image: &ashlarv1.Image{SizeBytes: rec.Size, Sha256: rec.SHA256}})
+		if connect.CodeOf(err) != connect.CodeAborted {
+			t.Errorf("the same again as one that is %s = %v, %v, want ABORTED", phase, im, err)
 		}
 	}
 }

@@ -28,3 +28,6 @@ func rangeIoctl(f *os.File, request uint, off, n uint64) error {
 func register(bar []byte, off int) *atomic.Uint32 {
 	return (*atomic.Uint32)(unsafe.Pointer(&bar[off : off+4 : off+4][0]))
 }
+
+// addressOf is where b begins, for /proc/self/pagemap.
+func addressOf(b []byte) uintptr { return uintptr(unsafe.Pointer(&b[0])) }

@@ -26,24 +26,33 @@ const (
 )
 
 const (
-	functions = "/sys/bus/pci/devices/"
-	classNVMe = "0x010802"
-	classNIC  = "0x020000"
-	diskText  = "ashlar-passthrough" // roottest.DiskText
+	functions   = "/sys/bus/pci/devices/"
+	classNVMe   = "0x010802"
+	classNIC    = "0x020000"
+	classMemory = "0x050000"
+	diskText    = "ashlar-passthrough" // roottest.DiskText
 )
 
-// function finds the function of a class on the host.
+// function finds the first function of a class on the host.
 func function(t *testing.T, class string) string {
+	t.Helper()
+	return allFunctions(t, class, 1)[0]
+}
+
+// allFunctions finds the functions of a class on the host, of which there are to be some.
+func allFunctions(t *testing.T, class string, least int) (addresses []string) {
 	t.Helper()
 	names, err := filepath.Glob(functions + "*/class")
 	must(t, err)
 	for _, name := range names {
 		if b, err := os.ReadFile(name); err == nil && strings.TrimSpace(string(b)) == class {
-			return filepath.Base(filepath.Dir(name))
+			addresses = append(addresses, filepath.Base(filepath.Dir(name)))
 		}
 	}
-	t.Fatalf("the host has no function of class %s", class)
-	return ""
+	if len(addresses) < least {
+		t.Fatalf("the host has the functions %q of class %s, want %d", addresses, class, least)
+	}
+	return addresses
 }
 
 func write(t *testing.T, name, text string) {
@@ -119,14 +128,22 @@ func byFile(address string, slot bool) func(b *builder) *protocol.VFIO {
 }
 
 // byGroup is one device by its group.
-func byGroup(address string) func(b *builder) *protocol.VFIO {
+func byGroup(address string) func(b *builder) *protocol.VFIO { return byGroups(true, address) }
+
+// byGroups are devices by their groups, which reach each other or not.
+func byGroups(peerToPeer bool, addresses ...string) func(b *builder) *protocol.VFIO {
 	return func(b *builder) *protocol.VFIO {
-		group, err := filepath.EvalSymlinks(functions + address + "/iommu_group")
-		must(b.t, err)
-		id, err := strconv.Atoi(filepath.Base(group))
-		must(b.t, err)
-		container, f := b.add(os.OpenFile("/dev/vfio/vfio", os.O_RDWR, 0)), b.add(os.OpenFile(fmt.Sprintf("/dev/vfio/%d", id), os.O_RDWR, 0))
-		return &protocol.VFIO{Container: &container, PeerToPeer: true, Devices: []protocol.VFIODevice{{Address: address, GroupID: id, Group: &f}}}
+		container := b.add(os.OpenFile("/dev/vfio/vfio", os.O_RDWR, 0))
+		v := &protocol.VFIO{Container: &container, PeerToPeer: peerToPeer}
+		for i, address := range addresses {
+			group, err := filepath.EvalSymlinks(functions + address + "/iommu_group")
+			must(b.t, err)
+			id, err := strconv.Atoi(filepath.Base(group))
+			must(b.t, err)
+			f := b.add(os.OpenFile(fmt.Sprintf("/dev/vfio/%d", id), os.O_RDWR, 0))
+			v.Devices = append(v.Devices, protocol.VFIODevice{Number: i, Address: address, GroupID: id, Group: &f})
+		}
+		return v
 	}
 }
 
@@ -310,6 +327,52 @@ func TestVFIOOutside(t *testing.T) {
 	}
 	l = passed(t, 0, "disk", "interrupts=MSIX", byFile(address, false))
 	l.says("vfio: disk works")
+	l.passes()
+}
+
+// TestVFIOPeerToPeer: of two devices of a guest one writes to memory of the other where they may
+// reach each other. Where they may not, nothing arrives and the IOMMU has refused it.
+func TestVFIOPeerToPeer(t *testing.T) {
+	pair := allFunctions(t, classNVMe, 2)[:2]
+	for _, address := range pair {
+		bind(t, address)
+	}
+	before := iommuFaults(t, pair[0])
+	l := passed(t, 0, "peer", "interrupts=MSIX", byGroups(true, pair...))
+	l.says("vfio: peer reached")
+	l.passes()
+	if now := iommuFaults(t, pair[0]); now != before {
+		t.Errorf("the IOMMU has refused %d accesses", now-before)
+	}
+	l = passed(t, 0, "no-peer", "interrupts=MSIX", byGroups(false, pair...))
+	l.says("vfio: peer not reached")
+	l.passes()
+	if now := iommuFaults(t, pair[0]); now == before {
+		t.Error("the IOMMU has refused nothing")
+	}
+}
+
+// TestVFIOROM: a guest has the expansion ROM of a device only where that is asked for.
+func TestVFIOROM(t *testing.T) {
+	address := allFunctions(t, classNVMe, 2)[1]
+	bind(t, address)
+	for what, said := range map[string]string{"rom": "ROM read", "no-rom": "no ROM"} {
+		l := passed(t, 0, what, "", func(b *builder) *protocol.VFIO {
+			v := byFile(address, false)(b)
+			v.Devices[0].ROM = what == "rom"
+			return v
+		})
+		l.says("vfio: " + said)
+		l.passes()
+	}
+}
+
+// TestBigBAR: a guest has all of a BAR of 16 GiB.
+func TestBigBAR(t *testing.T) {
+	address := function(t, classMemory)
+	bind(t, address)
+	l := passed(t, 0, "big", fmt.Sprintf("size=%d", 16<<30), byFile(address, false)) // roottest.BigBAR
+	l.says("vfio: big BAR works")
 	l.passes()
 }
 

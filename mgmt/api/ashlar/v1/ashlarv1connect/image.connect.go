@@ -53,6 +53,7 @@ type ImageServiceClient interface {
 	// CreateImage announces an upload: name, size and digest. ALREADY_EXISTS where
 	// the name is taken by another content; the same content again is answered with
 	// the image as it stands, so that an interrupted client starts the same way.
+	// ABORTED while an image of that name is being made or deleted: try again.
 	CreateImage(context.Context, *connect.Request[v1.CreateImageRequest]) (*connect.Response[v1.Image], error)
 	// UploadImage brings content, from any offset up to uploaded_bytes on. When all
 	// bytes are there the digest is checked: the image becomes READY, or is
@@ -151,6 +152,7 @@ type ImageServiceHandler interface {
 	// CreateImage announces an upload: name, size and digest. ALREADY_EXISTS where
 	// the name is taken by another content; the same content again is answered with
 	// the image as it stands, so that an interrupted client starts the same way.
+	// ABORTED while an image of that name is being made or deleted: try again.
 	CreateImage(context.Context, *connect.Request[v1.CreateImageRequest]) (*connect.Response[v1.Image], error)
 	// UploadImage brings content, from any offset up to uploaded_bytes on. When all
 	// bytes are there the digest is checked: the image becomes READY, or is
