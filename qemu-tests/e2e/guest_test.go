@@ -25,7 +25,7 @@ func TestDebianToLoginPromptAndBack(t *testing.T) {
 	for _, f := range []string{"vmlinuz", "initrd.img", "disk.img"} {
 		h.mustCtl(t, "image", "upload", filepath.Join(demo, f), "--name", "debian-"+f)
 	}
-	h.mustCtl(t, "vm", "create", "debian", "--cpus", "2", "--memory", "512MiB", "--kernel", "debian-vmlinuz", "--initramfs", "debian-initrd.img",
+	h.mustCtl(t, "vm", "create", "debian", "--cpus", "2,max=2", "--memory", "512MiB", "--kernel", "debian-vmlinuz", "--initramfs", "debian-initrd.img",
 		"--cmdline", "root=/dev/vda rw console=ttyS0 quiet", "--disk", "debian-disk.img,size=2GiB", "--network", "default")
 	t.Cleanup(func() { h.remove(t, "debian") })
 	h.mustCtl(t, "vm", "start", "debian")
@@ -50,10 +50,12 @@ func TestDebianToLoginPromptAndBack(t *testing.T) {
 	if out := h.mustCtl(t, "vm", "logs", "debian"); !strings.Contains(out, "login: ") {
 		t.Errorf("vm logs of the stopped guest lack its login prompt:\n%s", out)
 	}
+	h.mustCtl(t, "vm", "set-cpus", "debian", "1")
 	h.mustCtl(t, "vm", "start", "debian")
 	c = login()
-	c.say("sed s/^/note=/ /root/note")
+	c.say("sed s/^/note=/ /root/note; nproc | sed s/^/cpus=/")
 	c.expect("note=kept-over-stop", patience)
+	c.expect("cpus=1", patience)
 	h.mustCtl(t, "vm", "stop", "debian", "--grace", "2m")
 }
 

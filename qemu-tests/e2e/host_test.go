@@ -366,19 +366,24 @@ func (h *host) uploadBytes(t testing.TB, id string, b []byte) {
 	}
 }
 
-// send brings b from offset on.
+// send brings b from offset on: no more than its name where the host has all of it and has only to
+// check it.
 func (h *host) send(ctx context.Context, name string, b []byte, offset int64) (*v1.Image, error) {
 	s := h.Images.UploadImage(ctx)
-	for o := offset; o < int64(len(b)); {
-		n := min(1<<20, int64(len(b))-o)
-		err := s.Send(&v1.UploadImageRequest{Name: name, Offset: o, Piece: &v1.UploadImageRequest_Data{Data: b[o : o+n]}})
+	b = b[offset:]
+	for first := true; first || len(b) > 0; first = false {
+		req := &v1.UploadImageRequest{Name: name, Offset: offset}
+		if n := min(1<<20, len(b)); n > 0 {
+			req.Piece = &v1.UploadImageRequest_Data{Data: b[:n]}
+			b, offset = b[n:], offset+int64(n)
+		}
+		err := s.Send(req)
 		if errors.Is(err, io.EOF) {
 			break // the answer says why
 		}
 		if err != nil {
 			return nil, err
 		}
-		o += n
 	}
 	r, err := s.CloseAndReceive()
 	if err != nil {
