@@ -163,9 +163,7 @@ func (w *witness) goesOn(t testing.TB, n int) {
 	from := w.acknowledged()
 	for deadline := time.Now().Add(patience); w.acknowledged() < from+n; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			t.Fatalf("%s: acknowledged %d writes and hangs; it said %q", w.id, w.highest, w.lines)
+			w.hangs(t)
 		}
 	}
 	w.mu.Lock()
@@ -173,6 +171,20 @@ func (w *witness) goesOn(t testing.TB, n int) {
 	if len(w.wrong) > 0 {
 		t.Errorf("%s: %s", w.id, strings.Join(w.wrong, "; "))
 	}
+}
+
+// hangs fails, and shows what is known of a guest that does not go on: whether it still runs and
+// writes, and what the host's kernel says.
+func (w *witness) hangs(t testing.TB) {
+	t.Helper()
+	for range 2 {
+		t.Logf("counters of %s: %v", w.id, w.h.counters(t, w.id))
+		time.Sleep(5 * time.Second)
+	}
+	t.Logf("the host:\n%s", w.h.shell(t, "cat /proc/uptime /sys/devices/system/clocksource/clocksource0/current_clocksource; dmesg | tail -n 30"))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t.Fatalf("%s: acknowledged %d writes and hangs; it said %q", w.id, w.highest, w.lines)
 }
 
 // logs starts `log` on the first disk of a guest that has just been started, which must
