@@ -38,7 +38,7 @@ const begun = "==> /tests/"
 var errVanished = errors.New("the machine is gone")
 
 // lastReset is how much of a machine's resets its last one is at most, in bytes.
-const lastReset = 8 << 10
+const lastReset = 2 << 10
 
 // vanished reports whether this is all that a machine of which errVanished is true has said.
 func vanished(text string) bool {

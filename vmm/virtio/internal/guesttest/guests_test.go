@@ -9,3 +9,6 @@ const (
 	kind  = jailtest.Guests
 	every = ""
 )
+
+// recorded are the tests whose VMMs are recorded.
+var recorded = []string{"TestGuest", "TestCalls"}

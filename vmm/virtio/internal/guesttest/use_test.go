@@ -16,7 +16,7 @@ var use = jailtest.NewUse(kind, jailtest.VMMRules(0))
 
 func TestMain(m *testing.M) {
 	jailtest.RecordMain(jailtest.VMMRules)
-	os.Exit(use.Check(m.Run(), every))
+	os.Exit(use.Check(m.Run(), every, recorded...))
 }
 
 // startMarked starts a VMM whose jail marks the rules that a guest's drivers use, and records

@@ -25,6 +25,9 @@ const (
 	every = "^Test(VFIO|HostDevice)" // of roottest's TestHardware
 )
 
+// recorded are the tests whose VMMs are recorded, those with slots.
+var recorded = []string{"TestVFIODisk", "TestVFIOHotplug", "TestVFIORemoval"}
+
 const (
 	functions   = "/sys/bus/pci/devices/"
 	classNVMe   = "0x010802"
