@@ -27,8 +27,8 @@ func manyCPUs() []string {
 	return options
 }
 
-// resets is the file of a machine's CPU's resets.
-const resets = "qemu.log"
+// ends is the file that QEMU writes about a machine's end.
+const ends = "qemu.log"
 
 // boot runs a kernel in QEMU until it switches the machine off, and returns
 // what it printed. All use of hugelgupf/vmtest is here.
@@ -62,9 +62,9 @@ func boot(ctx context.Context, dir, kernel, initrd string, hardware []string, cm
 	if err != nil {
 		return "", err
 	}
-	// Not vmtest's -nographic, which adds devices. What the CPU was at when it was reset tells of a
-	// machine that is gone.
-	o.QEMUArgs = append(args, "-no-reboot", "-d", "cpu_reset", "-D", filepath.Join(dir, resets))
+	// Not vmtest's -nographic, which adds devices. Who asked for its end tells of a machine that is
+	// gone (QEMU's ShutdownCause).
+	o.QEMUArgs = append(args, "-no-reboot", "-d", "trace:qemu_system_shutdown_request,trace:runstate_set", "-D", filepath.Join(dir, ends))
 	vm, err := o.Start(ctx)
 	if err != nil {
 		return "", fmt.Errorf("start QEMU: %w", err)

@@ -37,9 +37,6 @@ const begun = "==> /tests/"
 // virtualization does that now and then (lab.Config).
 var errVanished = errors.New("the machine is gone")
 
-// lastReset is how much of a machine's resets its last one is at most, in bytes.
-const lastReset = 2 << 10
-
 // vanished reports whether this is all that a machine of which errVanished is true has said.
 func vanished(text string) bool {
 	for _, end := range []string{passed, failed, "--- FAIL", "Kernel panic", "panic: "} {
@@ -181,8 +178,8 @@ func (r Run) once(ctx context.Context, dir string) (string, error) {
 	switch {
 	case err == nil && vanished(text):
 		err = errVanished
-		log, _ := os.ReadFile(filepath.Join(dir, resets)) // no more than help
-		text += "\n" + string(log[max(0, len(log)-lastReset):])
+		log, _ := os.ReadFile(filepath.Join(dir, ends)) // no more than help
+		text += "\n" + string(log)
 	case err == nil && !strings.Contains(text, passed):
 		err = errors.New("the tests have not passed")
 	}
