@@ -12,10 +12,10 @@ import (
 type bounded struct {
 	net.Listener
 	total, perPeer int
-	lingering      sync.WaitGroup // connections that are being closed
+	open           sync.WaitGroup // accepted, and not closed for good
 
 	mu     sync.Mutex
-	open   int
+	count  int
 	byPeer map[string]int
 }
 
@@ -49,18 +49,20 @@ func peerOf(a net.Addr) string {
 func (b *bounded) enter(peer string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.open >= b.total || b.byPeer[peer] >= b.perPeer {
+	if b.count >= b.total || b.byPeer[peer] >= b.perPeer {
 		return false
 	}
-	b.open++
+	b.count++
 	b.byPeer[peer]++
+	b.open.Add(1)
 	return true
 }
 
 func (b *bounded) leave(peer string) {
+	defer b.open.Done()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.open--
+	b.count--
 	if b.byPeer[peer]--; b.byPeer[peer] == 0 {
 		delete(b.byPeer, peer)
 	}
@@ -85,7 +87,7 @@ const (
 // reset, and a refused client would never read the TLS alert that says why.
 func (c *boundedConn) Close() error {
 	c.once.Do(func() {
-		c.b.lingering.Go(func() {
+		go func() {
 			defer c.leave()
 			defer c.Conn.Close()
 			half, ok := c.Conn.(interface{ CloseWrite() error })
@@ -93,7 +95,7 @@ func (c *boundedConn) Close() error {
 				return
 			}
 			_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes)
-		})
+		}()
 	})
 	return nil
 }

@@ -86,11 +86,12 @@ func Serve(ctx context.Context, l net.Listener, config *tls.Config, handler http
 		},
 	}
 	bound := newBounded(l, maxConns, maxPerPeer)
-	defer bound.lingering.Wait()
+	defer bound.open.Wait()
 	ended := make(chan error, 1)
 	go func() { ended <- server.ServeTLS(bound, "", "") }()
 	select {
 	case err := <-ended:
+		_ = server.Close()
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}

@@ -211,6 +211,42 @@ func TestBounded(t *testing.T) {
 	}
 }
 
+// Whoever waits for the connections waits for those that nobody has closed yet, too.
+func TestBoundedWait(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inner.Close()
+	b := newBounded(inner, 1, 1)
+	peer, err := net.Dial("tcp", inner.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	conn, err := b.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan struct{})
+	go func() {
+		b.open.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone:
+		t.Error("an open connection was not waited for")
+	case <-time.After(100 * time.Millisecond):
+	}
+	conn.Close()
+	peer.Close()
+	select {
+	case <-gone:
+	case <-time.After(30 * time.Second):
+		t.Error("a closed connection is waited for still")
+	}
+}
+
 func TestThrottle(t *testing.T) {
 	var out logBuffer
 	th := newThrottle(slog.New(slog.NewTextHandler(&out, nil)))
