@@ -83,8 +83,7 @@ const DiskText = "ashlar-passthrough"
 
 // devices are the arguments for an IOMMU and devices that can be given to guests: a NIC with
 // virtual functions, an NVMe disk, and an NVMe controller with memory and an expansion ROM but
-// without a disk, each behind
-// a port of its own. It makes the disk's file in dir.
+// without a disk, each behind a port of its own. It makes the disk's file in dir.
 func devices(dir string) ([]string, error) {
 	file, err := diskFile(dir, "nvme", DiskText)
 	if err != nil {

@@ -173,11 +173,15 @@ func (g *Manager) enter(m *Machine) {
 func (g *Manager) Run(ctx context.Context) {
 	g.mu.Lock()
 	g.ctx = ctx
+	g.wg.Add(1) // as long as launch may add
 	for _, m := range g.byUID {
 		g.wg.Go(m.run)
 	}
 	g.mu.Unlock()
 	<-ctx.Done()
+	g.mu.Lock()
+	g.wg.Done()
+	g.mu.Unlock()
 	g.wg.Wait()
 }
 

@@ -28,14 +28,14 @@ func hotplug() error {
 			{"third disk left", func() error { return leaves("/sys/block/vda") }},
 		}),
 	}[argument("hotplug")]
+	if steps == nil {
+		return errors.New("nothing to do")
+	}
 	for i, step := range steps {
 		if err := step.f(); err != nil {
 			return fmt.Errorf("step %d, %s: %w", i, step.name, err)
 		}
 		fmt.Println("hotplug:", step.name)
-	}
-	if steps == nil {
-		return errors.New("nothing to do")
 	}
 	return nil
 }
