@@ -36,13 +36,14 @@ type soak struct {
 	rng   *rand.Rand
 	seed  uint64
 	count int
+	begin time.Time
 	end   time.Time
 	step  int
 }
 
 // newSoak begins a run of a few faults, or of all where that is asked for.
 func newSoak(t *testing.T, few, all int) *soak {
-	s := &soak{t: t, seed: *soakSeed, count: few}
+	s := &soak{t: t, seed: *soakSeed, count: few, begin: time.Now()}
 	if *soakFull {
 		s.count = all
 	}
@@ -71,6 +72,9 @@ func (s *soak) next() bool {
 		return false
 	}
 	s.step++
+	if s.step%10 == 0 {
+		s.t.Logf("%d of %d after %v", s.step, s.count, time.Since(s.begin).Round(time.Second))
+	}
 	return true
 }
 
