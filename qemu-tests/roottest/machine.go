@@ -83,7 +83,7 @@ const DiskText = "ashlar-passthrough"
 
 // devices are the arguments for an IOMMU and devices that can be given to guests: a NIC with
 // virtual functions, an NVMe disk, and an NVMe controller with memory and an expansion ROM but
-// without a disk, each behind a port of its own. It makes the disk's file in dir.
+// without a disk, and a USB controller that sends up to four messages of MSI, each behind a port of its own. It makes the disk's file in dir.
 func devices(dir string) ([]string, error) {
 	file, err := diskFile(dir, "nvme", DiskText)
 	if err != nil {
@@ -99,6 +99,7 @@ func devices(dir string) ([]string, error) {
 		"-netdev", "user,id=n0", "-device", "igb,bus=rp1,netdev=n0",
 		"-drive", "if=none,id=nv,format=raw,file=" + file, "-device", "nvme,serial=lab,bus=rp2,drive=nv",
 		"-device", "pcie-root-port,id=rp3,chassis=3", "-device", "nvme,serial=peer,bus=rp3,cmb_size_mb=1,romfile=" + rom,
+		"-device", "pcie-root-port,id=rp6,chassis=6", "-device", "nec-usb-xhci,bus=rp6,id=usb,intrs=4,msi=on,msix=off", "-device", "usb-kbd,bus=usb.0",
 	}, nil
 }
 

@@ -125,7 +125,7 @@ func writePeer(arrives bool) error {
 
 // identify has a stopped controller write what it is to an address, and returns the status.
 func (c *controller) identify(to uint64) (status uint32, err error) {
-	queues, err := unix.Mmap(-1, 0, 2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE|unix.MAP_LOCKED)
+	queues, err := lockedPages(2)
 	if err != nil {
 		return 0, err
 	}
@@ -148,6 +148,11 @@ func (c *controller) identify(to uint64) (status uint32, err error) {
 	last := register(queues, page+12) // of the first completion: status and phase
 	err = wait("the controller", "does not answer", func() bool { return last.Load()>>16&1 == 1 })
 	return last.Load() >> 17, err
+}
+
+// lockedPages is memory that stays where it is.
+func lockedPages(n int) ([]byte, error) {
+	return unix.Mmap(-1, 0, n*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE|unix.MAP_LOCKED)
 }
 
 // physical is where the page is that b begins with (the kernel's

@@ -59,11 +59,14 @@ func takeBAR(device string, n int, offset int64, size int) ([]byte, error) {
 // barAddress is where the guest has a BAR of a PCI function.
 func barAddress(device string, n int) (address uint64, err error) {
 	lines := strings.Split(attribute(device+"/resource"), "\n")
-	if n < len(lines) {
-		_, err = fmt.Sscanf(lines[n], "%v", &address)
+	if n >= len(lines) {
+		return 0, fmt.Errorf("%s has no BAR %d", device, n)
 	}
-	if err != nil || address == 0 {
-		return 0, fmt.Errorf("BAR %d of %s is nowhere: %q, %v", n, device, lines, err)
+	if _, err := fmt.Sscanf(lines[n], "%v", &address); err != nil {
+		return 0, fmt.Errorf("BAR %d of %s: %w", n, device, err)
+	}
+	if address == 0 {
+		return 0, fmt.Errorf("BAR %d of %s is nowhere", n, device)
 	}
 	return address, nil
 }

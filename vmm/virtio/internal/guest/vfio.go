@@ -31,6 +31,7 @@ func vfio() error {
 		"hostile": {{"disk works", nvmeWorks}, {"abused", abuseConfig}},
 		"outside": {{"disk works", nvmeWorks}, {"disk reads from outside", readOutside}},
 		"peer":    {{"disk works", nvmeWorks}, {"peer reached", func() error { return writePeer(true) }}},
+		"msi":     {{"messages came", useMSI}},
 		"rom":     {{"ROM read", func() error { return readROM(true) }}},
 		"no-rom":  {{"no ROM", func() error { return readROM(false) }}},
 		"big":     {{"big BAR works", useBigBAR}},

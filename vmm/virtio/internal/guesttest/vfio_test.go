@@ -33,6 +33,7 @@ const (
 	classNVMe   = "0x010802"
 	classNIC    = "0x020000"
 	classMemory = "0x050000"
+	classUSB    = "0x0c0330"
 	diskText    = "ashlar-passthrough" // roottest.DiskText
 )
 
@@ -368,6 +369,15 @@ func TestVFIOROM(t *testing.T) {
 		l.says("vfio: " + said)
 		l.passes()
 	}
+}
+
+// TestVFIOMSI: a device sends four messages of MSI, by as many interrupts of its guest.
+func TestVFIOMSI(t *testing.T) {
+	address := function(t, classUSB)
+	bind(t, address)
+	l := passed(t, 0, "msi", "", byFile(address, false))
+	l.says("vfio: messages came")
+	l.passes()
 }
 
 // TestBigBAR: a guest has all of a BAR of 16 GiB.
