@@ -99,9 +99,9 @@ func TestManyCPUs(t *testing.T) {
 	}
 	run(t, Run{
 		Kernel:   filepath.Join(out, "bzImage"),
-		Packages: []string{module + "drivers/cgroup", module + "mgmt/core/guest"},
+		Packages: []string{module + "drivers/cgroup", module + "drivers/interrupt", module + "mgmt/core/guest"},
 		Programs: map[string]string{"bin/ashlar-netd": module + "mgmt/core/ashlar-netd"},
-		Filter:   cmp.Or(*filter, forManyCPUs), ManyCPUs: true,
+		Filter:   cmp.Or(*filter, forManyCPUs), ManyCPUs: true, Hardware: true,
 	})
 }
 
