@@ -24,7 +24,7 @@ var (
 	parts      = flag.String("parts", "", "regular expression: measure these parts of qemu-tests/bench/inside only, or 'neighbours' alone; this and the next two leave out/bench.json alone")
 	loads      = flag.String("loads", "", "regular expression: of the parts, only loads with such names")
 	sides      = flag.String("sides", "", "regular expression: only sides with such names, of which ashlar is one")
-	hostMemory = flag.String("host-memory", "", "memory of the host that BenchmarkHost compares VMMs on, 4G without it; a page of 1 GiB takes 6G")
+	hostMemory = flag.String("host-memory", "", "memory of the host that BenchmarkHost compares VMMs on, 4G without it; pages of 1 GiB take 10G")
 	repeatable = flag.Bool("repeatable", false, "measure BenchmarkHost in virtual time that counts instructions (QEMU's -icount)")
 )
 

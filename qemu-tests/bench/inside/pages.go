@@ -82,7 +82,7 @@ func pool(pages protocol.Pages) (func(), error) {
 			return nil, err
 		}
 	}
-	return nil, fmt.Errorf("no node of the host's has the room for %d pages of %s: give it more memory (make bench BENCH_MEMORY=6G)", want, pages)
+	return nil, fmt.Errorf("no node of the host's has the room for %d pages of %s: give it more memory (make bench BENCH_MEMORY=10G)", want, pages)
 }
 
 // onPages measures guests on pages of each kind: the start, and reads of memory that miss the TLB.
