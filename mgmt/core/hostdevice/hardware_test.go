@@ -43,6 +43,20 @@ func disk(t *testing.T) (*pci.Device, hostcall.HostDevice) {
 	return nil, hostcall.HostDevice{}
 }
 
+// node is the file of a controller's disk; "" while there is none. Its number is the lowest that no
+// other controller has at the time, or has had until just now.
+func node(address string) string {
+	found, _ := filepath.Glob(filepath.Join("/sys/bus/pci/devices", address, "nvme/nvme*/nvme*n1"))
+	if len(found) != 1 {
+		return ""
+	}
+	file := filepath.Join("/dev", filepath.Base(found[0]))
+	if _, err := os.Stat(file); err != nil {
+		return ""
+	}
+	return file
+}
+
 // newSet is a Set as a core that has just been started has it.
 func newSet(t *testing.T, dir string, use pci.Host) *Set {
 	t.Helper()
@@ -81,7 +95,7 @@ func wantHost(t *testing.T, dir, address string) {
 		t.Errorf("records are left: %v, %v", left, err)
 	}
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if _, err := os.Stat("/dev/nvme0n1"); err == nil {
+		if node(address) != "" {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -242,7 +256,7 @@ func TestHostDeviceRefused(t *testing.T) {
 		reason hostcall.Reason
 	}{
 		{pci.Host{}, other, hostcall.OtherDevice},
-		{pci.Host{DataDisk: "/dev/nvme0n1"}, want, hostcall.UsedByHost},
+		{pci.Host{DataDisk: node(d.Address)}, want, hostcall.UsedByHost},
 		{pci.Host{}, hostcall.HostDevice{Name: "path-0000:00-1f.7"}, hostcall.DeviceMissing},
 		{pci.Host{}, hostcall.HostDevice{Name: "path-" + strings.TrimSuffix(strings.TrimPrefix(want.Name, "path-"), "-00.0")}, hostcall.NotAssignable},
 	} {

@@ -55,7 +55,7 @@ func (c *controller) start(submission, completion uint64) error {
 
 // diskController is the PCI function of the only NVMe disk.
 func diskController() (string, error) {
-	return filepath.EvalSymlinks("/sys/block/nvme0n1/device/device")
+	return filepath.EvalSymlinks("/sys/block/" + filepath.Base(nvme) + "/device/device")
 }
 
 // readOutside takes the disk from its driver and has its controller read a command from where
@@ -86,7 +86,7 @@ func writePeer(arrives bool) error {
 	if err != nil {
 		return err
 	}
-	serial := attribute("/sys/block/nvme0n1/device/serial")
+	serial := attribute("/sys/block/" + filepath.Base(nvme) + "/device/serial")
 	peer, err := functionOf(classNVMe, device)
 	if err != nil {
 		return err

@@ -53,7 +53,9 @@ func vfio() error {
 	return nil
 }
 
-const nvme = "/dev/nvme0n1"
+// nvme is the file of the only NVMe disk, as nvmeWorks has found it last. Its number is the lowest
+// that no controller has, with a disk or without, at the time.
+var nvme string
 
 // opened waits for a disk and opens it. Its node is there before the disk can be opened.
 func opened(disk string) (f *os.File, err error) {
@@ -66,6 +68,16 @@ func opened(disk string) (f *os.File, err error) {
 
 // nvmeWorks reads what the disk begins with, and writes and reads some of the rest.
 func nvmeWorks() error {
+	err := wait("an NVMe disk", "has not come", func() bool {
+		found, _ := filepath.Glob("/dev/nvme*n1")
+		if len(found) == 1 {
+			nvme = found[0]
+		}
+		return len(found) == 1
+	})
+	if err != nil {
+		return err
+	}
 	f, err := opened(nvme)
 	if err != nil {
 		return err
@@ -92,7 +104,7 @@ func nvmeWorks() error {
 	if !bytes.Equal(got, want) {
 		return errors.New("read other bytes than were written")
 	}
-	return interrupted("nvme0q", argument("interrupts"))
+	return interrupted(strings.TrimSuffix(filepath.Base(nvme), "n1")+"q", argument("interrupts"))
 }
 
 // interrupted looks for an interrupt of the kind that is wanted and that a driver has taken.
@@ -161,7 +173,7 @@ func vfNetwork() error {
 // abuseConfig writes nonsense to configuration space of the disk, at every width and offset,
 // while it is being read.
 func abuseConfig() error {
-	device, err := filepath.EvalSymlinks("/sys/block/nvme0n1/device/device")
+	device, err := diskController()
 	if err != nil {
 		return err
 	}
