@@ -35,6 +35,12 @@ func TestSoakKills(t *testing.T) {
 	m, stop, stopped := newMess(h, s.seed), make(chan struct{}), make(chan struct{})
 	go func() { defer close(stopped); m.work(ctx, stop) }()
 	killed, kinds := map[string]int{}, []int(nil)
+	killWorker := func() {
+		w := all[s.rng.IntN(workers)]
+		if w.killed = h.killVMM(t, w.uid); w.killed {
+			killed["worker"]++
+		}
+	}
 	for s.next() {
 		s.pause(1500 * time.Millisecond)
 		if len(kinds) == 0 {
@@ -48,12 +54,13 @@ func TestSoakKills(t *testing.T) {
 		case 1:
 			killed["core"] += h.kill9(t, "ashlar-core")
 		case 2:
-			w := all[s.rng.IntN(workers)]
-			if w.killed = h.killVMM(t, w.uid); w.killed {
-				killed["worker"]++
-			}
+			killWorker()
 		default:
-			killed["other VMM"] += h.killOtherVMM(t, s.rng.IntN(8), all)
+			n := h.killOtherVMM(t, s.rng.IntN(8), all)
+			killed["other VMM"] += n
+			if n == 0 { // none runs just now
+				killWorker()
+			}
 		}
 		for _, w := range all {
 			w.well(t, m)
