@@ -1,3 +1,5 @@
+// Images and virtual machines of a host, by plain calls of the API.
+
 package e2e
 
 import (
@@ -17,8 +19,6 @@ import (
 
 	v1 "github.com/ashlar-hv/ashlar/mgmt/api/ashlar/v1"
 )
-
-// Images and virtual machines of a host, by plain calls of the API.
 
 // upload makes an image of a file, if the host has it not yet, with plain calls
 // of the API.

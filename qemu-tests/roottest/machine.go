@@ -82,8 +82,9 @@ func boot(ctx context.Context, dir, kernel, initrd string, hardware []string, cm
 const DiskText = "ashlar-passthrough"
 
 // devices are the arguments for an IOMMU and devices that can be given to guests: a NIC with
-// virtual functions, an NVMe disk, and an NVMe controller with memory and an expansion ROM but
-// without a disk, and a USB controller that sends up to four messages of MSI, each behind a port of its own. It makes the disk's file in dir.
+// virtual functions, an NVMe disk, an NVMe controller with memory and an expansion ROM but without
+// a disk, and a USB controller that sends up to four messages of MSI, each behind a port of its own.
+// It makes the disk's file in dir.
 func devices(dir string) ([]string, error) {
 	file, err := diskFile(dir, "nvme", DiskText)
 	if err != nil {

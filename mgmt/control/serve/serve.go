@@ -97,10 +97,9 @@ func Serve(ctx context.Context, l net.Listener, config *tls.Config, handler http
 	}
 	bye, cancel := context.WithTimeout(context.Background(), goodbye)
 	defer cancel()
-	if server.Shutdown(bye) != nil {
-		_ = server.Close()
-	}
+	_ = server.Shutdown(bye) // as far as it gets
 	<-ended
+	_ = server.Close() // the rest, and what was accepted just before the end
 	return nil
 }
 
