@@ -9,9 +9,9 @@ import (
 )
 
 // A Failing is a disk on another one, of the device mapper's (the kernel's
-// Documentation/admin-guide/device-mapper), that works until it is to fail. It does what the
-// target flakey does by the clock: a table with the target linear is exchanged for one with
-// the target error, and back.
+// Documentation/admin-guide/device-mapper), that works until it is to fail: at the moment that a test
+// wants, for which a table with the target linear is exchanged for one with the target error, or by the
+// clock, with the target flakey.
 type Failing struct {
 	Node string
 	Size int64 // bytes
@@ -24,11 +24,19 @@ type Failing struct {
 
 const sector = 512
 
-// A part of the disk, from sector on.
+// A part of the disk, from sector from on.
 type part struct {
 	from, sectors uint64
-	works         bool
+	kind          string // of target
+	more          string // parameters of the target besides where the part lies
 }
+
+// Kinds of target.
+const (
+	linear = "linear"
+	broken = "error"
+	flaky  = "flakey"
+)
 
 // NewFailing makes a disk on node, all of which works, until the test ends.
 func NewFailing(t testing.TB, node string) *Failing {
@@ -71,14 +79,28 @@ func NewFailing(t testing.TB, node string) *Failing {
 func (f *Failing) Fail(from, to int64) {
 	f.t.Helper()
 	a, b, end := uint64(from/sector), uint64(to/sector), uint64(f.Size/sector)
-	f.exchange(part{0, a, true}, part{a, b - a, false}, part{b, end - b, true})
+	f.exchange(part{0, a, linear, ""}, part{a, b - a, broken, ""}, part{b, end - b, linear, ""})
 }
 
 // FailAll has all that is read or written end with an error, until Heal.
 func (f *Failing) FailAll() { f.t.Helper(); f.Fail(0, f.Size) }
 
 // Heal has all of the disk work.
-func (f *Failing) Heal() { f.t.Helper(); f.exchange(part{0, uint64(f.Size / sector), true}) }
+func (f *Failing) Heal() { f.t.Helper(); f.exchange(part{0, uint64(f.Size / sector), linear, ""}) }
+
+// What of a disk fails that comes and goes.
+type Flaw string
+
+const (
+	Reads      Flaw = "1 error_reads" // only reads
+	Everything Flaw = ""
+)
+
+// Flicker has the disk work for a second and fail for a second, in turn, until Heal.
+func (f *Failing) Flicker(what Flaw) {
+	f.t.Helper()
+	f.exchange(part{0, uint64(f.Size / sector), flaky, "1 1 " + string(what)})
+}
 
 // exchange gives the disk another table. What is on its way ends by the old one; a file system
 // is not told.
@@ -102,12 +124,12 @@ func (f *Failing) exchange(parts ...part) {
 	}
 }
 
-// target is the kind of a part and what belongs to it.
-func (f *Failing) target(p part) (kind, parameters string) {
-	if p.works {
-		return "linear", fmt.Sprintf("%s %d", f.under, p.from)
+// parameters are those of a part's target.
+func (f *Failing) parameters(p part) string {
+	if p.kind == broken {
+		return ""
 	}
-	return "error", ""
+	return fmt.Sprintf("%s %d %s", f.under, p.from, p.more)
 }
 
 // FailFile has all that is read or written of bytes from to to of a file end with an error, until

@@ -15,7 +15,7 @@ func (f *Failing) do(request uintptr, flags uint32, table []part) (dev uint64, e
 	const head, spec = unsafe.Sizeof(unix.DmIoctl{}), unsafe.Sizeof(unix.DmTargetSpec{})
 	size := head
 	for _, p := range table {
-		_, parameters := f.target(p)
+		parameters := f.parameters(p)
 		size += spec + pad(len(parameters)+1)
 	}
 	words := make([]uint64, (size+7)/8) // aligned for both structs
@@ -28,12 +28,12 @@ func (f *Failing) do(request uintptr, flags uint32, table []part) (dev uint64, e
 	copy(d.Name[:], f.name)
 	at := head
 	for _, p := range table {
-		kind, parameters := f.target(p)
+		parameters := f.parameters(p)
 		next := spec + pad(len(parameters)+1)
 		// Sound: all offsets are multiples of 8, and within the size that was summed up above.
 		s := (*unix.DmTargetSpec)(unsafe.Pointer(&buf[at]))
 		s.Sector_start, s.Length, s.Next = p.from, p.sectors, uint32(next)
-		copy(s.Target_type[:], kind)
+		copy(s.Target_type[:], p.kind)
 		copy(buf[at+spec:], parameters)
 		at += next
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/ashlar-hv/ashlar/qemu-tests/scratch"
 )
@@ -66,30 +67,14 @@ func TestDiskFails(t *testing.T) {
 			unmount()
 			dir, _ = scratch.Mount(t, failing.Node)
 			s = open(t, filepath.Join(dir, "db"))
-			if err := s.View(func(tx *Tx) error {
-				want := func(n int) error {
-					vm, ok, err := VMs.Get(tx, fmt.Sprint("vm", n))
-					if err != nil || !ok || len(vm.Cmdline) != 2000 {
-						return fmt.Errorf("vm%d, which was acknowledged: %v, %d bytes, %w", n, ok, len(vm.Cmdline), err)
-					}
-					return nil
-				}
-				var err error
-				for n := range acknowledged {
-					err = errors.Join(err, want(n))
-				}
-				for n := 100; n < late; n++ {
-					err = errors.Join(err, want(n))
-				}
-				return errors.Join(err, VMs.Each(tx, func(vm VM) error {
-					if len(vm.Cmdline) != 2000 {
-						return fmt.Errorf("%s is there by half", vm.UID)
-					}
-					return nil
-				}))
-			}); err != nil {
-				t.Error(err)
+			kept := []int{}
+			for n := range acknowledged {
+				kept = append(kept, n)
 			}
+			for n := 100; n < late; n++ {
+				kept = append(kept, n)
+			}
+			holds(t, s, kept)
 			if err := put(s, 200); err != nil {
 				t.Errorf("write after all: %v", err)
 			}
@@ -97,5 +82,67 @@ func TestDiskFails(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// holds checks that all that was acknowledged is there, and nothing by half.
+func holds(t *testing.T, s *Store, acknowledged []int) {
+	t.Helper()
+	if err := s.View(func(tx *Tx) error {
+		var err error
+		for _, n := range acknowledged {
+			vm, ok, gerr := VMs.Get(tx, fmt.Sprint("vm", n))
+			if gerr != nil || !ok || len(vm.Cmdline) != 2000 {
+				err = errors.Join(err, fmt.Errorf("vm%d, which was acknowledged: %v, %d bytes, %w", n, ok, len(vm.Cmdline), gerr))
+			}
+		}
+		return errors.Join(err, VMs.Each(tx, func(vm VM) error {
+			if len(vm.Cmdline) != 2000 {
+				return fmt.Errorf("%s is there by half", vm.UID)
+			}
+			return nil
+		}))
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
+// On a disk that fails by the clock, anywhere in a transaction, the store keeps what it acknowledged.
+func TestDiskFlickers(t *testing.T) {
+	failing := scratch.NewFailing(t, scratch.Node(t))
+	scratch.Format(t, failing.Node)
+	var acknowledged []int
+	refused := 0
+	for round := range 3 {
+		dir, unmount := scratch.Mount(t, failing.Node)
+		s := open(t, filepath.Join(dir, "db"))
+		failing.Flicker(scratch.Everything)
+		for began, n := time.Now(), 0; time.Since(began) < 2500*time.Millisecond; n++ {
+			switch err := put(s, 10000*round+n); {
+			case err == nil:
+				acknowledged = append(acknowledged, 10000*round+n)
+			case errors.Is(err, ErrDisk):
+				refused++
+				time.Sleep(10 * time.Millisecond) // as nobody asks again at once
+			default:
+				t.Fatalf("Update = %v, want ErrDisk", err)
+			}
+		}
+		failing.Heal()
+		if err := s.Close(); err != nil {
+			t.Logf("close: %v", err)
+		}
+		unmount()
+		dir, unmount = scratch.Mount(t, failing.Node)
+		s = open(t, filepath.Join(dir, "db"))
+		holds(t, s, acknowledged)
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		unmount()
+	}
+	t.Logf("%d acknowledged, %d refused", len(acknowledged), refused)
+	if len(acknowledged) == 0 || refused == 0 {
+		t.Error("want both")
 	}
 }

@@ -88,6 +88,7 @@ func header(typ uint32, sector uint64) []byte {
 // status; it returns what was read, the status, and the used length.
 func (r *rig) do(ring *virtiotest.Ring, typ uint32, sector uint64, out []byte, in int) ([]byte, byte, uint32) {
 	r.M.T.Helper()
+	defer r.M.Borrow()() // Do waits until the device is done with all of it
 	readable := []virtiotest.Buf{r.M.Put(header(typ, sector))}
 	if len(out) > 0 {
 		readable = append(readable, r.M.Put(out).Cut(4096)...)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -146,5 +147,116 @@ func diskFails(t *testing.T, flags int) {
 		if !bytes.Equal(got[at:at+piece], r.want[at:at+piece]) {
 			t.Errorf("after all: bytes %d to %d are not what was flushed", at, at+piece)
 		}
+	}
+}
+
+// Of a disk that fails by the clock a guest gets an error or what was written, and what was flushed stays.
+func TestDiskFlickers(t *testing.T) {
+	t.Run("reads", func(t *testing.T) { diskFlickers(t, scratch.Reads) })
+	t.Run("everything", func(t *testing.T) { diskFlickers(t, scratch.Everything) })
+}
+
+func diskFlickers(t *testing.T, flaw scratch.Flaw) {
+	failing := scratch.NewFailing(t, scratch.Node(t))
+	scratch.Format(t, failing.Node)
+	dir, unmount := scratch.Mount(t, failing.Node)
+	t.Setenv("TMPDIR", dir)
+	const (
+		size   = 8 << 20
+		piece  = 64 << 10
+		pieces = size / piece
+	)
+	var troubles atomic.Int32
+	st := &stage{TB: t}
+	t.Cleanup(st.end)
+	r := newRig(st, Config{Trouble: func(bool) { troubles.Add(1) }}, size, os.O_RDWR|unix.O_DIRECT, all)
+	ring := r.rings[0]
+	// What may be in each piece: the byte of the last write that was flushed, and all since.
+	may := make([][]byte, pieces)
+	content := func(p int, got []byte, what string) {
+		t.Helper()
+		for _, b := range may[p] {
+			if bytes.Equal(got, bytes.Repeat([]byte{b}, piece)) {
+				return
+			}
+		}
+		t.Errorf("piece %d %s: %d..., want one of %d", p, what, got[0], may[p])
+	}
+	for p := range may {
+		if _, status, _ := r.do(ring, typeOut, uint64(p*piece/SectorSize), make([]byte, piece), 0); status != statusOK {
+			t.Fatalf("write piece %d: status %d", p, status)
+		}
+		may[p] = []byte{0}
+	}
+	if _, status, _ := r.do(ring, typeFlush, 0, nil, 0); status != statusOK {
+		t.Fatalf("flush: status %d", status)
+	}
+
+	failing.Flicker(flaw)
+	seen := make(map[string][2]int) // how many were well, and were not
+	count := func(what string, status byte) bool {
+		t.Helper()
+		n := seen[what]
+		if status == statusOK {
+			n[0]++
+		} else if n[1]++; status != statusIOErr {
+			t.Errorf("%s: status %d, want %d or %d", what, status, statusOK, statusIOErr)
+		}
+		seen[what] = n
+		return status == statusOK
+	}
+	for began, i := time.Now(), 0; time.Since(began) < 5*time.Second; i++ {
+		p := i * 7 % pieces // each in its turn
+		at, b := uint64(p*piece/SectorSize), byte(i%255+1)
+		_, status, _ := r.do(ring, typeOut, at, bytes.Repeat([]byte{b}, piece), 0)
+		may[p] = append(may[p], b) // maybe, if it failed
+		written := count("write", status)
+		if written {
+			// A write that is acknowledged takes the place of those before it, until the power goes.
+			got, status, _ := r.do(ring, typeIn, at, nil, piece)
+			if count("read", status) && !bytes.Equal(got, bytes.Repeat([]byte{b}, piece)) {
+				t.Errorf("piece %d after write %d, which was acknowledged: %d...", p, i, got[0])
+			}
+		}
+		if _, status, _ := r.do(ring, typeFlush, 0, nil, 0); count("flush", status) && written {
+			may[p] = []byte{b}
+		}
+	}
+	t.Logf("well, and with an error: %v", seen)
+	failed := "read"
+	if flaw == scratch.Everything {
+		failed = "write"
+	}
+	if n := seen[failed]; n[0] == 0 || n[1] == 0 {
+		t.Errorf("of the disk that flickers %d times %s worked and %d times not: want both", n[0], failed, n[1])
+	}
+	if n := troubles.Load(); n == 0 {
+		t.Error("the host was not told of the trouble")
+	}
+	if n := seen["write"]; flaw == scratch.Reads && n[1] > 0 {
+		t.Errorf("%d writes failed on a disk of which only reads fail", n[1])
+	}
+
+	failing.Heal()
+	if flaw == scratch.Reads { // without anything else it goes on
+		for p := range may {
+			got, status, _ := r.do(ring, typeIn, uint64(p*piece/SectorSize), nil, piece)
+			if status != statusOK {
+				t.Errorf("read piece %d when the disk works again: status %d", p, status)
+				continue
+			}
+			content(p, got, "when the disk works again")
+		}
+	}
+	r.Reset()
+	st.end()
+	unmount()
+	again, _ := scratch.Mount(t, failing.Node)
+	got, err := os.ReadFile(strings.Replace(r.name, dir, again, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p := range may {
+		content(p, got[p*piece:(p+1)*piece], "after all")
 	}
 }

@@ -74,6 +74,12 @@ func (m *Machine) Alloc(n uint64) uint64 {
 	return gpa
 }
 
+// Borrow returns a function that frees what is allocated until it is called.
+func (m *Machine) Borrow() (free func()) {
+	at := m.next
+	return func() { m.next = at }
+}
+
 // Put copies b into newly allocated guest memory.
 func (m *Machine) Put(b []byte) Buf {
 	m.T.Helper()
