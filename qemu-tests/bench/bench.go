@@ -97,6 +97,8 @@ type Options struct {
 	Rounds int // of most measurements
 	// Regular expressions for the parts, the loads of these, and the sides, "" for all.
 	Only, Loads, Sides string
+	// Repeatable is set where the host's time counts instructions.
+	Repeatable bool
 	// Shell runs a command on the host as root and returns what it printed.
 	Shell func(command string) (string, error)
 	// Say is told how far the run is.
@@ -190,8 +192,8 @@ func launch(port int, outside *wire.Server, o Options) error {
 	if err != nil {
 		return err
 	}
-	_, err = o.Shell(fmt.Sprintf("{ %s/inside -to %s:%d -outside %s:%s -rounds %d -only '%s' -loads '%s' -sides '%s' >/tmp/bench.log 2>&1 & }",
-		folder, gateway, port, outsideGateway, outsidePort, o.Rounds, pattern(o.Only), pattern(o.Loads), pattern(o.Sides)))
+	_, err = o.Shell(fmt.Sprintf("{ %s/inside -to %s:%d -outside %s:%s -rounds %d -only '%s' -loads '%s' -sides '%s' -repeatable=%t >/tmp/bench.log 2>&1 & }",
+		folder, gateway, port, outsideGateway, outsidePort, o.Rounds, pattern(o.Only), pattern(o.Loads), pattern(o.Sides), o.Repeatable))
 	return err
 }
 

@@ -84,7 +84,7 @@ func BenchmarkHost(b *testing.B) {
 	ctx, cancel := context.WithTimeout(context.Background(), runLimit)
 	defer cancel()
 	samples, err := bench.Run(ctx, bench.Options{
-		Rounds: *rounds, Only: *parts, Loads: *loads, Sides: *sides, Say: say,
+		Rounds: *rounds, Only: *parts, Loads: *loads, Sides: *sides, Repeatable: *repeatable, Say: say,
 		Shell: func(c string) (string, error) { return h.shell(b, c), nil },
 	})
 	figures, ferr := figure.Figures(append(m.samples, samples...))

@@ -47,6 +47,7 @@ type CPU struct {
 	TSCDeadline bool
 	TSCKHz      int              // told to the guest where its TSC is invariant; 0: not known
 	HyperV      []kvm.CPUIDEntry // what HyperV made, or none
+	NoPVEOI     bool             // hide KVM_FEATURE_PV_EOI
 }
 
 // CPUID makes the leaves of one vCPU from those of its model. Nested

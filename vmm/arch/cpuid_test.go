@@ -197,7 +197,10 @@ func TestCPUID(t *testing.T) {
 	if e := find(t, es, 0x40000010, 0); e.EAX != 2600000 || e.EBX != 1000000 {
 		t.Errorf("frequencies = %+v", e)
 	}
-	es = CPUID(model(t, "", genoa()), CPU{Topology: topology(t, 1, 1, 1)})
+	es = CPUID(model(t, "", genoa()), CPU{Topology: topology(t, 1, 1, 1), NoPVEOI: true})
+	if e := find(t, es, 0x40000001, 0); e.EAX != kvmFeatures&^(1<<6) {
+		t.Errorf("features of KVM = %#x, want all but PV EOI", e.EAX)
+	}
 	if e := find(t, es, 1, 0); e.ECX&ecxTSCDeadline != 0 {
 		t.Error("TSC deadline where there is none")
 	}

@@ -53,6 +53,9 @@ func (c CPU) paravirtual(model []kvm.CPUIDEntry) []kvm.CPUIDEntry {
 	s, f := *signature, *features
 	s.Function, s.EAX = leafKVM+base, leafKVMFeatures+base
 	f.Function, f.EAX = leafKVMFeatures+base, f.EAX&kvmFeatures
+	if c.NoPVEOI {
+		f.EAX &^= kvmPVEOI
+	}
 	if c.TSCKHz == 0 || !InvariantTSC(model) {
 		return []kvm.CPUIDEntry{s, f}
 	}

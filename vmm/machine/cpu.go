@@ -20,6 +20,7 @@ type CPU struct {
 	// HaltPoll is how long the host waits for a halted vCPU before it sleeps, at
 	// most; nil leaves it to the kernel.
 	HaltPoll *time.Duration
+	NoPVEOI  bool // every end of an interrupt is an exit
 }
 
 // A processors is what all vCPUs of a machine have in common.
@@ -92,6 +93,7 @@ func (m *Machine) setCPUID(cpu *kvm.VCPU, index int, p *processors) error {
 	}
 	return cpu.SetCPUID(arch.CPUID(p.model, arch.CPU{
 		Index: index, Topology: m.c.CPU.Topology, TSCDeadline: p.deadline, TSCKHz: khz, HyperV: p.hyperV,
+		NoPVEOI: m.c.CPU.NoPVEOI,
 	}))
 }
 
@@ -101,7 +103,7 @@ func cpuOf(s *protocol.Spec) (CPU, *protocol.Error) {
 	if s.CPU != nil {
 		want = *s.CPU
 	}
-	c := CPU{Model: want.Model, HyperV: want.HyperV}
+	c := CPU{Model: want.Model, HyperV: want.HyperV, NoPVEOI: want.NoPVEOI}
 	var err error
 	c.Topology, err = processor.NewTopology(s.Most(), processor.Topology{Sockets: sockets(s, want), Cores: want.Cores, Threads: want.Threads})
 	if err != nil {

@@ -260,6 +260,9 @@ type CPU struct {
 	// own CPU sleeps, at most: 0 to HaltPollLimit nanoseconds. nil leaves it to
 	// the kernel.
 	HaltPollNs *uint64 `json:"haltPollNs,omitempty"`
+	// NoPVEOI hides KVM's short cut for the end of an interrupt (KVM_FEATURE_PV_EOI): each is an
+	// exit then.
+	NoPVEOI bool `json:"noPVEOI,omitempty"`
 }
 
 // HaltPollLimit bounds CPU.HaltPollNs.

@@ -4,7 +4,7 @@
 // Usage:
 //
 //	inside -to ADDRESS [-rounds N] [-only PATTERN] [-loads PATTERN] [-sides PATTERN]
-//	       [-outside ADDRESS] [-payload DIR] [-scratch DIR]
+//	       [-repeatable] [-outside ADDRESS] [-payload DIR] [-scratch DIR]
 //	inside watch PROGRAM ARGUMENT...
 //	inside map ADDRESS PAGES MIB UNTOUCHED
 //
@@ -60,6 +60,7 @@ func run(args []string) error {
 	only := fs.String("only", ".", "run the parts whose name matches")
 	loads := fs.String("loads", ".", "and of these the loads whose name matches")
 	sides := fs.String("sides", ".", "measure the sides whose name matches")
+	fs.BoolVar(&b.repeatable, "repeatable", false, "the host's time counts instructions")
 	fs.StringVar(&b.outside, "outside", "", "server behind the network card with SR-IOV")
 	fs.Func("card", "the network card with SR-IOV, NAME=ADDRESS; for its own use", b.card.setCard)
 	fs.StringVar(&b.payload, "payload", "/run/bench", "folder of this program, kernel and initramfs")
@@ -129,6 +130,7 @@ type bench struct {
 	rounds           int
 	only             *regexp.Regexp // parts
 	loads, sides     *regexp.Regexp
+	repeatable       bool // the host's time counts instructions
 	payload, scratch string
 	card             card
 	outside          string

@@ -41,7 +41,7 @@ func (s qemuSide) start(b *bench, sp spec) (*guest, error) {
 	socket := fmt.Sprintf("qmp-%d.sock", g.began.UnixNano())
 	argv, extra := sp.watch.wrap("/payload", program)
 	args := append(argv[1:],
-		"-M", machine+",memory-backend=ram", "-accel", "kvm", "-cpu", "host",
+		"-M", machine+",memory-backend=ram", "-accel", "kvm", "-cpu", b.cpu(),
 		"-smp", fmt.Sprint(sp.cpus), "-m", fmt.Sprint(sp.memoryMiB),
 		"-object", fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on", sp.memoryMiB),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
@@ -83,6 +83,14 @@ func (s qemuSide) start(b *bench, sp spec) (*guest, error) {
 	g.close = append(g.close, func() { os.Remove(b.scratchFile(socket)) })
 	g.exits = func() (exits, error) { return queryExits(b.scratchFile(socket), sp.cpus) }
 	return g, nil
+}
+
+// cpu is QEMU's name of the guest's CPU.
+func (b *bench) cpu() string {
+	if b.repeatable {
+		return "host,kvm-pv-eoi=off" // as protocolSpec has it
+	}
+	return "host"
 }
 
 func pipes(c *exec.Cmd) (in io.Writer, out io.Reader, err error) {
