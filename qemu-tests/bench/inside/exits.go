@@ -7,7 +7,7 @@ import (
 
 // exitKinds are KVM's counters of exits that are told apart. The first one counts all; what the others
 // do not count are mostly writes of MSRs: timers, interrupts that were dealt with.
-var exitKinds = []string{"exits", "halt_exits", "irq_exits", "io_exits", "mmio_exits"}
+var exitKinds = []string{"exits", "halt_exits", "irq_exits", "irq_window_exits", "io_exits", "mmio_exits"}
 
 // exits are how often all vCPUs of a guest have come back to KVM, by exitKinds.
 type exits map[string]uint64
