@@ -144,6 +144,10 @@ func (b *bench) doLoad(g *guest, s side, l load, round int) error {
 	if err != nil {
 		return err
 	}
+	host, err := hostCounts()
+	if err != nil {
+		return err
+	}
 	ops, took, err := g.console.command(fmt.Sprintf("%s %d", l.command, seconds))
 	if err != nil {
 		return err
@@ -152,10 +156,15 @@ func (b *bench) doLoad(g *guest, s side, l load, round int) error {
 	if err != nil {
 		return err
 	}
+	hostAfter, err := hostCounts()
+	if err != nil {
+		return err
+	}
 	b.sample(l.name, l.unit, l.better, s.name, round, l.value(ops, took))
 	if l.perExit != "" {
 		some, each := after.since(before), ops/max(l.exitUnit, 1)
 		b.say("%s: %s: %s", s.name, l.perExit, some.per(each))
+		b.say("%s: %s: of the host's %s", s.name, l.perExit, hostAfter.since(host).per(each))
 		b.sample(l.perExit, "1", figure.Lower, s.name, round, some.all()/each)
 	}
 	return nil
