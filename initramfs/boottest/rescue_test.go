@@ -76,6 +76,11 @@ func TestRescue(t *testing.T) {
 
 	core, control := s.pid("core", ""), s.pid("control", "")
 	s.checkControl(control)
+	for pid, want := range map[string]string{"1": "-900", core: "-900", control: "-900", "self": "0"} {
+		if got := strings.TrimSpace(s.run("cat /proc/" + pid + "/oom_score_adj")); got != want {
+			t.Errorf("oom_score_adj of process %s is %s, want %s", pid, got, want)
+		}
+	}
 	s.checkDHCP()
 	s.run("kill -9 " + core)
 	next := s.pid("core", core)

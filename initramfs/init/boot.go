@@ -116,7 +116,7 @@ func (m *machine) settle(cmdlineErr error) {
 	for _, word := range m.options.Unknown {
 		m.problem("The kernel's command line has %q, which init does not know.", word)
 	}
-	if err := errors.Join(mounts.Apply("/proc/sys", mounts.Sysctls), mounts.Apply("/sys", mounts.Memory)); err != nil {
+	if err := errors.Join(mounts.Apply("/proc/sys", mounts.Sysctls), mounts.Apply("/sys", mounts.Memory), mounts.Apply("/proc/self", mounts.LastEnded)); err != nil {
 		m.log.Printf("mounts", "%v", err)
 	}
 	if err := power.CatchCtrlAltDel(); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -8,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ashlar-hv/ashlar/initramfs/console"
+	"github.com/ashlar-hv/ashlar/initramfs/mounts"
 	"github.com/ashlar-hv/ashlar/initramfs/process"
 )
 
@@ -43,12 +45,19 @@ func (m *machine) startShell() (*process.Process, error) {
 	}
 	defer tty.Close()
 	fd := tty.Fd()
-	return m.reaper.Start(rescueShell, []string{"gosh"}, &syscall.ProcAttr{
+	p, err := m.reaper.Start(rescueShell, []string{"gosh"}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"PATH=/bbin:/bin", "HOME=/", "TERM=dumb"},
 		Files: []uintptr{fd, fd, fd},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0},
 	})
+	if err != nil {
+		return nil, err
+	}
+	if err := mounts.Apply(fmt.Sprintf("/proc/%d", p.PID), mounts.Any); err != nil { // what it runs is not the host
+		m.log.Printf("rescue", "%v", err)
+	}
+	return p, nil
 }
 
 func uptimeSeconds() float64 { return console.Uptime().Seconds() }

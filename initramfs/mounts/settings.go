@@ -33,6 +33,14 @@ var Sysctls = []Setting{
 // memory.
 var Memory = []Setting{{"kernel/mm/transparent_hugepage/shmem_enabled", "advise"}}
 
+// LastEnded, below /proc/PID, has the kernel end the process, where the host has no memory
+// left, after guests and after what a rescue shell runs; what it starts inherits that
+// (proc_pid_oom_score_adj(5)). Any is what a process has that nobody has told.
+var (
+	LastEnded = []Setting{{"oom_score_adj", "-900"}}
+	Any       = []Setting{{"oom_score_adj", "0"}}
+)
+
 // Quiet keeps the kernel's own messages below "error" off the consoles.
 var Quiet = []Setting{{"kernel/printk", "4 4 1 4"}}
 

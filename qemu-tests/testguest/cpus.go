@@ -1,10 +1,14 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // online brings every CPU online that has come, and says which are.
@@ -18,7 +22,7 @@ func online() (string, error) {
 		if err == nil && strings.TrimSpace(string(b)) == "0" {
 			err = os.WriteFile(f, []byte("1"), 0)
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) { // these are gone, or on their way
 			return "", err
 		}
 	}
