@@ -127,7 +127,7 @@ $(LAB): $(LAB_FILES)
 ##@ Care
 .PHONY: bench
 bench: setup build ## Ashlar against QEMU, sizes, memory, times: a table and out/bench.json (BENCH_ROUNDS=5, BENCH_REPEATABLE=1, BENCH_PARTS, BENCH_LOADS, BENCH_SIDES, BENCH_MEMORY)
-	@$(GO) test ./qemu-tests/e2e -run '^$$' -bench BenchmarkHost -benchtime 1x -timeout 3h -args \
+	@$(GO) test ./qemu-tests/e2e -run '^$$' -bench BenchmarkHost -benchtime 1x -timeout 6h -args \
 		-rounds $(or $(BENCH_ROUNDS),5) -repeatable=$(if $(filter 1,$(BENCH_REPEATABLE)),true,false) -parts '$(BENCH_PARTS)' -loads '$(BENCH_LOADS)' -sides '$(BENCH_SIDES)' -host-memory '$(BENCH_MEMORY)'
 
 .PHONY: fuzz-guest

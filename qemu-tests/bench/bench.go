@@ -101,6 +101,8 @@ type Options struct {
 	Repeatable bool
 	// Shell runs a command on the host as root and returns what it printed.
 	Shell func(command string) (string, error)
+	// Reboot cuts the host's power, and boots it.
+	Reboot func()
 	// Say is told how far the run is.
 	Say func(string)
 }
@@ -109,7 +111,8 @@ type Options struct {
 const folder = "/run/bench"
 
 // Run measures on the host and returns the samples, with an error those that came
-// before it. It takes a quarter of an hour or more.
+// before it. It takes an hour or more. A host that stands still, or begins anew by itself, which
+// the emulation of a CPU can bring about, is booted again, and goes on where it was.
 func Run(ctx context.Context, o Options) ([]figure.Sample, error) {
 	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -121,26 +124,64 @@ func Run(ctx context.Context, o Options) ([]figure.Sample, error) {
 		return nil, err
 	}
 	defer outside.Close()
+	var p progress
+	for failed := 0; ; {
+		before := len(p.turns)
+		err := p.once(ctx, l, outside, o)
+		if err == nil {
+			break
+		}
+		if failed++; len(p.turns) > before {
+			failed = 1
+		}
+		if errors.Is(err, errFailed) || ctx.Err() != nil || failed == fruitless {
+			return p.samples, err
+		}
+		o.Say(fmt.Sprintf("the host is lost, and booted again: %s", strings.ReplaceAll(err.Error(), "\n", " | ")))
+		o.Reboot()
+	}
+	return append(p.samples, shares(p.samples)...), nil
+}
+
+// fruitless is how many boots of the host on end without a turn that was measured end a run.
+const fruitless = 3
+
+// errFailed says that a run has ended by itself, and badly.
+var errFailed = errors.New("failed")
+
+// A progress is what has been measured, and the names of the turns that it is of.
+type progress struct {
+	samples []figure.Sample
+	turns   []string
+}
+
+// once starts inside, and takes what it sends to its end.
+func (p *progress) once(ctx context.Context, l *net.TCPListener, outside *wire.Server, o Options) error {
 	if err := launch(l.Addr().(*net.TCPAddr).Port, outside, o); err != nil {
-		return nil, err
+		return err
 	}
 	if err := l.SetDeadline(time.Now().Add(connectLimit)); err != nil {
-		return nil, err
+		return err
 	}
 	c, err := l.Accept()
 	if err != nil {
 		said, _ := o.Shell("cat /tmp/bench.log")
-		return nil, fmt.Errorf("the host's side of the benchmark does not connect: %w\n%s", err, said)
+		return fmt.Errorf("the host's side of the benchmark does not connect: %w\n%s", err, said)
 	}
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
-	samples, err := receive(c, o.Say)
-	if err != nil {
-		said, _ := o.Shell("cat /tmp/bench.log")
-		return samples, fmt.Errorf("%w\n%s", err, strings.TrimSpace(said))
+	for _, t := range append(p.turns, "") {
+		if _, err := fmt.Fprintln(c, t); err != nil {
+			return err
+		}
 	}
-	return append(samples, shares(samples)...), nil
+	err = p.receive(c, o.Say)
+	if errors.Is(err, errFailed) {
+		said, _ := o.Shell("cat /tmp/bench.log")
+		err = fmt.Errorf("%w\n%s", err, strings.TrimSpace(said))
+	}
+	return err
 }
 
 // Names of the samples that shares are made of end with the guest's memory.
@@ -197,13 +238,13 @@ func launch(port int, outside *wire.Server, o Options) error {
 	return err
 }
 
-// silenceLimit is far more than the host's side takes from line to line.
-const silenceLimit = 10 * time.Minute
+// silenceLimit is far more than the host's side takes from line to line, as it has one every 10 seconds
+// that says just that.
+const silenceLimit = 2 * time.Minute
 
-// receive reads what inside sends, to its end. With an error it returns the samples
-// that came before.
-func receive(r io.Reader, say func(string)) ([]figure.Sample, error) {
-	var samples []figure.Sample
+// receive reads what inside sends, to its end. The samples of a turn count once that is done.
+func (p *progress) receive(r io.Reader, say func(string)) error {
+	var pending []figure.Sample
 	in := bufio.NewScanner(r)
 	for in.Scan() {
 		if c, ok := r.(net.Conn); ok {
@@ -217,14 +258,16 @@ func receive(r io.Reader, say func(string)) ([]figure.Sample, error) {
 		case "SAMPLE":
 			var s figure.Sample
 			if err := json.Unmarshal([]byte(text), &s); err != nil {
-				return samples, fmt.Errorf("sample %q: %w", text, err)
+				return fmt.Errorf("sample %q: %w: %w", text, err, errFailed)
 			}
-			samples = append(samples, s)
+			pending = append(pending, s)
+		case "TURN":
+			p.turns, p.samples, pending = append(p.turns, text), append(p.samples, pending...), nil
 		case "DONE":
-			return samples, nil
+			return nil
 		case "FAILED":
-			return samples, errors.New(text)
+			return fmt.Errorf("the host's side of the benchmark %w: %s", errFailed, text)
 		}
 	}
-	return samples, fmt.Errorf("the host's side of the benchmark ended before it was done: %w", errors.Join(in.Err(), io.ErrUnexpectedEOF))
+	return fmt.Errorf("the host's side of the benchmark ended before it was done: %w", errors.Join(in.Err(), io.ErrUnexpectedEOF))
 }

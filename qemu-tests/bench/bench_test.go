@@ -12,22 +12,29 @@ import (
 )
 
 func TestReceive(t *testing.T) {
-	sample := `SAMPLE {"name":"a","unit":"ms","better":"lower","side":"q35","round":1,"value":2.5}` + "\n"
-	want := []figure.Sample{{Name: "a", Unit: "ms", Better: figure.Lower, Side: "q35", Round: 1, Value: 2.5}}
-	var said []string
-	say := func(s string) { said = append(said, s) }
-	got, err := receive(strings.NewReader("SAY half way\n"+sample+"DONE \n"), say)
-	if err != nil || !cmp.Equal(got, want) || !cmp.Equal(said, []string{"half way"}) {
-		t.Errorf("receive = %v, %v and said %q, want %v", got, err, said, want)
+	turn := `SAMPLE {"name":"a","unit":"ms","better":"lower","side":"q35","round":1,"value":2.5}` + "\nTURN a, round 2, q35\n"
+	want := progress{
+		samples: []figure.Sample{{Name: "a", Unit: "ms", Better: figure.Lower, Side: "q35", Round: 1, Value: 2.5}},
+		turns:   []string{"a, round 2, q35"},
 	}
-	if got, err := receive(strings.NewReader(sample), say); !cmp.Equal(got, want) || !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("receive of half a run = %v, %v, want %v", got, err, io.ErrUnexpectedEOF)
-	}
-	if got, err := receive(strings.NewReader(sample+"FAILED no KVM\n"), say); !cmp.Equal(got, want) || err == nil || err.Error() != "no KVM" {
-		t.Errorf("receive of a failed run = %v, %v, want no KVM", got, err)
-	}
-	if got, err := receive(strings.NewReader("SAMPLE {\nDONE\n"), say); got != nil || err == nil {
-		t.Errorf("receive of a broken sample = %v, %v, want an error", got, err)
+	for _, c := range []struct {
+		name, in string
+		want     progress
+		err      error
+	}{
+		{"whole", "SAY half way\nALIVE \n" + turn + "DONE \n", want, nil},
+		{"lost after a turn", turn, want, io.ErrUnexpectedEOF},
+		{"lost in a turn", turn + strings.SplitAfter(turn, "\n")[0], want, io.ErrUnexpectedEOF},
+		{"failed", turn + "FAILED no KVM\n", want, errFailed},
+		{"broken", "SAMPLE {\nDONE\n", progress{}, errFailed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var got progress
+			err := got.receive(strings.NewReader(c.in), func(string) {})
+			if d := cmp.Diff(c.want, got, cmp.AllowUnexported(progress{})); d != "" || !errors.Is(err, c.err) {
+				t.Errorf("receive: %v, want %v (-want +got):\n%s", err, c.err, d)
+			}
+		})
 	}
 }
 

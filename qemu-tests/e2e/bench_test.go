@@ -86,6 +86,12 @@ func BenchmarkHost(b *testing.B) {
 	samples, err := bench.Run(ctx, bench.Options{
 		Rounds: *rounds, Only: *parts, Loads: *loads, Sides: *sides, Repeatable: *repeatable, Say: say,
 		Shell: func(c string) (string, error) { return h.shell(b, c), nil },
+		Reboot: func() {
+			if err := h.Cut(); err != nil {
+				b.Fatal(err)
+			}
+			h.reboot(b)
+		},
 	})
 	figures, ferr := figure.Figures(append(m.samples, samples...))
 	figure.Table(os.Stdout, figures)
@@ -98,7 +104,7 @@ func BenchmarkHost(b *testing.B) {
 }
 
 // runLimit is far more than the comparison takes anywhere.
-const runLimit = 2 * time.Hour
+const runLimit = 5 * time.Hour
 
 // down switches the host off.
 func (h *host) down(b testing.TB) {

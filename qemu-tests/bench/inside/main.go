@@ -8,7 +8,8 @@
 //	inside watch PROGRAM ARGUMENT...
 //	inside map ADDRESS PAGES MIB UNTOUCHED
 //
-// It connects to ADDRESS and sends lines: `SAY text`, `SAMPLE json` (figure.Sample), and
+// It connects to ADDRESS, reads lines of the turns that are done already and an empty one, and sends lines:
+// `SAY text`, `SAMPLE json` (figure.Sample), after those of a turn `TURN name`, `ALIVE` every 10 seconds, and
 // at the end `DONE` or `FAILED reason`. The payload folder has this program, the
 // guest's kernel and its two initramfs; QEMU is on the disk with the serial number
 // bench-peer. Everything happens in network and mount namespaces of its own, where the host's
@@ -24,13 +25,16 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/ashlar-hv/ashlar/qemu-tests/bench/figure"
 )
@@ -79,7 +83,12 @@ func run(args []string) error {
 	}
 	// Nobody reads what this says any more when the connection has ended.
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP)
-	b.out = bufio.NewWriter(os.NewFile(connectionFD, "connection"))
+	connection := os.NewFile(connectionFD, "connection")
+	b.out = bufio.NewWriter(connection)
+	if b.done, err = readDone(connection); err != nil {
+		return err
+	}
+	go b.live()
 	err = b.run()
 	if err != nil {
 		return errors.Join(err, b.line("FAILED", strings.ReplaceAll(err.Error(), "\n", " | ")))
@@ -134,12 +143,37 @@ type bench struct {
 	payload, scratch string
 	card             card
 	outside          string
-	out              *bufio.Writer
+	// done are the turns that were measured by a run that broke off.
+	done map[string]bool
+	mu   sync.Mutex // guards out
+	out  *bufio.Writer
 	// pending are the samples of a turn of one side, which are not sent yet.
 	pending []figure.Sample
 }
 
+// readDone reads the names of turns, to an empty line.
+func readDone(r io.Reader) (map[string]bool, error) {
+	done := map[string]bool{}
+	in := bufio.NewScanner(r)
+	for in.Scan() {
+		if in.Text() == "" {
+			return done, nil
+		}
+		done[in.Text()] = true
+	}
+	return nil, fmt.Errorf("turns that are done: %w", errors.Join(in.Err(), io.ErrUnexpectedEOF))
+}
+
+// live says again and again that the host has not stood still.
+func (b *bench) live() {
+	for b.line("ALIVE", "") == nil {
+		time.Sleep(10 * time.Second)
+	}
+}
+
 func (b *bench) line(word, text string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	fmt.Fprintf(b.out, "%s %s\n", word, text)
 	return b.out.Flush()
 }
@@ -151,8 +185,12 @@ func (b *bench) sample(name, unit string, better figure.Better, side string, rou
 	b.pending = append(b.pending, figure.Sample{Name: name, Unit: unit, Better: better, Side: side, Round: round, Value: v})
 }
 
-// send reports the pending samples, also to who watches: a run that breaks off has not been for nothing.
-func (b *bench) send() error {
+// send reports the pending samples, also to who watches, and that the turn they are of is done: a run that
+// breaks off has not been for nothing.
+func (b *bench) send(turn string) error {
+	if len(b.pending) == 0 {
+		return nil
+	}
 	for _, s := range b.pending {
 		b.say("%s: %s: %.2f %s", s.Side, s.Name, s.Value, s.Unit)
 		text, err := json.Marshal(s)
@@ -164,7 +202,7 @@ func (b *bench) send() error {
 		}
 	}
 	b.pending = nil
-	return nil
+	return b.line("TURN", turn)
 }
 
 // run does all parts that were asked for. One that fails keeps none from what comes after it.
@@ -212,10 +250,11 @@ func (b *bench) inOrder(what string, rounds int, sides []side, do func(side, int
 			if round%2 == 1 {
 				s = sides[len(sides)-1-i]
 			}
-			if !b.sides.MatchString(s.name) {
+			name := fmt.Sprintf("%s, round %d, %s", what, round+1, s.name)
+			if !b.sides.MatchString(s.name) || b.done[name] {
 				continue
 			}
-			if err := b.turn(s, round, do); err != nil {
+			if err := b.turn(name, s, round, do); err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
 		}
@@ -228,12 +267,12 @@ func (b *bench) inOrder(what string, rounds int, sides []side, do func(side, int
 const tries = 3
 
 // turn has a side do what is measured. Each failure is told of.
-func (b *bench) turn(s side, round int, do func(side, int) error) error {
+func (b *bench) turn(name string, s side, round int, do func(side, int) error) error {
 	for try := 1; ; try++ {
 		b.pending = nil
 		err := do(s, round)
 		if err == nil {
-			return b.send()
+			return b.send(name)
 		}
 		b.say("%s failed, try %d of %d: %s", s.name, try, tries, strings.ReplaceAll(err.Error(), "\n", " | "))
 		if try == tries {

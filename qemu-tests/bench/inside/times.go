@@ -97,7 +97,7 @@ const idle = 5 * time.Second
 // that has nothing to do.
 func (b *bench) memory() error {
 	for _, cpus := range []int{1, 4, 16} {
-		err := b.inOrder(fmt.Sprintf("memory with %d vCPUs", cpus), min(b.rounds, 2), []side{ashlar, plainMicrovm, q35},
+		err := b.inOrder(fmt.Sprintf("memory with %d vCPUs", cpus), b.rounds, []side{ashlar, plainMicrovm, q35},
 			func(s side, round int) error { return b.memoryOf(s, cpus, round) })
 		if err != nil {
 			return err
@@ -183,7 +183,7 @@ const crowd = 20
 
 // together starts many guests at once.
 func (b *bench) together() error {
-	return b.inOrder(fmt.Sprintf("%d guests together", crowd), min(b.rounds, 2), []side{ashlar, plainMicrovm}, b.crowdOf)
+	return b.inOrder(fmt.Sprintf("%d guests together", crowd), b.rounds, []side{ashlar, plainMicrovm}, b.crowdOf)
 }
 
 func (b *bench) crowdOf(s side, round int) error {
