@@ -55,7 +55,7 @@ func serve() error {
 
 // settled is when a guest's kernel has come up, on a server and on a machine that is slow
 // or busy: what only that needed is not needed any more.
-var settled = []time.Duration{5 * time.Second, time.Minute}
+var settled = []time.Duration{5 * time.Second, 15 * time.Second, time.Minute}
 
 // shrink gives back the heap that is free, and the pages of the program. Where that cannot
 // be, it takes more memory, and that is all.
