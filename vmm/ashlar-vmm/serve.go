@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/machine"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/seqpacket"
+	"github.com/ashlar-hv/ashlar/vmm/timer"
 )
 
 // lastWords is how long a response under way may take once the guest has ended.
@@ -25,6 +27,7 @@ type server struct {
 	result *os.File
 
 	guest    *machine.Guest
+	ticks    *timer.Timer  // every settling, from just before the guest starts
 	finished chan struct{} // closed when disks are flushed and the result is written
 	busy     sync.Mutex    // held from a request to its response
 }
@@ -45,17 +48,31 @@ func serve() error {
 		return err
 	}
 	shrink()
-	for _, d := range settled {
-		time.AfterFunc(d, shrink)
-	}
+	go s.settle()
 	go s.converse(c)
 	<-s.guest.Done()
 	return s.finish()
 }
 
-// settled is when a guest's kernel has come up, on a server and on a machine that is slow
-// or busy: what only that needed is not needed any more.
-var settled = []time.Duration{5 * time.Second, 15 * time.Second, time.Minute}
+// settled says after how many ticks of settling a guest's kernel has come up, on a server and on
+// machines that are slow or busy: what only that needed is not needed any more.
+var settled = []int{1, 3, 12}
+
+const settling = 5 * time.Second
+
+// settle shrinks the VMM when its guest has settled.
+func (s *server) settle() {
+	defer s.ticks.Close()
+	for n := 1; n <= slices.Max(settled); n++ {
+		if err := s.ticks.Wait(); err != nil {
+			fmt.Fprintln(os.Stderr, "ashlar-vmm:", err)
+			return
+		}
+		if slices.Contains(settled, n) {
+			shrink()
+		}
+	}
+}
 
 // shrink gives back the heap that is free, and the pages of the program. Where that cannot
 // be, it takes more memory, and that is all.
@@ -130,6 +147,10 @@ func (s *server) start(spec *protocol.Spec, files []*os.File) *protocol.Error {
 		return perr
 	}
 	perr = func() *protocol.Error {
+		var err error
+		if s.ticks, err = timer.Every(settling); err != nil {
+			return &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
+		}
 		config := machine.Jail(spec)
 		config.Filter.Trace = mark
 		if err := jail.Enter(config); err != nil {

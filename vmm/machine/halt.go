@@ -2,7 +2,6 @@ package machine
 
 import (
 	"sync/atomic"
-	"time"
 
 	"github.com/ashlar-hv/ashlar/vmm/kvm"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
@@ -23,15 +22,8 @@ const (
 
 // watchHalt ends the machine when the guest has halted for good.
 func (m *Machine) watchHalt() {
-	t := time.NewTicker(m.watch)
-	defer t.Stop()
-	var last, asked uint64 // exits of all vCPUs
-	for {
-		select {
-		case <-m.done:
-			return
-		case <-t.C:
-		}
+	var last, asked uint64     // exits of all vCPUs
+	for m.look.Wait() == nil { // until it is closed
 		exits, blocked := m.exits()
 		idle := blocked && exits == last && exits != asked
 		last = exits

@@ -32,6 +32,7 @@ func (m *Machine) Start() error {
 	go func() {
 		m.running.Wait()
 		close(m.done)
+		m.look.Close()
 	}()
 	m.watcher.Go(m.watchHalt)
 	return nil

@@ -34,10 +34,14 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/processor"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 	"github.com/ashlar-hv/ashlar/vmm/smbios"
+	"github.com/ashlar-hv/ashlar/vmm/timer"
 	"github.com/ashlar-hv/ashlar/vmm/vfio"
 	"github.com/ashlar-hv/ashlar/vmm/virtio/blk"
 	vnet "github.com/ashlar-hv/ashlar/vmm/virtio/net"
 )
+
+// lookInterval is how often the watcher looks for a guest that halted for good.
+const lookInterval = 2 * time.Second
 
 // MaxVCPUs is the most processors of a machine.
 const MaxVCPUs = 128
@@ -87,7 +91,7 @@ type Machine struct {
 	nics    map[int]*vnet.Device // so are these
 	runners []*runner            // all that there may come to be
 	cpus    *cpus.Block          // which of them the guest has; nil where all of them stay
-	watch   time.Duration        // how often the watcher looks for a guest that halted for good
+	look    *timer.Timer         // ticks when the watcher is to look for a guest that halted for good
 	watcher sync.WaitGroup
 
 	// mu guards what follows. It is taken by vCPU threads between two runs
@@ -138,7 +142,7 @@ func New(c Config) (*Machine, error) {
 		c.KVM.Close()
 		return nil, err
 	}
-	m := &Machine{c: c, disks: make(map[int]*blk.Device), nics: make(map[int]*vnet.Device), state: protocol.Waiting, done: make(chan struct{}), watch: 2 * time.Second}
+	m := &Machine{c: c, disks: make(map[int]*blk.Device), nics: make(map[int]*vnet.Device), state: protocol.Waiting, done: make(chan struct{})}
 	m.changed.L = &m.mu
 	if err := m.build(); err != nil {
 		return nil, errors.Join(err, m.Close())
@@ -149,6 +153,9 @@ func New(c Config) (*Machine, error) {
 func (m *Machine) build() error {
 	var err error
 	if m.sys, err = kvm.Open(m.c.KVM); err != nil {
+		return err
+	}
+	if m.look, err = timer.Every(lookInterval); err != nil {
 		return err
 	}
 	if err := m.mapMemory(); err != nil {
@@ -421,6 +428,9 @@ func (m *Machine) Close() error {
 	m.devices = nil
 	m.mu.Unlock()
 	m.disks, m.nics, m.runners = nil, nil, nil
+	if m.look != nil {
+		m.look.Close() // which the end of the guest has done, where there was one
+	}
 	if m.serial != nil {
 		errs = append(errs, m.serial.Close())
 	}

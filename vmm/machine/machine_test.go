@@ -14,6 +14,7 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/internal/tinykernel"
 	"github.com/ashlar-hv/ashlar/vmm/memory"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
+	"github.com/ashlar-hv/ashlar/vmm/timer"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -66,7 +67,12 @@ func (s *spec) loaded(t testing.TB) *Guest {
 	if err := g.Load(); err != nil {
 		t.Fatalf("%s: %v", err.Field, err)
 	}
-	g.watch = 50 * time.Millisecond
+	g.look.Close()
+	look, terr := timer.Every(50 * time.Millisecond)
+	if terr != nil {
+		t.Fatal(terr)
+	}
+	g.look = look
 	return g
 }
 
