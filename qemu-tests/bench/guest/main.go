@@ -22,6 +22,7 @@ import (
 )
 
 func main() {
+	work.Alone = true
 	disk, err := prepare()
 	fmt.Println(initramfs.Started)
 	if err != nil {

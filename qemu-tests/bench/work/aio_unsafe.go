@@ -50,10 +50,11 @@ type queue struct {
 	blocks  []iocb
 	events  []ioEvent
 	done    []int
+	next    []*iocb // the one that is being submitted
 }
 
 func newQueue(f *os.File, depth, size int, write bool) (*queue, error) {
-	q := &queue{size: size, blocks: make([]iocb, depth), events: make([]ioEvent, depth)}
+	q := &queue{size: size, blocks: make([]iocb, depth), events: make([]ioEvent, depth), next: make([]*iocb, 1)}
 	var err error
 	if q.memory, err = aligned(depth * size); err != nil {
 		return nil, err
@@ -77,10 +78,10 @@ func newQueue(f *os.File, depth, size int, write bool) (*queue, error) {
 
 // submit starts the request of a slot that is free.
 func (q *queue) submit(slot int, offset int64) error {
-	b := &q.blocks[slot]
-	b.offset = offset
-	// The kernel copies the request before the call returns.
-	if _, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, q.context, 1, uintptr(unsafe.Pointer(&b))); errno != 0 {
+	q.next[0] = &q.blocks[slot]
+	q.next[0].offset = offset
+	// The kernel copies the request before the call returns. q is no memory of a stack.
+	if _, errno := call(unix.SYS_IO_SUBMIT, q.context, 1, uintptr(unsafe.Pointer(&q.next[0])), 0, 0); errno != 0 {
 		return fmt.Errorf("io_submit: %w", errno)
 	}
 	return nil
@@ -90,11 +91,7 @@ func (q *queue) submit(slot int, offset int64) error {
 // until the next wait.
 func (q *queue) wait() ([]int, error) {
 	// The kernel fills events, which q keeps, during the call.
-	n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, q.context, 1, uintptr(len(q.events)),
-		uintptr(unsafe.Pointer(&q.events[0])), 0, 0)
-	if errno == unix.EINTR {
-		return q.wait()
-	}
+	n, errno := call(unix.SYS_IO_GETEVENTS, q.context, 1, uintptr(len(q.events)), uintptr(unsafe.Pointer(&q.events[0])), 0)
 	if errno != 0 {
 		return nil, fmt.Errorf("io_getevents: %w", errno)
 	}

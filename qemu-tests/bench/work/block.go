@@ -98,11 +98,15 @@ func durable(disk string, d time.Duration) (Result, error) {
 		if took := time.Since(start); took >= d {
 			return Result{n, took}, nil
 		}
-		if _, err := f.WriteAt(b, n%places*size); err != nil {
-			return Result{}, err
+		m, err := transfer(unix.SYS_PWRITE64, int(f.Fd()), b, n%places*size)
+		if err == nil && m != size {
+			err = io.ErrShortWrite
 		}
-		if err := f.Sync(); err != nil {
-			return Result{}, err
+		if err != nil {
+			return Result{}, fmt.Errorf("write of %d bytes: %w", size, err)
+		}
+		if _, errno := call(unix.SYS_FSYNC, f.Fd(), 0, 0, 0, 0); errno != 0 {
+			return Result{}, fmt.Errorf("fsync: %w", errno)
 		}
 	}
 }

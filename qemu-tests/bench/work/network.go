@@ -38,10 +38,15 @@ func send(address string, d time.Duration) (Result, error) {
 		return Result{}, err
 	}
 	defer c.Close()
+	rw, end, err := fast(c)
+	if err != nil {
+		return Result{}, err
+	}
+	defer end()
 	b := make([]byte, wire.Chunk)
 	start, sent := time.Now(), 0
 	for time.Since(start) < d {
-		m, err := c.Write(b)
+		m, err := rw.Write(b)
 		if sent += m; err != nil {
 			return Result{}, fmt.Errorf("after %d bytes: %w", sent, err)
 		}
@@ -49,7 +54,7 @@ func send(address string, d time.Duration) (Result, error) {
 	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
 		return Result{}, err
 	}
-	n, err := count(c)
+	n, err := count(rw)
 	if err != nil {
 		return Result{}, fmt.Errorf("of %d bytes: %w", sent, err)
 	}
@@ -68,10 +73,15 @@ func receive(address string, d time.Duration) (Result, error) {
 		return Result{}, err
 	}
 	defer c.Close()
+	rw, end, err := fast(c)
+	if err != nil {
+		return Result{}, err
+	}
+	defer end()
 	b := make([]byte, wire.Chunk)
 	start, n := time.Now(), int64(0)
 	for time.Since(start) < d {
-		m, err := c.Read(b)
+		m, err := rw.Read(b)
 		if err != nil {
 			return Result{}, err
 		}
@@ -86,13 +96,18 @@ func roundTrips(address string, d time.Duration) (Result, error) {
 		return Result{}, err
 	}
 	defer c.Close()
-	b := []byte{0}
+	rw, end, err := fast(c)
+	if err != nil {
+		return Result{}, err
+	}
+	defer end()
+	b := make([]byte, 1)
 	start, n := time.Now(), int64(0)
 	for time.Since(start) < d {
-		if _, err := c.Write(b); err != nil {
+		if _, err := rw.Write(b); err != nil {
 			return Result{}, err
 		}
-		if _, err := io.ReadFull(c, b); err != nil {
+		if _, err := io.ReadFull(rw, b); err != nil {
 			return Result{}, err
 		}
 		n++
@@ -111,11 +126,16 @@ func packets(address string, d time.Duration) (Result, error) {
 		return Result{}, err
 	}
 	defer u.Close()
+	rw, end, err := fast(u)
+	if err != nil {
+		return Result{}, err
+	}
+	defer end()
 	b := make([]byte, wire.Datagram)
 	start := time.Now()
 	for time.Since(start) < d {
 		// What does not fit into a queue is no error: it does not arrive.
-		if _, err := u.Write(b); err != nil && !errors.Is(err, net.ErrClosed) {
+		if _, err := rw.Write(b); err != nil && !errors.Is(err, net.ErrClosed) {
 			continue
 		}
 	}

@@ -1,6 +1,7 @@
 package work
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,15 +22,21 @@ func TestDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	for _, command := range []string{
+	commands := []string{
 		"blk read rand 4096 2 1", "blk write seq 8192 1 1", "fsync 1", "touch 2 1",
 		"send " + s.Address() + " 1", "receive " + s.Address() + " 1", "rtt " + s.Address() + " 1", "packets " + s.Address() + " 1",
-	} {
-		t.Run(command, func(t *testing.T) {
-			t.Parallel()
-			r, err := Do(strings.Fields(command), disk)
-			if err != nil || r.Ops <= 0 || r.Took < time.Second {
-				t.Errorf("Do = %+v, %v", r, err)
+	}
+	for _, alone := range []bool{false, true} {
+		t.Run(fmt.Sprintf("alone=%t", alone), func(t *testing.T) {
+			Alone = alone
+			defer func() { Alone = false }()
+			for _, command := range commands {
+				t.Run(command, func(t *testing.T) {
+					r, err := Do(strings.Fields(command), disk)
+					if err != nil || r.Ops <= 0 || r.Took < time.Second {
+						t.Errorf("Do = %+v, %v", r, err)
+					}
+				})
 			}
 		})
 	}
