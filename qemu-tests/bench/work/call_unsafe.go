@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"runtime"
-
 	"unsafe"
 
 	"golang.org/x/sys/unix"
