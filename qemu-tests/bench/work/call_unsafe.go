@@ -13,8 +13,8 @@ import (
 )
 
 // Alone says that the process does nothing but its load. Then the scheduler is not told of the load's
-// system calls: its thread that watches over those of which it is told set timers some 800 times a second,
-// which in a guest are three exits each, a fifth of all that was measured.
+// system calls: its thread that watches over those of which it is told sets timers, and
+// there were 18 exits for a read of a guest instead of 4.
 var Alone bool
 
 // call makes a system call that may wait.
