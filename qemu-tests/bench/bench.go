@@ -176,7 +176,11 @@ func (p *progress) once(ctx context.Context, l *net.TCPListener, outside *wire.S
 			return err
 		}
 	}
-	err = p.receive(c, o.Say)
+	silence := silenceLimit
+	if o.Repeatable {
+		silence = countedLimit
+	}
+	err = p.receive(c, silence, o.Say)
 	if errors.Is(err, errFailed) {
 		said, _ := o.Shell("cat /tmp/bench.log")
 		err = fmt.Errorf("%w\n%s", err, strings.TrimSpace(said))
@@ -238,18 +242,21 @@ func launch(port int, outside *wire.Server, o Options) error {
 	return err
 }
 
-// silenceLimit is far more than the host's side takes from line to line, as it has one every 10 seconds
-// that says just that.
-const silenceLimit = 2 * time.Minute
+// The host's side has a line every 10 seconds of its time. silenceLimit is far more than these take, countedLimit
+// where its time counts instructions and is many times slower than ours.
+const (
+	silenceLimit = 2 * time.Minute
+	countedLimit = 15 * time.Minute
+)
 
 // receive reads what inside sends, to its end. The samples of a turn count once that is done.
-func (p *progress) receive(r io.Reader, say func(string)) error {
+func (p *progress) receive(r io.Reader, silence time.Duration, say func(string)) error {
 	var pending []figure.Sample
 	in := bufio.NewScanner(r)
 	for in.Scan() {
 		if c, ok := r.(net.Conn); ok {
 			// The next deadline, from what was said last on.
-			c.SetReadDeadline(time.Now().Add(silenceLimit))
+			c.SetReadDeadline(time.Now().Add(silence))
 		}
 		word, text, _ := strings.Cut(in.Text(), " ")
 		switch word {

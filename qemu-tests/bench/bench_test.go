@@ -21,16 +21,24 @@ func TestReceive(t *testing.T) {
 		name, in string
 		want     progress
 		err      error
+		text     string // of the error
 	}{
-		{"whole", "SAY half way\nALIVE \n" + turn + "DONE \n", want, nil},
-		{"lost after a turn", turn, want, io.ErrUnexpectedEOF},
-		{"lost in a turn", turn + strings.SplitAfter(turn, "\n")[0], want, io.ErrUnexpectedEOF},
-		{"failed", turn + "FAILED no KVM\n", want, errFailed},
-		{"broken", "SAMPLE {\nDONE\n", progress{}, errFailed},
+		{"whole", "SAY half way\nALIVE \n" + turn + "DONE \n", want, nil, ""},
+		{"lost after a turn", turn, want, io.ErrUnexpectedEOF, "before it was done"},
+		{"lost in a turn", turn + strings.SplitAfter(turn, "\n")[0], want, io.ErrUnexpectedEOF, "before it was done"},
+		{"failed", turn + "FAILED no KVM\n", want, errFailed, "no KVM"},
+		{"broken", "SAMPLE {\nDONE\n", progress{}, errFailed, "sample"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got progress
-			err := got.receive(strings.NewReader(c.in), func(string) {})
+			var said []string
+			err := got.receive(strings.NewReader(c.in), silenceLimit, func(s string) { said = append(said, s) })
+			if half := strings.HasPrefix(c.in, "SAY half way\n"); half != cmp.Equal(said, []string{"half way"}) {
+				t.Errorf("it said %q", said)
+			}
+			if err != nil && !strings.Contains(err.Error(), c.text) {
+				t.Errorf("receive: %v, want %q in it", err, c.text)
+			}
 			if d := cmp.Diff(c.want, got, cmp.AllowUnexported(progress{})); d != "" || !errors.Is(err, c.err) {
 				t.Errorf("receive: %v, want %v (-want +got):\n%s", err, c.err, d)
 			}
