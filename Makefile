@@ -57,13 +57,17 @@ MACHINES = image-build drivers/disk/xfs initramfs/boottest kernel/boottest qemu-
 # emulated machine with nested guests that waits for a CPU of its own fails more often.
 EARLY   = ^Test[A-H]
 E2E     = $(GO) test -v -timeout 70m ./qemu-tests/e2e
+FIRST   = $(OUT)/test-first.log
 SECOND  = $(OUT)/test-second.log
+# At the end stands what has failed, with what it said last: the rest is long.
 define MACHINE_TESTS
 echo "==> End-to-end tests in the lab, tests in machines of their own"; t=$$(date +%s); \
 { $(GO) test -p 1 -timeout 40m $(addprefix ./,$(MACHINES)); r=$$?; $(E2E) -skip '$(EARLY)' && exit $$r; } >$(SECOND) 2>&1 & \
 second=$$!; trap "kill $$second; exit 130" INT TERM; \
-$(E2E) -run '$(EARLY)'; r=$$?; wait $$second || r=1; cat $(SECOND); \
-echo "    ended after $$(( $$(date +%s) - t )) s"; exit $$r
+rm -f $(FIRST).failed; { $(E2E) -run '$(EARLY)' 2>&1 || touch $(FIRST).failed; } | tee $(FIRST); \
+r=0; wait $$second || r=1; cat $(SECOND); test ! -e $(FIRST).failed || r=1; \
+echo "    ended after $$(( $$(date +%s) - t )) s"; \
+test $$r = 0 || { echo "==> Failed"; grep -h -B 20 -E '^ *(--- FAIL|panic:)|^FAIL' $(FIRST) $(SECOND); }; exit $$r
 endef
 
 ##@ The lab
