@@ -214,11 +214,13 @@ func (m *Machine) remove(s *hotplugSlot, d *plugged) {
 	m.devices = slices.Delete(slices.Clone(m.devices), i, i+1)
 }
 
-// failQuiet is how long no request has to come to a failing disk before it is pulled out,
-// and failMost how long that is waited for.
+// A failing disk is looked at every failLook, and pulled out once failQuiet looks in a row have
+// found no new request, or after failMost looks. They are counted, not timed: after a pause of
+// everything here, the guest's vCPUs included, there is one look.
 const (
-	failQuiet = 500 * time.Millisecond
-	failMost  = 3 * time.Second
+	failLook  = 50 * time.Millisecond
+	failQuiet = 10
+	failMost  = 60
 )
 
 // failDisk has the requests of a disk that the guest is using answered with errors, and returns
@@ -254,9 +256,10 @@ func (m *Machine) pullOut(s *hotplugSlot, d *plugged, disk *blk.Device) {
 
 // untilQuiet waits until no request comes to a failing disk, or the guest has ended.
 func (m *Machine) untilQuiet(disk *blk.Device) {
-	tick := time.NewTicker(failQuiet)
+	tick := time.NewTicker(failLook)
 	defer tick.Stop()
-	for before, end := disk.Answered(), time.Now().Add(failMost); time.Now().Before(end); {
+	quiet, before := 0, disk.Answered()
+	for looks := 0; quiet < failQuiet && looks < failMost; looks++ {
 		select {
 		case <-tick.C:
 		case <-m.done:
@@ -264,15 +267,16 @@ func (m *Machine) untilQuiet(disk *blk.Device) {
 		}
 		now := disk.Answered()
 		if now == before {
-			return
+			quiet++
+		} else {
+			quiet, before = 0, now
 		}
-		before = now
 	}
 }
 
 // Detach asks the guest to give a device up, or with force takes it away: then accesses to
 // it give all ones, and requests under way end before it leaves the Status. A disk that
-// is in use fails all requests before, for failMost at most. So does a device go that
+// is in use fails all requests before, for 3 s (failMost) at most. So does a device go that
 // the guest has not switched on. A paused guest is asked when it goes on.
 func (m *Machine) Detach(name string, force bool) *protocol.Error {
 	m.lifeMu.Lock()

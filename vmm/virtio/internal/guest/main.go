@@ -22,7 +22,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -237,24 +236,12 @@ func rebind(device, driver string) error {
 	return nil
 }
 
-// appears waits for a file.
-func appears(name string) error {
-	var err error
-	for range 200 {
-		if _, err = os.Stat(name); err == nil {
-			return nil
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return err
-}
-
 // diskAgain resets the device, and finds what was written before.
 func diskAgain() error {
 	if err := rebind("/sys/block/vda/device", "virtio_blk"); err != nil {
 		return err
 	}
-	if err := appears("/dev/vda"); err != nil {
+	if err := comes("/dev/vda"); err != nil {
 		return err
 	}
 	f, err := os.Open("/dev/vda")
@@ -372,7 +359,7 @@ func network() error {
 
 // talk sends the peer what it sends back.
 func talk() error {
-	c, err := net.DialTimeout("tcp", argument("peer"), 20*time.Second)
+	c, err := net.DialTimeout("tcp", argument("peer"), patience)
 	if err != nil {
 		return err
 	}
@@ -418,7 +405,7 @@ func networkAgain() error {
 	if err := rebind("/sys/class/net/eth0/device", "virtio_net"); err != nil {
 		return err
 	}
-	if err := appears("/sys/class/net/eth0"); err != nil {
+	if err := comes("/sys/class/net/eth0"); err != nil {
 		return err
 	}
 	return network()
