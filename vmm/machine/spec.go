@@ -81,6 +81,20 @@ func (d *descriptors) takeOptional(field string, f *protocol.File) (*os.File, *p
 	return d.take(field, *f)
 }
 
+// unwatched closes f and returns it as a file that the runtime's poller does not watch. The kernel
+// reads and writes a tap with vhost-net: each packet would wake a thread here for nothing.
+func unwatched(f *os.File) (*os.File, *protocol.Error) {
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetNonblock(fd, false) // what does not block is watched
+	}
+	if err != nil {
+		return nil, &protocol.Error{Code: protocol.Unavailable, Field: f.Name(), Message: fmt.Sprintf("take descriptor: %v", err)}
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
 func (d *descriptors) close() {
 	for _, f := range d.files {
 		if f != nil {
@@ -358,6 +372,9 @@ func newNIC(field string, nic protocol.NIC, d *descriptors) (*vnet.Device, *prot
 		var perr *protocol.Error
 		if p.Tap, perr = d.take(place+".tap", want.Tap); perr == nil {
 			p.Vhost, perr = d.takeOptional(place+".vhost", want.Vhost)
+		}
+		if perr == nil && p.Vhost != nil {
+			p.Tap, perr = unwatched(p.Tap)
 		}
 		c.Pairs = append(c.Pairs, p)
 		if perr != nil {

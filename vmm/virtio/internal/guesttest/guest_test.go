@@ -169,6 +169,9 @@ func TestGuest(t *testing.T) {
 func (b *builder) run(v *vmm) {
 	t := b.t
 	b.startIn(v)
+	if got, want := v.watches("/dev/net/tun"), b.spec.NICs[0].Pairs[0].Vhost == nil; got != want {
+		t.Errorf("the VMM is woken for packets: %v, want %v", got, want)
+	}
 	said := make(chan string)
 	go b.listen(v.console(), said)
 	text := <-said // until the VMM has ended
@@ -244,6 +247,37 @@ func startProgram(t *testing.T, program string, argv ...string) *vmm {
 	must(t, err)
 	t.Cleanup(func() { v.conn.Close() })
 	return v
+}
+
+// watches tells whether the VMM sleeps until something happens to a descriptor of that file, whoever
+// else has it.
+func (v *vmm) watches(file string) bool {
+	v.t.Helper()
+	proc := fmt.Sprintf("/proc/%d/", v.cmd.Process.Pid)
+	fds, err := os.ReadDir(proc + "fd")
+	must(v.t, err)
+	polls := 0
+	for _, fd := range fds {
+		if name, _ := os.Readlink(proc + "fd/" + fd.Name()); name != "anon_inode:[eventpoll]" {
+			continue
+		}
+		polls++
+		info, err := os.ReadFile(proc + "fdinfo/" + fd.Name())
+		must(v.t, err)
+		for line := range strings.Lines(string(info)) {
+			var target int
+			if _, err := fmt.Sscanf(line, "tfd: %d", &target); err != nil {
+				continue
+			}
+			if name, _ := os.Readlink(fmt.Sprintf("%sfd/%d", proc, target)); name == file {
+				return true
+			}
+		}
+	}
+	if polls == 0 {
+		v.t.Error("the VMM waits for nothing (epoll)")
+	}
+	return false
 }
 
 // call sends a request and returns what came back.
