@@ -6,8 +6,6 @@ import (
 	"os"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ashlar-hv/ashlar/vmm/arch"
 	"github.com/ashlar-hv/ashlar/vmm/boot"
 	"github.com/ashlar-hv/ashlar/vmm/console"
@@ -38,69 +36,6 @@ const (
 
 func invalid(field, format string, args ...any) *protocol.Error {
 	return &protocol.Error{Code: protocol.InvalidArgument, Field: field, Message: fmt.Sprintf(format, args...)}
-}
-
-// A descriptors is what came beside a Spec. Each is taken once.
-type descriptors struct {
-	files []*os.File
-}
-
-// take returns file f for the field, whose owner is the caller from then on.
-func (d *descriptors) take(field string, f protocol.File) (*os.File, *protocol.Error) {
-	if f < 0 || int(f) >= len(d.files) {
-		return nil, invalid(field, "%s names descriptor %d of %d", field, f, len(d.files))
-	}
-	file := d.files[f]
-	if file == nil {
-		return nil, invalid(field, "%s names descriptor %d, which another field has taken", field, f)
-	}
-	d.files[f] = nil
-	named, err := rename(file, field)
-	if err != nil {
-		return nil, &protocol.Error{Code: protocol.Unavailable, Field: field, Message: err.Error()}
-	}
-	return named, nil
-}
-
-// rename closes f and returns it under another name: messages are to name the
-// field that a descriptor came for.
-func rename(f *os.File, name string) (*os.File, error) {
-	defer f.Close()
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("take descriptor for %s: %w", name, err)
-	}
-	return os.NewFile(uintptr(fd), name), nil
-}
-
-// takeOptional is take for a field that may be absent.
-func (d *descriptors) takeOptional(field string, f *protocol.File) (*os.File, *protocol.Error) {
-	if f == nil {
-		return nil, nil
-	}
-	return d.take(field, *f)
-}
-
-// unwatched closes f and returns it as a file that the runtime's poller does not watch. The kernel
-// reads and writes a tap with vhost-net: each packet would wake a thread here for nothing.
-func unwatched(f *os.File) (*os.File, *protocol.Error) {
-	defer f.Close()
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err == nil {
-		err = unix.SetNonblock(fd, false) // what does not block is watched
-	}
-	if err != nil {
-		return nil, &protocol.Error{Code: protocol.Unavailable, Field: f.Name(), Message: fmt.Sprintf("take descriptor: %v", err)}
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
-}
-
-func (d *descriptors) close() {
-	for _, f := range d.files {
-		if f != nil {
-			f.Close()
-		}
-	}
 }
 
 // A Guest is a Machine made from a Spec, and what it is yet to be loaded from.
@@ -370,11 +305,12 @@ func newNIC(field string, nic protocol.NIC, d *descriptors) (*vnet.Device, *prot
 		place := fmt.Sprintf("%s.pairs[%d]", field, j)
 		var p vnet.Pair
 		var perr *protocol.Error
-		if p.Tap, perr = d.take(place+".tap", want.Tap); perr == nil {
-			p.Vhost, perr = d.takeOptional(place+".vhost", want.Vhost)
+		take := d.take
+		if want.Vhost != nil {
+			take = d.takeUnwatched
 		}
-		if perr == nil && p.Vhost != nil {
-			p.Tap, perr = unwatched(p.Tap)
+		if p.Tap, perr = take(place+".tap", want.Tap); perr == nil {
+			p.Vhost, perr = d.takeOptional(place+".vhost", want.Vhost)
 		}
 		c.Pairs = append(c.Pairs, p)
 		if perr != nil {

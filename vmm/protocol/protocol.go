@@ -350,7 +350,8 @@ type NIC struct {
 
 // A Pair is a queue of a tap (opened with IFF_VNET_HDR, and with IFF_MULTI_QUEUE
 // where there are several) and a vhost-net descriptor, which a NIC with one pair
-// can do without.
+// can do without. The tap does not block (O_NONBLOCK); the VMM has it block where there is
+// vhost-net.
 type Pair struct {
 	Tap   File  `json:"tap"`
 	Vhost *File `json:"vhost,omitempty"`
