@@ -245,7 +245,7 @@ func (m *Machine) failDisk(d *plugged) *blk.Device {
 // slot with it, for a request that was in the queue when the device went (virtblk_remove,
 // 6.12); programs that are told of an error ask no more.
 func (m *Machine) pullOut(s *hotplugSlot, d *plugged, disk *blk.Device) {
-	m.untilQuiet(disk)
+	untilQuiet(disk.Answered, m.done)
 	m.lifeMu.Lock()
 	if slices.Contains(m.devices, d) {
 		s.port.Unplug()
@@ -254,18 +254,19 @@ func (m *Machine) pullOut(s *hotplugSlot, d *plugged, disk *blk.Device) {
 	m.remove(s, d)
 }
 
-// untilQuiet waits until no request comes to a failing disk, or the guest has ended.
-func (m *Machine) untilQuiet(disk *blk.Device) {
+// untilQuiet waits until a failing disk, which has answered so many requests, gets no more, or until
+// the guest has ended.
+func untilQuiet(answered func() uint64, ended <-chan struct{}) {
 	tick := time.NewTicker(failLook)
 	defer tick.Stop()
-	quiet, before := 0, disk.Answered()
+	quiet, before := 0, answered()
 	for looks := 0; quiet < failQuiet && looks < failMost; looks++ {
 		select {
 		case <-tick.C:
-		case <-m.done:
+		case <-ended:
 			return
 		}
-		now := disk.Answered()
+		now := answered()
 		if now == before {
 			quiet++
 		} else {

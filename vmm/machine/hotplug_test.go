@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -291,5 +292,51 @@ func TestHotplugRefuses(t *testing.T) {
 	start(t, none)
 	if err := none.AttachDisk(&protocol.Disk{}, []*os.File{newDiskFile(t)}); err == nil || err.Code != protocol.FailedPrecondition {
 		t.Errorf("attach without slots: %+v", err)
+	}
+}
+
+// How long a failing disk is looked at, in the time of a bubble.
+func TestUntilQuiet(t *testing.T) {
+	const look, pause = failLook, time.Minute
+	for _, c := range []struct {
+		name string
+		// answered is how many requests there are to be at a look, which it may keep waiting.
+		answered func(look int) uint64
+		ended    time.Duration // of the guest, 0 for never
+		looks    int
+		want     time.Duration // that it takes, 0 for any
+	}{
+		{"no request", func(int) uint64 { return 7 }, 0, failQuiet, failQuiet * look},
+		{"requests for a while", func(n int) uint64 { return uint64(min(n, 20)) }, 0, 20 + failQuiet, (20 + failQuiet) * look},
+		{"one just before it is quiet", func(n int) uint64 { return uint64(n / failQuiet) }, 0, failMost, failMost * look},
+		{"requests on and on", func(n int) uint64 { return uint64(n) }, 0, failMost, failMost * look},
+		{"everything stands still, and then comes a request", func(n int) uint64 {
+			switch {
+			case n == 2:
+				time.Sleep(pause)
+			case n > 4:
+				return 1
+			}
+			return 0
+		}, 0, 5 + failQuiet, 0},
+		{"the guest ends", func(n int) uint64 { return uint64(n) }, 5*look + look/2, 5, 5*look + look/2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ended := make(chan struct{})
+				if c.ended > 0 {
+					time.AfterFunc(c.ended, func() { close(ended) })
+				}
+				looks := -1 // the first is the one that others are compared with
+				began := time.Now()
+				untilQuiet(func() uint64 { looks++; return c.answered(looks) }, ended)
+				if looks != c.looks {
+					t.Errorf("%d looks, want %d", looks, c.looks)
+				}
+				if took := time.Since(began); c.want > 0 && took != c.want {
+					t.Errorf("it took %v, want %v", took, c.want)
+				}
+			})
+		})
 	}
 }
