@@ -180,28 +180,38 @@ func (c *Config) setWord(off int, v uint16) {
 
 func overlap(a, an, b, bn int) bool { return a < b+bn && b < a+an }
 
-// AddExpress appends a PCI Express capability (section 7.5.3), version 2, of a
-// root complex integrated endpoint: a function on the root bus, with no link.
+// AddExpress sets room aside for a PCI Express capability (section 7.5.3), which the function
+// gets behind a root port. On the root bus it is a conventional one: a kernel looks for more in
+// functions with the capability, in the extended space behind it too, and each look is an exit.
 func (c *Config) AddExpress() error {
-	var body, mask [0x3a]byte
-	binary.LittleEndian.PutUint16(body[0:], 2|9<<4)
-	const roleBasedErrors = 1 << 15
-	binary.LittleEndian.PutUint32(body[2:], roleBasedErrors)
-	// Device Control: error reporting, relaxed ordering, payload, no snoop, request size.
-	binary.LittleEndian.PutUint16(mask[6:], 0x78ff)
-	var err error
-	c.express, err = c.AddCapability(CapExpress, body[:], mask[:])
-	return err
+	if c.nextCap+expressEnd > headerSpace {
+		return fmt.Errorf("PCI Express capability at %#x: %w", c.nextCap, ErrConfigSpace)
+	}
+	c.express = c.nextCap
+	c.nextCap += expressEnd
+	return nil
 }
 
-// behindPort makes the function an endpoint with a link to a root port.
+// behindPort makes the function an endpoint of PCI Express with a link to a root port. The
+// capability is the first one then.
 func (c *Config) behindPort() {
-	if c.express == 0 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.express == 0 || c.data[c.express] == CapExpress {
 		return
 	}
-	c.setWord(c.express+expressFlags, 2)
-	c.SetBytes(c.express+expressLinkCap, binary.LittleEndian.AppendUint32(nil, linkSpeed|linkWidth))
-	c.setWord(c.express+expressLinkStatus, linkSpeed|linkWidth)
-	c.SetBytes(c.express+expressLinkCap2, binary.LittleEndian.AppendUint32(nil, linkSpeeds))
-	c.setWord(c.express+expressLinkControl2, linkSpeed)
+	at := c.data[c.express : c.express+expressEnd]
+	at[0], at[1] = CapExpress, c.data[regCapPointer]
+	c.data[regCapPointer] = byte(c.express)
+	c.data[regStatus] |= statusCapList
+	le := binary.LittleEndian
+	le.PutUint16(at[expressFlags:], 2) // version 2, an endpoint
+	const roleBasedErrors = 1 << 15
+	le.PutUint32(at[expressDeviceCap:], roleBasedErrors)
+	le.PutUint32(at[expressLinkCap:], linkSpeed|linkWidth)
+	le.PutUint16(at[expressLinkStatus:], linkSpeed|linkWidth)
+	le.PutUint32(at[expressLinkCap2:], linkSpeeds)
+	le.PutUint16(at[expressLinkControl2:], linkSpeed)
+	// Error reporting, relaxed ordering, payload, no snoop, request size.
+	le.PutUint16(c.mask[c.express+expressDeviceControl:], 0x78ff)
 }

@@ -27,6 +27,7 @@ const (
 // Registers of a PCI Express capability, from its start (section 7.5.3).
 const (
 	expressFlags         = 0x02
+	expressDeviceCap     = 0x04
 	expressDeviceControl = 0x08
 	expressLinkCap       = 0x0c
 	expressLinkControl   = 0x10
