@@ -28,10 +28,14 @@ var Sysctls = []Setting{
 	{"net/ipv6/conf/all/accept_redirects", "0"},
 }
 
-// Memory are the settings below /sys: memory shared with a guest is made of huge pages
-// where its VMM asks for them, as the kernel's own configuration has it for all other
-// memory.
-var Memory = []Setting{{"kernel/mm/transparent_hugepage/shmem_enabled", "advise"}}
+// Memory are the settings below /sys (Documentation/admin-guide/mm/transhuge.rst): memory
+// shared with a guest is made of huge pages where its VMM asks for them, as the kernel's own
+// configuration has it for all other memory. Later the kernel makes a huge page of small
+// ones only where all of them are there: what a guest has given back stays the host's.
+var Memory = []Setting{
+	{"kernel/mm/transparent_hugepage/shmem_enabled", "advise"},
+	{"kernel/mm/transparent_hugepage/khugepaged/max_ptes_none", "0"},
+}
 
 // LastEnded, below /proc/PID, has the kernel end the process, where the host has no memory
 // left, after guests and after what a rescue shell runs; what it starts inherits that

@@ -81,3 +81,22 @@ func TestPopulatedMemory(t *testing.T) {
 	h.console(t, "populated").expect("TESTGUEST ready", patience)
 	h.stop(t, "populated", false)
 }
+
+// A guest is on huge pages where nothing else is asked for, and on none where small ones are.
+func TestDefaultPages(t *testing.T) {
+	h := sharedHost(t)
+	for name, kind := range map[string]v1.MemoryBacking_Pages{"usual": v1.MemoryBacking_PAGES_UNSPECIFIED, "small": v1.MemoryBacking_PAGES_4KIB} {
+		vm := testVM("")
+		vm.MemoryBacking = &v1.MemoryBacking{Pages: kind}
+		h.create(t, name, vm)
+		t.Cleanup(func() { h.remove(t, name) })
+		before := h.memoryLine(t, "ShmemHugePages")
+		h.boot(t, name)
+		h.console(t, name).expect("TESTGUEST ready", patience)
+		got := h.memoryLine(t, "ShmemHugePages") - before
+		if name == "small" && got != 0 || name == "usual" && got < 16<<10 {
+			t.Errorf("%d KiB of the memory of the guest %q are huge pages", got, name)
+		}
+		h.stop(t, name, false)
+	}
+}

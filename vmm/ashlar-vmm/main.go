@@ -31,7 +31,8 @@
 //	--cpu LIST          model (host or x86-64-v1 to -v4), sockets=N, cores=N,
 //	                    threads=N, hyperv, poll=DURATION, with commas between
 //	--memory SIZE       such as 512MiB or 4GiB (default 256MiB); transparent (huge
-//	                    pages) and populate may follow, with commas between
+//	                    pages, or no start) or 4KiB (no huge pages), and populate may
+//	                    follow, with commas between
 //	--disk FILE         raw image; FILE,ro for one that is only read
 //	--tap NAME          network device on the tap interface NAME
 //	--watchdog ACTION   have one: none, reset or power-off when it is not fed

@@ -8,8 +8,8 @@ import (
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
 
-// parseMemory reads what --memory says: a size, and transparent and populate, with
-// commas between.
+// parseMemory reads what --memory says: a size, and transparent or 4KiB, and populate,
+// with commas between.
 func parseMemory(v string) (uint64, *protocol.Backing, error) {
 	size, rest, more := strings.Cut(v, ",")
 	n, err := parseSize(size)
@@ -19,12 +19,12 @@ func parseMemory(v string) (uint64, *protocol.Backing, error) {
 	b := &protocol.Backing{}
 	for word := range strings.SplitSeq(rest, ",") {
 		switch word {
-		case "transparent":
-			b.Pages = protocol.TransparentPages
+		case string(protocol.TransparentPages), string(protocol.SmallPages):
+			b.Pages = protocol.Pages(word)
 		case "populate":
 			b.Populate = true
 		default:
-			return 0, nil, fmt.Errorf("memory %q: want transparent or populate behind the size", v)
+			return 0, nil, fmt.Errorf("memory %q: want transparent, 4KiB or populate behind the size", v)
 		}
 	}
 	return n, b, nil

@@ -28,6 +28,7 @@ func TestParseMemory(t *testing.T) {
 	for in, want := range map[string]*protocol.Backing{
 		"256MiB": nil, "256MiB,populate": {Populate: true},
 		"256MiB,populate,transparent": {Pages: protocol.TransparentPages, Populate: true},
+		"256MiB,4KiB":                 {Pages: protocol.SmallPages},
 	} {
 		n, b, err := parseMemory(in)
 		if d := cmp.Diff(want, b); d != "" || n != 256<<20 || err != nil {

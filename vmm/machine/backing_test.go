@@ -9,7 +9,7 @@ import (
 
 // A guest runs on pages of each kind that a memfd has, populated or not.
 func TestBacking(t *testing.T) {
-	for _, b := range []*protocol.Backing{nil, {}, {Pages: protocol.DefaultPages, Populate: true}, {Pages: protocol.TransparentPages, Populate: true}} {
+	for _, b := range []*protocol.Backing{nil, {}, {Pages: protocol.DefaultPages, Populate: true}, {Pages: protocol.TransparentPages, Populate: true}, {Pages: protocol.SmallPages}} {
 		s := newSpec(t, tinykernel.Code{}.PowerOff())
 		s.Backing = b
 		g := s.loaded(t)
@@ -26,7 +26,7 @@ func TestBackingRefused(t *testing.T) {
 		backing protocol.Backing
 		field   string
 	}{
-		{"kind", protocol.Backing{Pages: "4KiB"}, "backing.pages"},
+		{"kind", protocol.Backing{Pages: "4MiB"}, "backing.pages"},
 		{"size", protocol.Backing{Pages: protocol.Pages1GiB}, "memoryBytes"},
 		{"another kind of file", protocol.Backing{Pages: protocol.Pages2MiB}, "memory"},
 	} {

@@ -196,8 +196,8 @@ func (m *Machine) mapMemory() error {
 	if want := max(pages.PoolSize(), memory.PageSize); m.mem.PageSize() != want {
 		return fmt.Errorf("the memory file has pages of %d bytes, want %d: %w", m.mem.PageSize(), want, memory.ErrSize)
 	}
-	if pages == protocol.TransparentPages {
-		if err := m.mem.AdviseHuge(); err != nil {
+	if pages == protocol.TransparentPages || pages == protocol.DefaultPages {
+		if err := m.mem.AdviseHuge(); err != nil && pages == protocol.TransparentPages {
 			return err
 		}
 	}

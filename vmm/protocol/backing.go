@@ -20,10 +20,14 @@ type Pages string
 
 // Kinds of pages.
 const (
-	// DefaultPages are what the host gives; "" stands for them, too.
+	// DefaultPages are huge pages as far as the host has some at hand, else pages of 4 KiB;
+	// "" stands for them, too.
 	DefaultPages Pages = "default"
-	// TransparentPages: huge pages as far as the host has some at hand.
+	// TransparentPages are the same, refused where the host's kernel knows no huge pages.
 	TransparentPages Pages = "transparent"
+	// SmallPages have 4 KiB each: the guest holds no more of the host's memory than it has
+	// touched, and waits longer for it.
+	SmallPages Pages = "4KiB"
 	// Pages2MiB and Pages1GiB are from the host's pool of just that size, all of them.
 	Pages2MiB Pages = "2MiB"
 	Pages1GiB Pages = "1GiB"
@@ -31,7 +35,7 @@ const (
 
 // AllPages are the names of the kinds of pages, the usual one first.
 func AllPages() []string {
-	return []string{string(DefaultPages), string(TransparentPages), string(Pages2MiB), string(Pages1GiB)}
+	return []string{string(DefaultPages), string(TransparentPages), string(SmallPages), string(Pages2MiB), string(Pages1GiB)}
 }
 
 // PoolSize is the size in bytes of the pages of a pool, 0 for pages of none.

@@ -16,7 +16,8 @@ func TestBackingCheck(t *testing.T) {
 		{&Backing{Pages: Pages2MiB}, 33 << 20, "memoryBytes"},
 		{&Backing{Pages: Pages1GiB}, 2 << 30, "-"},
 		{&Backing{Pages: Pages1GiB}, 1<<30 + 2<<20, "memoryBytes"},
-		{&Backing{Pages: "4KiB"}, 32 << 20, "backing.pages"},
+		{&Backing{Pages: SmallPages}, 32 << 20, "-"},
+		{&Backing{Pages: "4MiB"}, 32 << 20, "backing.pages"},
 	} {
 		got := "-"
 		if err := tt.b.Check(tt.size); err != nil {

@@ -59,8 +59,8 @@ func (p *Pluggable) Check(memoryBytes uint64, b *Backing) (field, wrong string) 
 	case p.MaxBytes == 0 || p.MaxBytes%PluggableUnit != 0 || p.MaxBytes > MaxPluggable || memoryBytes > MaxPluggable-p.MaxBytes:
 		return "maxBytes", fmt.Sprintf("is %d: a multiple of 128 MiB that makes at most 1 TiB with the other memory", p.MaxBytes)
 	case b.Kind().PoolSize() > 0:
-		return "maxBytes", fmt.Sprintf("is %d with pages of a pool, which are set aside for good: choose %s or %s",
-			p.MaxBytes, DefaultPages, TransparentPages)
+		return "maxBytes", fmt.Sprintf("is %d with pages of a pool, which are set aside for good: choose %s, %s or %s",
+			p.MaxBytes, DefaultPages, TransparentPages, SmallPages)
 	}
 	return "bytes", p.Wrong(p.Bytes)
 }

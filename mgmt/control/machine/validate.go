@@ -109,6 +109,7 @@ func (c *checker) size(vm *ashlarv1.VirtualMachine, host *hostcall.HostStatus) {
 var pages = map[ashlarv1.MemoryBacking_Pages]protocol.Pages{
 	ashlarv1.MemoryBacking_PAGES_UNSPECIFIED: "",
 	ashlarv1.MemoryBacking_PAGES_TRANSPARENT: protocol.TransparentPages,
+	ashlarv1.MemoryBacking_PAGES_4KIB:        protocol.SmallPages,
 	ashlarv1.MemoryBacking_PAGES_2MIB:        protocol.Pages2MiB,
 	ashlarv1.MemoryBacking_PAGES_1GIB:        protocol.Pages1GiB,
 }

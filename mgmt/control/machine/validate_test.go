@@ -147,7 +147,7 @@ func TestValidateAsCore(t *testing.T) {
 func TestWholePages(t *testing.T) {
 	for kind, faults := range map[ashlarv1.MemoryBacking_Pages]int{
 		ashlarv1.MemoryBacking_PAGES_UNSPECIFIED: 0, ashlarv1.MemoryBacking_PAGES_TRANSPARENT: 0,
-		ashlarv1.MemoryBacking_PAGES_2MIB: 0, ashlarv1.MemoryBacking_PAGES_1GIB: 1,
+		ashlarv1.MemoryBacking_PAGES_2MIB: 0, ashlarv1.MemoryBacking_PAGES_1GIB: 1, ashlarv1.MemoryBacking_PAGES_4KIB: 0,
 	} {
 		c := &checker{}
 		var rec store.VM

@@ -87,8 +87,9 @@ program in the guest (/dev/virtio-ports/NAME in Linux), to be connected to by
 ` + "`ashlarctl vm connect --serial`" + `.
 
 --memory SIZE[,pages=KIND][,populate=on] says how much memory it has and what of the
-host's that is made of: what the host gives (pages=default), huge pages as far as
-there are some at hand (transparent), or pages of just 2MiB or 1GiB from the host's
+host's that is made of: huge pages as far as there are some at hand (pages=default;
+with transparent the host must know them), pages of just 4KiB, which hold no more of
+the host's memory than the guest has touched, or of just 2MiB or 1GiB from the host's
 pool of them; and whether all of it is allocated before the guest starts.
 Behind it ,max=SIZE is the most that it can have while it runs (vm set-memory), and
 ,hotplug=SIZE what it is to have besides the first size, with which it starts.

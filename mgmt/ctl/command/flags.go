@@ -121,12 +121,13 @@ var memoryPages = map[string]ashlarv1.MemoryBacking_Pages{
 	"":                                ashlarv1.MemoryBacking_PAGES_UNSPECIFIED,
 	string(protocol.DefaultPages):     ashlarv1.MemoryBacking_PAGES_UNSPECIFIED,
 	string(protocol.TransparentPages): ashlarv1.MemoryBacking_PAGES_TRANSPARENT,
+	string(protocol.SmallPages):       ashlarv1.MemoryBacking_PAGES_4KIB,
 	string(protocol.Pages2MiB):        ashlarv1.MemoryBacking_PAGES_2MIB,
 	string(protocol.Pages1GiB):        ashlarv1.MemoryBacking_PAGES_1GIB,
 }
 
 // ParseMemory reads the value of --memory:
-// SIZE[,max=SIZE][,hotplug=SIZE][,pages=default|transparent|2MiB|1GiB][,populate=on|off]. It
+// SIZE[,max=SIZE][,hotplug=SIZE][,pages=default|transparent|4KiB|2MiB|1GiB][,populate=on|off]. It
 // returns a virtual machine that has these fields alone: no backing where nothing is said of
 // it.
 func ParseMemory(s string) (*ashlarv1.VirtualMachine, error) {

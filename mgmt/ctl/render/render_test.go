@@ -77,8 +77,9 @@ func TestStates(t *testing.T) {
 	}
 	for want, b := range map[string]*ashlarv1.MemoryBacking{
 		"": nil, "allocated before the start": {Populate: true},
-		"transparent huge pages":                                  {Pages: ashlarv1.MemoryBacking_PAGES_TRANSPARENT},
-		"pages of 2MiB from the pool":                             {Pages: ashlarv1.MemoryBacking_PAGES_2MIB},
+		"transparent huge pages":      {Pages: ashlarv1.MemoryBacking_PAGES_TRANSPARENT},
+		"pages of 4KiB":               {Pages: ashlarv1.MemoryBacking_PAGES_4KIB},
+		"pages of 2MiB from the pool": {Pages: ashlarv1.MemoryBacking_PAGES_2MIB},
 		"pages of 1GiB from the pool, allocated before the start": {Pages: ashlarv1.MemoryBacking_PAGES_1GIB, Populate: true},
 	} {
 		if got := backing(b); got != want {

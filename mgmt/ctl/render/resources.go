@@ -116,6 +116,7 @@ func VirtualMachine(vm *ashlarv1.VirtualMachine) *Rows {
 func backing(b *ashlarv1.MemoryBacking) string {
 	pages := map[ashlarv1.MemoryBacking_Pages]string{
 		ashlarv1.MemoryBacking_PAGES_TRANSPARENT: "transparent huge pages",
+		ashlarv1.MemoryBacking_PAGES_4KIB:        "pages of 4KiB",
 		ashlarv1.MemoryBacking_PAGES_2MIB:        "pages of 2MiB from the pool",
 		ashlarv1.MemoryBacking_PAGES_1GIB:        "pages of 1GiB from the pool",
 	}

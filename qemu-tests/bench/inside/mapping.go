@@ -24,7 +24,7 @@ const littleMiB = 2
 // mapping measures what it takes to map memory for a device of the host's: to open it with 1 GiB, less
 // what that takes with 2 MiB.
 func (b *bench) mapping() error {
-	all := append(kinds[:len(kinds):len(kinds)], kind{side: side{name: "4 KiB, new"}, pages: protocol.DefaultPages, untouched: true})
+	all := append(kinds[:len(kinds):len(kinds)], kind{side: side{name: "4 KiB, new"}, pages: protocol.SmallPages, untouched: true})
 	return b.onKinds("mapping memory for a device", all, func(k kind, round int) error {
 		d, err := spareDisk()
 		if err != nil {
@@ -35,7 +35,7 @@ func (b *bench) mapping() error {
 			return err
 		}
 		defer back()
-		little, err := b.mapTime(d.address, protocol.DefaultPages, littleMiB, false)
+		little, err := b.mapTime(d.address, protocol.SmallPages, littleMiB, false)
 		if err != nil {
 			return err
 		}

@@ -26,7 +26,7 @@ type kind struct {
 var kinds = []kind{
 	{side: side{figure.Ours, startAshlar}, pages: protocol.Pages1GiB},
 	{side: side{"2 MiB pages", startAshlar}, pages: protocol.Pages2MiB},
-	{side: side{"4 KiB pages", startAshlar}, pages: protocol.DefaultPages},
+	{side: side{"4 KiB pages", startAshlar}, pages: protocol.SmallPages},
 }
 
 // onKinds is inOrder for kinds, for each of which there is a pool as large as a guest.
@@ -82,7 +82,7 @@ func pool(pages protocol.Pages) (func(), error) {
 			return nil, err
 		}
 	}
-	return nil, fmt.Errorf("no node of the host's has the room for %d pages of %s: give it more memory (make bench BENCH_MEMORY=10G)", want, pages)
+	return nil, fmt.Errorf("no node of the host's has the room for %d pages of %s: give it more memory (make bench BENCH_MEMORY=12G)", want, pages)
 }
 
 // onPages measures guests on pages of each kind: the start, and reads of memory that miss the TLB.

@@ -286,9 +286,10 @@ func (Watchdog_Action) EnumDescriptor() ([]byte, []int) {
 type MemoryBacking_Pages int32
 
 const (
-	// What the host gives: pages of 4 KiB.
-	MemoryBacking_PAGES_UNSPECIFIED MemoryBacking_Pages = 0
 	// Pages of 2 MiB as far as the host has some at hand, else of 4 KiB.
+	MemoryBacking_PAGES_UNSPECIFIED MemoryBacking_Pages = 0
+	// The same; where the host's kernel knows no huge pages besides those of pools, it does
+	// not start: UNAVAILABLE.
 	MemoryBacking_PAGES_TRANSPARENT MemoryBacking_Pages = 1
 	// All of 2 MiB, from the host's pool of them, set aside when the virtual machine
 	// is started. Where the pool has not enough, it does not start:
@@ -296,6 +297,9 @@ const (
 	MemoryBacking_PAGES_2MIB MemoryBacking_Pages = 2
 	// The same with pages of 1 GiB; memory_bytes is a multiple of 1 GiB.
 	MemoryBacking_PAGES_1GIB MemoryBacking_Pages = 3
+	// All of 4 KiB: the guest holds no more of the host's memory than it has touched, and
+	// waits longer for it.
+	MemoryBacking_PAGES_4KIB MemoryBacking_Pages = 4
 )
 
 // Enum value maps for MemoryBacking_Pages.
@@ -305,12 +309,14 @@ var (
 		1: "PAGES_TRANSPARENT",
 		2: "PAGES_2MIB",
 		3: "PAGES_1GIB",
+		4: "PAGES_4KIB",
 	}
 	MemoryBacking_Pages_value = map[string]int32{
 		"PAGES_UNSPECIFIED": 0,
 		"PAGES_TRANSPARENT": 1,
 		"PAGES_2MIB":        2,
 		"PAGES_1GIB":        3,
+		"PAGES_4KIB":        4,
 	}
 )
 
@@ -4287,17 +4293,19 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x05cores\x18\x03 \x01(\x05R\x05cores\x12\x18\n" +
 	"\athreads\x18\x04 \x01(\x05R\athreads\x12\x16\n" +
 	"\x06hyperv\x18\x05 \x01(\bR\x06hyperv\x126\n" +
-	"\thalt_poll\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bhaltPoll\"\xb8\x01\n" +
+	"\thalt_poll\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bhaltPoll\"\xc8\x01\n" +
 	"\rMemoryBacking\x124\n" +
 	"\x05pages\x18\x01 \x01(\x0e2\x1e.ashlar.v1.MemoryBacking.PagesR\x05pages\x12\x1a\n" +
-	"\bpopulate\x18\x02 \x01(\bR\bpopulate\"U\n" +
+	"\bpopulate\x18\x02 \x01(\bR\bpopulate\"e\n" +
 	"\x05Pages\x12\x15\n" +
 	"\x11PAGES_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11PAGES_TRANSPARENT\x10\x01\x12\x0e\n" +
 	"\n" +
 	"PAGES_2MIB\x10\x02\x12\x0e\n" +
 	"\n" +
-	"PAGES_1GIB\x10\x03\"~\n" +
+	"PAGES_1GIB\x10\x03\x12\x0e\n" +
+	"\n" +
+	"PAGES_4KIB\x10\x04\"~\n" +
 	"\bNumaNode\x12\x12\n" +
 	"\x04cpus\x18\x01 \x03(\x05R\x04cpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\x12\x1d\n" +
