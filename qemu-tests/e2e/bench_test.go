@@ -24,7 +24,7 @@ var (
 	parts      = flag.String("parts", "", "regular expression: measure these parts of qemu-tests/bench/inside only, or 'neighbours' alone; this and the next two leave out/bench.json alone")
 	loads      = flag.String("loads", "", "regular expression: of the parts, only loads with such names")
 	sides      = flag.String("sides", "", "regular expression: only sides with such names, of which ashlar is one")
-	hostMemory = flag.String("host-memory", "", "memory of the host that BenchmarkHost compares VMMs on, 4G without it; pages of 1 GiB take 10G")
+	hostMemory = flag.String("host-memory", "10G", "memory of the host that BenchmarkHost compares VMMs on, of which pages of 1 GiB take much")
 	repeatable = flag.Bool("repeatable", false, "measure BenchmarkHost in virtual time that counts instructions (QEMU's -icount)")
 )
 
@@ -142,7 +142,12 @@ func (m *measure) boot(b testing.TB, h *host) {
 	}
 }
 
-// guests measures guests that are started over the API, with a network card.
+// settle is how long a guest runs before its VMM's memory is looked at: what only the start took is
+// given back 15 s after it.
+const settle = 16 * time.Second
+
+// guests measures guests that are started over the API, with a network card, and with all their vCPUs
+// running.
 func (m *measure) guests(b testing.TB, h *host) {
 	for _, cpus := range []int32{1, 4} {
 		say(fmt.Sprintf("a guest over the API, %d vCPUs", cpus))
@@ -154,7 +159,7 @@ func (m *measure) guests(b testing.TB, h *host) {
 		h.boot(b, id)
 		h.console(b, id).expect("TESTGUEST ready", patience)
 		m.add(fmt.Sprintf("start call to guest ready with DHCP and %d vCPUs", cpus), "s", time.Since(start).Seconds())
-		time.Sleep(2 * time.Second)
+		time.Sleep(settle)
 		m.add(fmt.Sprintf("VMM memory with a network card (PSS), %d vCPUs", cpus), "MiB", h.vmmMemory(b))
 		h.stop(b, id, true)
 	}

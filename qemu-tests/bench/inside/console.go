@@ -97,13 +97,13 @@ func (c *console) started(limit time.Duration) (time.Time, error) {
 
 var answerRE = regexp.MustCompile(`OK \S+ ops=(\d+) seconds=([0-9.]+)`)
 
-// command has the guest do something, and returns how many and how long.
-func (c *console) command(text string) (ops, seconds float64, err error) {
+// command has the guest do something within a time, and returns how many and how long.
+func (c *console) command(text string, limit time.Duration) (ops, seconds float64, err error) {
 	if _, err := io.WriteString(c.rw, text+"\n"); err != nil {
 		return 0, 0, err
 	}
 	word, _, _ := strings.Cut(text, " ")
-	l, err := c.expect(2*time.Minute, "OK "+word+" ", "ERR ")
+	l, err := c.expect(limit, "OK "+word+" ", "ERR ")
 	if err != nil {
 		return 0, 0, fmt.Errorf("%s: %w", text, err)
 	}

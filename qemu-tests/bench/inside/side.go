@@ -46,7 +46,8 @@ type side struct {
 
 // The sides. plainMicrovm is the leanest QEMU: Debian's binary with microvm and
 // KVM alone, a machine without PCI. It has no devices that the guest has drivers
-// for; microvm is the machine with PCI.
+// for; microvm is the machine with PCI. QEMU's memory is what it takes by itself: not
+// shared, and of huge pages as far as there are some.
 var (
 	ashlar       = side{figure.Ours, startAshlar}
 	plainMicrovm = side{"microvm", qemuSide{kind: microvmPlain}.start}

@@ -15,6 +15,10 @@ import (
 // sizes of memory that starts are measured with, in MiB.
 var sizes = []int{128, 4096}
 
+// startSides are the sides whose starts are measured. Plain microvm has nothing but a CPU, memory and a serial port,
+// the others have PCI and the devices that a guest of Ashlar's has.
+var startSides = []side{ashlar, plainMicrovm, microvm, q35}
+
 // tiny is the guest whose init only says that it runs.
 func tiny(cpus, memoryMiB int) spec {
 	return spec{cpus: cpus, memoryMiB: memoryMiB, initramfs: "tiny.cpio"}
@@ -36,7 +40,7 @@ func (b *bench) warm() error {
 // firstRun measures from the VMM's exec to its first KVM_RUN.
 func (b *bench) firstRun() error {
 	for _, size := range sizes {
-		err := b.inOrder(fmt.Sprintf("start to first KVM_RUN with %d MiB", size), b.rounds, []side{ashlar, plainMicrovm, q35},
+		err := b.inOrder(fmt.Sprintf("start to first KVM_RUN with %d MiB", size), b.rounds, startSides,
 			func(s side, round int) error {
 				w, err := newWatch()
 				if err != nil {
@@ -68,7 +72,7 @@ func (b *bench) firstRun() error {
 // the guest's init prints.
 func (b *bench) startTimes() error {
 	for _, size := range sizes {
-		err := b.inOrder(fmt.Sprintf("start to /init with %d MiB", size), b.rounds, []side{ashlar, plainMicrovm, q35},
+		err := b.inOrder(fmt.Sprintf("start to /init with %d MiB", size), b.rounds, startSides,
 			func(s side, round int) error {
 				g, d, err := b.startAndWait(s, tiny(1, size))
 				if err != nil {
@@ -120,7 +124,7 @@ func (b *bench) memoryOf(s side, cpus, round int) error {
 	}
 	defer g.end()
 	time.Sleep(settle)
-	pss, rss, err := usage(g.cmd.Process.Pid)
+	pss, rss, err := usage(g.cmd.Process.Pid, sp.memoryMiB)
 	if err != nil {
 		return err
 	}
@@ -144,19 +148,18 @@ func (b *bench) memoryOf(s side, cpus, round int) error {
 	return nil
 }
 
-// usage is the memory of a process without that of its guest, which is the only
-// memfd it has mapped, in MiB.
-func usage(pid int) (pss, rss float64, err error) {
+// usage is the memory of a process without that of its guest, in MiB.
+func usage(pid, guestMiB int) (pss, rss float64, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
 	if err != nil {
 		return 0, 0, err
 	}
-	guest, memfd := false, false
+	guest, found := false, false
 	for line := range strings.Lines(string(text)) {
 		f := strings.Fields(line)
 		if len(f) >= 5 && strings.Contains(f[0], "-") && len(f[1]) == 4 {
-			guest = strings.Contains(line, "/memfd:")
-			memfd = memfd || guest
+			guest = isGuest(f, guestMiB)
+			found = found || guest
 			continue
 		}
 		if len(f) != 3 || guest {
@@ -173,10 +176,23 @@ func usage(pid int) (pss, rss float64, err error) {
 			rss += kib / 1024
 		}
 	}
-	if !memfd || pss == 0 {
+	if !found || pss == 0 {
 		return 0, 0, fmt.Errorf("the maps of process %d show no guest memory", pid)
 	}
 	return pss, rss, nil
+}
+
+// isGuest says of a mapping, the words of a line of proc_pid_maps(5), whether it is a guest's memory: the only memfd
+// that Ashlar's VMM has mapped, and of QEMU's mappings without a name the one that is just as large.
+func isGuest(f []string, guestMiB int) bool {
+	if len(f) > 5 {
+		return strings.HasPrefix(f[5], "/memfd:")
+	}
+	var from, to uint64
+	if _, err := fmt.Sscanf(f[0], "%x-%x", &from, &to); err != nil {
+		return false
+	}
+	return f[1] == "rw-p" && to-from == uint64(guestMiB)<<20
 }
 
 // crowd is how many guests are started together.
