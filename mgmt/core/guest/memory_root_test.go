@@ -158,10 +158,10 @@ func TestGigantic(t *testing.T) {
 	if err := b.Start(t.Context(), guest, g); code(err) != hostcall.InvalidArgument {
 		t.Errorf("Start on part of a page: %v", err)
 	}
-	g.Backing.Pages = "4KiB"
+	g.Backing.Pages = "4MiB"
 	var e *hostcall.Error
 	if err := b.Start(t.Context(), guest, g); !errors.As(err, &e) || e.Field != "guest.backing.pages" {
-		t.Errorf("Start on pages of 4 KiB: %#v", err)
+		t.Errorf("Start on pages of 4 MiB: %#v", err)
 	}
 }
 
