@@ -132,7 +132,7 @@ $(LAB): $(LAB_FILES)
 .PHONY: bench
 bench: setup build ## Ashlar against QEMU, sizes, memory, times: a table and out/bench.json (BENCH_ROUNDS=5, BENCH_REPEATABLE=1, BENCH_PARTS, BENCH_LOADS, BENCH_SIDES, BENCH_MEMORY)
 	@$(GO) test ./qemu-tests/e2e -run '^$$' -bench BenchmarkHost -benchtime 1x -timeout 6h -args \
-		-rounds $(or $(BENCH_ROUNDS),5) -repeatable=$(if $(filter 1,$(BENCH_REPEATABLE)),true,false) -parts '$(BENCH_PARTS)' -loads '$(BENCH_LOADS)' -sides '$(BENCH_SIDES)' -host-memory '$(or $(BENCH_MEMORY),10G)'
+		-rounds $(or $(BENCH_ROUNDS),5) -repeatable=$(if $(filter 1,$(BENCH_REPEATABLE)),true,false) -parts '$(BENCH_PARTS)' -loads '$(BENCH_LOADS)' -sides '$(BENCH_SIDES)' $(if $(BENCH_MEMORY),-host-memory '$(BENCH_MEMORY)')
 
 .PHONY: fuzz-guest
 fuzz-guest: setup build ## A guest that attacks its devices in the lab: TIME=10m, SEED=n; what fails is shrunk and kept in out/

@@ -197,6 +197,7 @@ func (m *Machine) mapMemory() error {
 		return fmt.Errorf("the memory file has pages of %d bytes, want %d: %w", m.mem.PageSize(), want, memory.ErrSize)
 	}
 	if pages == protocol.TransparentPages || pages == protocol.DefaultPages {
+		// A kernel that knows no huge pages has small ones for who has not asked.
 		if err := m.mem.AdviseHuge(); err != nil && pages == protocol.TransparentPages {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,6 +59,54 @@ func TestTransparent(t *testing.T) {
 	if n := smaps(t, "ShmemPmdMapped:"); n != 64<<10 {
 		t.Errorf("%d KiB are mapped as huge pages, want %d", n, 64<<10)
 	}
+}
+
+// TestGivenBackStaysGivenBack has the kernel look for small pages that it can make huge ones of,
+// set as init sets it, in memory of which most has been given back.
+func TestGivenBackStaysGivenBack(t *testing.T) {
+	const dir = "/sys/kernel/mm/transparent_hugepage/"
+	write(t, dir+"shmem_enabled", "advise")
+	write(t, dir+"khugepaged/max_ptes_none", "0")
+	write(t, dir+"khugepaged/scan_sleep_millisecs", "20")
+	t.Cleanup(func() { write(t, dir+"khugepaged/scan_sleep_millisecs", "10000") })
+	m, f := newMemoryAndFile(t, 8*hugeSize)
+	if err := errors.Join(m.AdviseHuge(), m.Populate()); err != nil {
+		t.Fatal(err)
+	}
+	for gpa := uint64(0); gpa < m.Size(); gpa += hugeSize {
+		if err := m.Remove(gpa, hugeSize-PageSize); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := func() int64 {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Blocks * 512
+	}
+	if got := held(); got != 8*PageSize {
+		t.Fatalf("%d bytes are held when all but 8 pages are given back", got)
+	}
+	for looks := fullScans(t) + 3; fullScans(t) < looks; time.Sleep(10 * time.Millisecond) {
+	}
+	if got := held(); got != 8*PageSize {
+		t.Errorf("%d bytes are held after khugepaged has looked, want %d", got, 8*PageSize)
+	}
+}
+
+// fullScans is how often khugepaged has looked at all there is.
+func fullScans(t *testing.T) int {
+	t.Helper()
+	b, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/khugepaged/full_scans")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(string(bytes.TrimSpace(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // smaps is the sum of a field of all mappings, in KiB.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -18,6 +19,24 @@ func TestLoadNames(t *testing.T) {
 				t.Errorf("%q is the name of two figures, or of none", name)
 			}
 			seen[name] = true
+		}
+	}
+}
+
+func TestIsGuest(t *testing.T) {
+	const memfd = "7f1000000000-7f1008000000 rw-s 00000000 00:01 2 /memfd:ashlar-guest (deleted)"
+	const heap = "7f2000000000-7f2008000000 rw-p 00000000 00:00 0"
+	for _, c := range []struct {
+		line  string
+		memfd bool
+		mib   int
+		want  bool
+	}{
+		{memfd, true, 128, true}, {heap, true, 128, false}, {heap, false, 128, true}, {heap, false, 256, false},
+		{strings.Replace(heap, "rw-p", "---p", 1), false, 128, false}, {heap + " /usr/bin/qemu", false, 128, false},
+	} {
+		if got := isGuest(strings.Fields(c.line), c.memfd, c.mib); got != c.want {
+			t.Errorf("%q of a process with a memfd (%v) is a guest's of %d MiB: %v", c.line, c.memfd, c.mib, got)
 		}
 	}
 }

@@ -154,11 +154,12 @@ func usage(pid, guestMiB int) (pss, rss float64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
+	memfd := strings.Contains(string(text), "/memfd:")
 	guest, found := false, false
 	for line := range strings.Lines(string(text)) {
 		f := strings.Fields(line)
 		if len(f) >= 5 && strings.Contains(f[0], "-") && len(f[1]) == 4 {
-			guest = isGuest(f, guestMiB)
+			guest = isGuest(f, memfd, guestMiB)
 			found = found || guest
 			continue
 		}
@@ -182,11 +183,11 @@ func usage(pid, guestMiB int) (pss, rss float64, err error) {
 	return pss, rss, nil
 }
 
-// isGuest says of a mapping, the words of a line of proc_pid_maps(5), whether it is a guest's memory: the only memfd
-// that Ashlar's VMM has mapped, and of QEMU's mappings without a name the one that is just as large.
-func isGuest(f []string, guestMiB int) bool {
-	if len(f) > 5 {
-		return strings.HasPrefix(f[5], "/memfd:")
+// isGuest says of a mapping, the words of a line of proc_pid_maps(5), whether it is a guest's memory: the memfd where
+// there is one, as Ashlar's VMM has, else the one without a name that is just as large.
+func isGuest(f []string, memfd bool, guestMiB int) bool {
+	if memfd || len(f) > 5 {
+		return len(f) > 5 && strings.HasPrefix(f[5], "/memfd:")
 	}
 	var from, to uint64
 	if _, err := fmt.Sscanf(f[0], "%x-%x", &from, &to); err != nil {
