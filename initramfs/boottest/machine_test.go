@@ -14,6 +14,7 @@ import (
 	"github.com/ashlar-hv/ashlar/image-build/config"
 	"github.com/ashlar-hv/ashlar/image-build/configure"
 	"github.com/ashlar-hv/ashlar/image-build/disk"
+	"github.com/ashlar-hv/ashlar/qemu-tests/onecpu"
 	"github.com/ashlar-hv/ashlar/qemu-tests/qmp"
 )
 
@@ -73,7 +74,7 @@ func boot(t *testing.T, cmdline string, args ...string) *machine {
 		"-qmp", "unix:" + m.dir + "/qmp,server=on,wait=off",
 		"-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 panic=1 " + cmdline,
 	}, args...)...)
-	if err := m.cmd.Start(); err != nil {
+	if err := onecpu.Start(m.cmd.Start); err != nil {
 		t.Fatalf("%v: install qemu-system-x86", err)
 	}
 	go func() { m.ended <- m.cmd.Wait() }()

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ashlar-hv/ashlar/qemu-tests/onecpu"
 )
 
 // limit is far more than a boot takes under software emulation on a busy machine.
@@ -68,7 +70,13 @@ func boot(t *testing.T, kernel, cmdline string, devices ...string) (map[string]b
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, devices...)...)
-	out, err := qemu.CombinedOutput()
+	var said bytes.Buffer
+	qemu.Stdout, qemu.Stderr = &said, &said
+	err := onecpu.Start(qemu.Start)
+	if err == nil {
+		err = qemu.Wait()
+	}
+	out := said.Bytes()
 	if err != nil || !bytes.Contains(out, []byte("probe: done")) {
 		t.Fatalf("%v: %v\n%s", qemu.Args, err, tail(out))
 	}

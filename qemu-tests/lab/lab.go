@@ -25,6 +25,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ashlar-hv/ashlar/qemu-tests/onecpu"
 	"github.com/ashlar-hv/ashlar/qemu-tests/qmp"
 )
 
@@ -143,7 +144,12 @@ func Start(c Config) (*Lab, error) {
 	q := exec.Command("qemu-system-x86_64", args...)
 	q.Stdout, q.Stderr = log, log
 	q.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := q.Start(); err != nil {
+	if Hardware() && !l.Repeatable {
+		err = q.Start()
+	} else {
+		err = onecpu.Start(q.Start)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("start QEMU: %w: make setup installs it", err)
 	}
 	exited := make(chan error, 1)
@@ -255,7 +261,7 @@ func (l *Lab) args() ([]string, error) {
 	case hardware:
 		a = append(a, "-M", "q35,kernel-irqchip=split", "-accel", "kvm", "-cpu", host)
 	default:
-		// A thread for each CPU now and then loses a CPU's timer (QEMU 10.0), and the host stands.
+		// They run on one CPU (onecpu), where a thread for each would have them wait for each other.
 		threads := "multi"
 		if cpus > 1 {
 			threads = "single"

@@ -11,6 +11,7 @@ import (
 	"github.com/hugelgupf/vmtest/qemu"
 
 	"github.com/ashlar-hv/ashlar/qemu-tests/lab"
+	"github.com/ashlar-hv/ashlar/qemu-tests/onecpu"
 	"github.com/ashlar-hv/ashlar/qemu-tests/scratch"
 )
 
@@ -65,7 +66,16 @@ func boot(ctx context.Context, dir, kernel, initrd string, hardware []string, cm
 	// Not vmtest's -nographic, which adds devices. Who asked for its end tells of a machine that is
 	// gone (QEMU's ShutdownCause).
 	o.QEMUArgs = append(args, "-no-reboot", "-d", "trace:qemu_system_shutdown_request,trace:runstate_set", "-D", filepath.Join(dir, ends))
-	vm, err := o.Start(ctx)
+	var vm *qemu.VM
+	start := func() (err error) {
+		vm, err = o.Start(ctx)
+		return err
+	}
+	if lab.Hardware() {
+		err = start()
+	} else {
+		err = onecpu.Start(start)
+	}
 	if err != nil {
 		return "", fmt.Errorf("start QEMU: %w", err)
 	}
