@@ -28,6 +28,16 @@ func ioctl(f *os.File, req, arg uintptr) (int, error) {
 	return int(n), nil
 }
 
+// ioctlUntold is ioctl without Go's scheduler being told.
+func ioctlUntold(f *os.File, req, arg uintptr) (int, error) {
+	n, _, errno := unix.RawSyscall(unix.SYS_IOCTL, f.Fd(), req, arg)
+	runtime.KeepAlive(f)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
 // ioctlPtr calls an ioctl whose argument is a structure.
 func ioctlPtr[T any](f *os.File, req uintptr, arg *T) (int, error) {
 	n, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), req, uintptr(unsafe.Pointer(arg)))

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -478,6 +479,47 @@ func TestInterruptStorm(t *testing.T) {
 		}
 	}
 	<-done
+}
+
+// TestStopTheWorld has the world stop again and again while the scheduler takes a guest's thread, which is in the guest, for one that
+// runs Go code.
+func TestStopTheWorld(t *testing.T) {
+	const exits = 50
+	code := []byte{0xb9, exits, 0, 0xe6, 0x10, 0xe2, 0xfc, 0xeb, 0xfe} // mov cx, exits; out; loop; jmp to itself
+	g := newGuest(t, code...)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(3))
+	started, stopped := make(chan struct{}), make(chan struct{})
+	var (
+		once sync.Once
+		end  atomic.Bool
+	)
+	go func() {
+		defer close(stopped)
+		<-started
+		for range 20 {
+			runtime.GC()
+		}
+		end.Store(true)
+	}()
+	interrupted := 0
+	for n := 0; !end.Load(); {
+		switch r, err := g.cpu.Run(); {
+		case errors.Is(err, ErrInterrupted):
+			interrupted++
+			g.load(t, code...)
+			n = 0
+		case err != nil || r != ExitIO:
+			t.Fatalf("Run() = %d, %v, want a port exit", r, err)
+		default:
+			if n++; n == exits {
+				once.Do(func() { close(started) })
+			}
+		}
+	}
+	<-stopped
+	if interrupted == 0 {
+		t.Error("the guest's thread was never interrupted")
+	}
 }
 
 func BenchmarkExit(b *testing.B) {

@@ -15,6 +15,8 @@ type VCPU struct {
 	id  int
 	f   *os.File
 	run *runMapping
+
+	exits int // since a Run was interrupted, up to burst
 }
 
 // ID is the number that CreateVCPU took.
@@ -48,9 +50,25 @@ const (
 // that was under way has been completed.
 var ErrInterrupted = errors.New("vCPU interrupted")
 
+// burst is after how many exits without an interruption Go's scheduler is told of Runs no more.
+const burst = 8
+
 // Run runs the guest until it needs something (KVM_RUN).
+//
+// A thread that makes a system call of which the scheduler is told soon loses its right to run Go code (its P), and
+// wakes the thread that takes such rights away when it is back. A guest that needs something again and again, as while it
+// starts, would do so each time: of its Runs the scheduler is not told. The thread keeps its right in the guest until somebody
+// wants it back, as from any goroutine: by a signal, at once where the world is to stop, and after 10 ms in any case.
+// So a program needs a P (GOMAXPROCS) for each vCPU, and others for what else it does.
 func (c *VCPU) Run() (ExitReason, error) {
-	_, err := ioctl(c.f, kvmRun, 0)
+	call := ioctl
+	if c.exits++; c.exits > burst {
+		c.exits, call = burst, ioctlUntold
+	}
+	_, err := call(c.f, kvmRun, 0)
+	if err != nil {
+		c.exits = 0
+	}
 	switch {
 	case err == nil:
 		return ExitReason(c.run.exitReason()), nil
