@@ -43,7 +43,7 @@ func Start(start func() error) error {
 	if err := unix.SchedSetaffinity(0, &one); err != nil {
 		return fmt.Errorf("choose a CPU for QEMU: %w", err)
 	}
-	defer unix.SchedSetaffinity(0, &mine)
+	defer func() { _ = unix.SchedSetaffinity(0, &mine) }()
 	return start()
 }
 

@@ -82,7 +82,7 @@ func wash(size int) error {
 	if err != nil {
 		return fmt.Errorf("wash %d MiB: %w", size>>20, err)
 	}
-	defer unix.Munmap(b)
+	defer func() { _ = unix.Munmap(b) }()
 	_ = unix.Madvise(b, unix.MADV_HUGEPAGE) // small ones do, too
 	for i := 0; i < size; i += os.Getpagesize() {
 		b[i] = 1
