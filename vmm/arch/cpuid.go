@@ -176,7 +176,9 @@ func isAMD(entries []kvm.CPUIDEntry) bool {
 }
 
 // InvariantTSC says whether the TSC ticks evenly and in step on all CPUs: the
-// host's, in what KVM supports.
+// host's, in what KVM supports. Where it does not, KVM moves the guest's TSC now
+// and then, so that a timer set by it (the TSC deadline) may come seconds late:
+// other timers are to be used.
 func InvariantTSC(entries []kvm.CPUIDEntry) bool {
 	const invariant = 1 << 8
 	e := lookup(entries, leafPower, 0)

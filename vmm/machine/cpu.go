@@ -28,7 +28,7 @@ type processors struct {
 	supported []kvm.CPUIDEntry // by KVM on this host
 	model     []kvm.CPUIDEntry // of it, what the model shows
 	hyperV    []kvm.CPUIDEntry
-	deadline  bool // KVM has timers by TSC deadline
+	deadline  bool // timers by TSC deadline work
 }
 
 // processors asks KVM what vCPUs can be like.
@@ -51,7 +51,7 @@ func (m *Machine) processors() (*processors, error) {
 		}
 		p.hyperV = arch.HyperV(hv)
 	}
-	p.deadline = m.sys.Has(kvm.CapTSCDeadlineTimer)
+	p.deadline = m.sys.Has(kvm.CapTSCDeadlineTimer) && arch.InvariantTSC(p.supported)
 	return p, nil
 }
 
