@@ -195,7 +195,11 @@ func (h *host) onWire(t testing.TB, id string) (c *console, ip string) {
 	t.Helper()
 	c = h.console(t, id)
 	_, got, _ := strings.Cut(c.expect("TESTGUEST ready", patience), "net=")
-	name := c.until("nic "+h.vm(t, id).Devices[0].VirtualFunction.GetMacAddress(), true)
+	mac := h.vm(t, id).Devices[0].VirtualFunction.GetMacAddress()
+	name := c.ask("nic " + mac)
+	if name == "none" {
+		t.Fatalf("%s has no network device with the address %s of its function; eth0 has %s", id, mac, c.ask("read /sys/class/net/eth0/address"))
+	}
 	if !strings.HasPrefix(got, "10.0.3.") { // its link was not up yet, or eth0 is another one
 		got = c.ask("dhcp " + name)
 	}

@@ -1,7 +1,7 @@
 // Package onecpu starts QEMU's software emulation with all of its threads on one CPU of the machine.
 //
-// A CPU with nested virtualization (SVM) cannot have its threads run side by side: QEMU 10.0 takes the bit of a
-// virtual interrupt out of the word of pending interrupts at each exit of a nested guest, by the CPU's thread without a lock
+// A CPU with nested virtualization (SVM) cannot have its threads run side by side. By what was seen of machines that stood, QEMU 10.0 takes
+// the bit of a virtual interrupt out of the word of pending interrupts at each exit of a nested guest, by the CPU's thread without a lock
 // (do_vmexit in target/i386/tcg/system/svm_helper.c), while another thread, which has the lock, may be putting in the
 // one of a timer or a device. That is lost then: the interrupt stays in the local APIC's IRR, the CPU halts, and the machine stands
 // until the next one. Each side is one instruction, which a switch of threads on the same CPU does not cut in two.
@@ -18,13 +18,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockFile keeps two from choosing at a time.
-const lockFile = "ashlar-onecpu.lock"
+// lockFile keeps two of a user's from choosing at a time.
+const lockFile = "ashlar-onecpu-%d.lock"
 
 // Start calls start, which starts QEMU by exec.Cmd's Start, in such a way that it and its threads have one CPU: the one,
 // of those that this process may use, that the fewest others have which were started like it.
 func Start(start func() error) error {
-	lock, err := os.OpenFile(filepath.Join(os.TempDir(), lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := os.OpenFile(filepath.Join(os.TempDir(), fmt.Sprintf(lockFile, os.Getuid())), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("choose a CPU for QEMU: %w", err)
 	}

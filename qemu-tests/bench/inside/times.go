@@ -70,8 +70,7 @@ func (b *bench) firstRun() error {
 	return nil
 }
 
-// washed is more memory than the guest before has touched, which its kernel does with few: twice as much as 20 of them
-// would need for 20.
+// washed is several times as much memory as a guest touches that only starts; four times that is more than 20 of them do.
 const washed = 512 << 20
 
 // wash clears memory of the host's that is free, that which was freed last before all other. QEMU's emulation takes up to 0.4 ms to write
