@@ -52,6 +52,7 @@ type Machine struct {
 	ECAM           Window // of all buses, which are numbered from 0
 	Hotplug        bool   // there are PCI Express hot-plug slots
 	PCILines       bool   // PCI devices may have interrupts by pins
+	PMTimer        bool   // there is a power management timer
 }
 
 // lastBus is the highest number of a PCI bus.
@@ -118,7 +119,7 @@ func Tables(m Machine, base uint64) []Table {
 	place(make([]byte, rsdpSize)) // filled in below
 	facs := place(facs())
 	dsdt := place(dsdt(m))
-	roots := []uint64{place(fadt(facs, dsdt)), place(madt(m)), place(mcfg(m))}
+	roots := []uint64{place(fadt(m, facs, dsdt)), place(madt(m)), place(mcfg(m))}
 	for _, t := range numa(m) {
 		roots = append(roots, place(t))
 	}
@@ -181,7 +182,7 @@ func gas(b []byte, port uint64, bytes int) {
 }
 
 // fadt describes the fixed registers (section 5.2.9).
-func fadt(facs, dsdt uint64) []byte {
+func fadt(m Machine, facs, dsdt uint64) []byte {
 	const (
 		enterpriseServer = 4
 		legacyDevices    = 1 << 0
@@ -206,9 +207,7 @@ func fadt(facs, dsdt uint64) []byte {
 	le.PutUint16(b[46:], arch.IRQACPI)
 	le.PutUint32(b[56:], arch.PortACPI+PM1Status)
 	le.PutUint32(b[64:], arch.PortACPI+PM1Control)
-	le.PutUint32(b[76:], arch.PortTimer)
 	b[88], b[89] = pm1EventSize, pm1CntSize
-	b[91] = TimerSize
 	le.PutUint16(b[96:], noC2)
 	le.PutUint16(b[98:], noC3)
 	le.PutUint16(b[109:], legacyDevices|vgaNotPresent|noASPM)
@@ -221,8 +220,12 @@ func fadt(facs, dsdt uint64) []byte {
 	le.PutUint64(b[140:], dsdt)
 	gas(b[148:], arch.PortACPI+PM1Status, pm1EventSize)
 	gas(b[172:], arch.PortACPI+PM1Control, pm1CntSize)
-	gas(b[208:], arch.PortTimer, TimerSize)
-	b[208+3] = 3 // read as a double word
+	if m.PMTimer {
+		le.PutUint32(b[76:], arch.PortTimer)
+		b[91] = TimerSize
+		gas(b[208:], arch.PortTimer, TimerSize)
+		b[208+3] = 3 // read as a double word
+	}
 	copy(b[268:], "KVMKVMKV")
 	return table("FACP", 6, b[headerSize:])
 }

@@ -85,6 +85,28 @@ func TestTables(t *testing.T) {
 	}
 }
 
+// The power management timer is told of where there is one.
+func TestPMTimer(t *testing.T) {
+	for there, want := range map[bool][]string{
+		true:  {"PM Timer Block Address : 0000060C", "PM Timer Block Length : 04"},
+		false: {"PM Timer Block Address : 00000000", "PM Timer Block Length : 00"},
+	} {
+		m := machine(1)
+		m.PMTimer = there
+		for _, tab := range Tables(m, 0xe0000) {
+			if string(tab.Data[:4]) != "FACP" {
+				continue
+			}
+			dsl := disassemble(t, tab.Data)
+			for _, w := range want {
+				if !strings.Contains(dsl, w) {
+					t.Errorf("with a timer: %v: the FADT does not say %q:\n%s", there, w, dsl)
+				}
+			}
+		}
+	}
+}
+
 // With slots there are more buses, and the system may control native hot-plug.
 func TestHotplug(t *testing.T) {
 	m := machine(1)

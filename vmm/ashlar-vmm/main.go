@@ -70,6 +70,7 @@ func manual() string {
 
 func main() {
 	debug.SetGCPercent(heapGrowth)
+	lazyTimers()
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "ashlar-vmm:", err)
 		os.Exit(1)

@@ -57,7 +57,7 @@ func TestLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Entry{Mode: LongMode, RIP: tinykernel.Pref + 0x200, RSI: 0x7000}); e != want {
+	if want := (Entry{Mode: LongMode, RIP: tinykernel.Pref + 0x200, RSI: 0x7000, ECAM: true}); e != want {
 		t.Errorf("entry = %+v, want %+v", e, want)
 	}
 	read := func(gpa uint64, n int) []byte {

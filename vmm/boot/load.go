@@ -96,6 +96,8 @@ type Entry struct {
 	RSI, RAX, RBX uint64 // all other general registers are zero
 	Segment       uint16 // of data and stack in RealMode; the code's is 0x20 above
 	RSP           uint64 // in RealMode
+	// ECAM says that the kernel reaches all of PCI's configuration space by ECAM, if it finds no other way.
+	ECAM bool
 }
 
 // An image is a kernel whose file has been checked by itself.
@@ -189,7 +191,23 @@ func (l *Load) Into(mem *memory.Memory) (Entry, error) {
 	if err := l.copy(mem, p, initramfs, im.data(l, initramfs)); err != nil {
 		return Entry{}, err
 	}
-	return im.entry(p.rip, l.Params), nil
+	e := im.entry(p.rip, l.Params)
+	e.ECAM = e.Mode == LongMode && !withoutECAM(l.Cmdline)
+	return e, nil
+}
+
+// withoutECAM says whether a command line keeps a 64-bit Linux, which else has it, from using ECAM: it finds it by
+// ACPI (Documentation/admin-guide/kernel-parameters.txt: acpi=, pci=).
+func withoutECAM(cmdline string) bool {
+	for _, p := range strings.Fields(cmdline) {
+		key, value, _ := strings.Cut(p, "=")
+		for _, v := range strings.Split(value, ",") {
+			if key == "acpi" && v == "off" || key == "pci" && (v == "nommconf" || v == "conf1" || v == "conf2" || v == "off") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func fileSize(f *os.File) (int64, error) {

@@ -21,6 +21,8 @@ type CPU struct {
 	// most; nil leaves it to the kernel.
 	HaltPoll *time.Duration
 	NoPVEOI  bool // every end of an interrupt is an exit
+	// TSCDeadline shows the TSC deadline timer without an invariant TSC, too.
+	TSCDeadline bool
 }
 
 // A processors is what all vCPUs of a machine have in common.
@@ -51,7 +53,8 @@ func (m *Machine) processors() (*processors, error) {
 		}
 		p.hyperV = arch.HyperV(hv)
 	}
-	p.deadline = m.sys.Has(kvm.CapTSCDeadlineTimer) && arch.InvariantTSC(p.supported)
+	p.deadline = m.sys.Has(kvm.CapTSCDeadlineTimer) && (arch.InvariantTSC(p.supported) || m.c.CPU.TSCDeadline)
+	m.pmTimer = !p.deadline || m.c.CPU.HyperV
 	return p, nil
 }
 
@@ -103,7 +106,7 @@ func cpuOf(s *protocol.Spec) (CPU, *protocol.Error) {
 	if s.CPU != nil {
 		want = *s.CPU
 	}
-	c := CPU{Model: want.Model, HyperV: want.HyperV, NoPVEOI: want.NoPVEOI}
+	c := CPU{Model: want.Model, HyperV: want.HyperV, NoPVEOI: want.NoPVEOI, TSCDeadline: want.TSCDeadline}
 	var err error
 	c.Topology, err = processor.NewTopology(s.Most(), processor.Topology{Sockets: sockets(s, want), Cores: want.Cores, Threads: want.Threads})
 	if err != nil {

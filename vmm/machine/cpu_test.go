@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ashlar-hv/ashlar/vmm/arch"
 	"github.com/ashlar-hv/ashlar/vmm/internal/tinykernel"
 	"github.com/ashlar-hv/ashlar/vmm/protocol"
 )
@@ -169,4 +170,15 @@ func TestLargestMachineFitsItsLimits(t *testing.T) {
 		t.Errorf("%d threads, at most %d", n, protocol.Threads(s.VCPUs))
 	}
 	t.Logf("%d descriptors, %d threads", count("/proc/self/fd"), count("/proc/self/task"))
+}
+
+// Where guests have the TSC's deadlines there is no power management timer.
+func TestPMTimer(t *testing.T) {
+	s := newSpec(t, tinykernel.Code{}.Halt())
+	s.CPU = &protocol.CPU{TSCDeadline: true}
+	g := s.loaded(t)
+	var b [4]byte
+	if g.ports.In(arch.PortTimer, b[:]); b != [4]byte{0xff, 0xff, 0xff, 0xff} {
+		t.Errorf("it reads % x", b)
+	}
 }

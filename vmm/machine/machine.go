@@ -69,20 +69,23 @@ type Config struct {
 
 // A Machine is one guest.
 type Machine struct {
-	c       Config
-	sys     *kvm.System
-	vm      *kvm.VM
-	mem     *memory.Memory
-	routes  *routes
-	bus     *pci.Bus
-	ports   device.Bus
-	uart    *serial.UART
-	pm1     *power.PM1
-	mmio64  pci.Window
-	vfio    *vfio.Host // nil where the guest never has devices of the host's
-	windows windows
-	serial  *os.File   // eventfd of the UART's interrupt
-	bios    *bios.BIOS // where the kernel was entered in real mode, else nil
+	c           Config
+	sys         *kvm.System
+	vm          *kvm.VM
+	mem         *memory.Memory
+	routes      *routes
+	bus         *pci.Bus
+	ports       device.Bus
+	uart        *serial.UART
+	pm1         *power.PM1
+	mmio64      pci.Window
+	vfio        *vfio.Host // nil where the guest never has devices of the host's
+	windows     windows
+	views       *memory.Pages // configuration spaces that the guest reads by itself
+	configPorts *pci.Ports
+	pmTimer     bool       // there is a power management timer
+	serial      *os.File   // eventfd of the UART's interrupt
+	bios        *bios.BIOS // where the kernel was entered in real mode, else nil
 
 	devices []*plugged          // changed with both lifeMu and mu held, or before Start
 	disks   map[int]*blk.Device // those of devices, by number; guarded by lifeMu
@@ -260,16 +263,26 @@ func (m *Machine) addBoard() error {
 	m.c.Console.SetInput(m.uart)
 	m.pm1 = power.NewPM1(m.setSCI, m.slept)
 	reset := func() { m.end(protocol.Reset, "") }
+	m.configPorts = pci.NewPorts(m.bus, &power.ResetPort{Reset: reset})
 	return errors.Join(
 		m.addEvents(),
 		m.ports.Add(arch.PortSerial, serial.Ports, m.uart),
 		m.ports.Add(arch.PortRTC, rtc.Ports, rtc.New(time.Now)),
 		m.ports.Add(arch.PortACPI, acpi.PM1Size, m.pm1),
-		m.ports.Add(arch.PortTimer, acpi.TimerSize, power.NewTimer(time.Now)),
+		m.addPMTimer(),
 		m.addPanicPort(),
-		m.ports.Add(arch.PortPCI, pci.PortCount, pci.NewPorts(m.bus, &power.ResetPort{Reset: reset})),
+		m.ports.Add(arch.PortPCI, pci.PortCount, m.configPorts),
 		m.ports.Add(arch.PortKeyboard, 1, power.Keyboard{Reset: reset}),
 	)
+}
+
+// addPMTimer makes ACPI's power management timer, where there is to be one. A kernel that has a TSC to go by does without, and
+// checks its rate for milliseconds and a hundred exits before that; Windows wants it.
+func (m *Machine) addPMTimer() error {
+	if !m.pmTimer {
+		return nil
+	}
+	return m.ports.Add(arch.PortTimer, acpi.TimerSize, power.NewTimer(time.Now))
 }
 
 // lateInput is an input that is made after the writer that names it.
@@ -336,7 +349,7 @@ func (m *Machine) Load(l boot.Load) error {
 		CPUs: m.c.CPU.Topology.APICIDs(), Present: m.c.VCPUs, Pluggable: m.cpus != nil,
 		MMIO32: acpi.Window{Base: arch.MMIO32Base, Size: arch.MMIO32Size},
 		MMIO64: acpi.Window(m.mmio64),
-		ECAM:   acpi.Window{Base: arch.ECAMBase, Size: m.bus.ECAMSize()}, Hotplug: m.bus.Buses() > 1, PCILines: m.vfio != nil,
+		ECAM:   acpi.Window{Base: arch.ECAMBase, Size: m.bus.ECAMSize()}, Hotplug: m.bus.Buses() > 1, PCILines: m.vfio != nil, PMTimer: m.pmTimer,
 		Nodes: nodes,
 	}, arch.ACPITables, arch.ACPISize)
 	if err != nil {
@@ -356,6 +369,9 @@ func (m *Machine) Load(l boot.Load) error {
 	}
 	if err := arch.WriteBIOSData(m.mem); err != nil {
 		return err
+	}
+	if entry.ECAM {
+		m.configPorts.Hide()
 	}
 	if entry.Mode == boot.RealMode {
 		return m.enterReal(entry, l.Map)
@@ -441,5 +457,5 @@ func (m *Machine) Close() error {
 	if m.mem != nil {
 		errs = append(errs, m.mem.Close())
 	}
-	return errors.Join(append(errs, m.c.KVM.Close())...)
+	return errors.Join(append(errs, m.views.Close(), m.c.KVM.Close())...)
 }

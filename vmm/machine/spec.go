@@ -205,7 +205,13 @@ func (g *Guest) addDevices(s *protocol.Spec, d *descriptors) *protocol.Error {
 	if err := g.addBoardDevices(s); err != nil {
 		return err
 	}
-	return g.addMemory(s)
+	if err := g.addMemory(s); err != nil {
+		return err
+	}
+	if err := g.showConfig(); err != nil {
+		return &protocol.Error{Code: protocol.Unavailable, Message: err.Error()}
+	}
+	return nil
 }
 
 // diskQueues is how many queues each disk has: one per vCPU, unless those of

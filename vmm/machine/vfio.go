@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -202,52 +201,6 @@ func (m *Machine) faulted(err error) bool {
 		found = fn.Faulted() || found
 	}
 	return found
-}
-
-// windows are the memory slots of KVM's for BARs, behind those of the guest's memory.
-// It implements vfio.Slots.
-type windows struct {
-	vm *kvm.VM
-
-	mu   sync.Mutex
-	used map[uint32]kvm.MemorySlot // guarded by mu
-}
-
-// firstWindow is the first slot for BARs: memory has three at most.
-const (
-	firstWindow = 16
-	mostWindows = 4096
-)
-
-// AddSlot implements vfio.Slots.
-func (w *windows) AddSlot(gpa, size uint64, host uintptr) (uint32, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for i := uint32(firstWindow); i < mostWindows; i++ {
-		if _, ok := w.used[i]; ok {
-			continue
-		}
-		s := kvm.MemorySlot{Slot: i, GPA: gpa, Size: size, HostAddr: host}
-		if err := w.vm.SetMemoryRegion(s); err != nil {
-			return 0, err
-		}
-		if w.used == nil {
-			w.used = make(map[uint32]kvm.MemorySlot)
-		}
-		w.used[i] = s
-		return i, nil
-	}
-	return 0, errors.New("no memory slot is left")
-}
-
-// RemoveSlot implements vfio.Slots.
-func (w *windows) RemoveSlot(slot uint32) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	s := w.used[slot]
-	delete(w.used, slot)
-	s.Size = 0
-	return w.vm.SetMemoryRegion(s)
 }
 
 // A vfioLine is an interrupt pin. It implements vfio.Line.

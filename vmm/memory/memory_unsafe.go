@@ -106,3 +106,14 @@ func (m *Memory) store16(off uint64, v uint16) { storeUint16((*uint16)(m.at(off)
 //
 //go:noescape
 func storeUint16(p *uint16, v uint16)
+
+// Page is page i, which is there until Close.
+func (p *Pages) Page(i int) *[PageSize]byte {
+	if i < 0 || i >= p.n {
+		panic("memory: no such page")
+	}
+	return (*[PageSize]byte)(unsafe.Add(p.p, i*PageSize))
+}
+
+// HostAddr is where page i is in this process: for the kernel only.
+func (p *Pages) HostAddr(i int) uintptr { return uintptr(unsafe.Pointer(p.Page(i))) }

@@ -25,9 +25,9 @@ type Identity struct {
 // the function, before the Bus has it.
 type Config struct {
 	mu   sync.Mutex
-	data [ConfigSize]byte // guarded by mu
-	mask [ConfigSize]byte // bits the guest may write; fixed once the Bus has it
-	bar  [bars]barInfo    // fixed once the Bus has it
+	data *[ConfigSize]byte // guarded by mu; see Bus.Show
+	mask [ConfigSize]byte  // bits the guest may write; fixed once the Bus has it
+	bar  [bars]barInfo     // fixed once the Bus has it
 	// ones has the bits that the guest clears by writing a one; nil is none.
 	ones *[headerSpace]byte
 
@@ -37,6 +37,7 @@ type Config struct {
 	express int // offset of the PCI Express capability, 0 with none
 	passed  *passed
 	moved   atomic.Bool // reset, and the Bus has not looked since
+	shown   bool        // the guest reads by itself; fixed once it runs
 }
 
 // A hook is code behind some bytes of configuration space. It is called
@@ -45,6 +46,9 @@ type hook struct {
 	off, n  int
 	written func()
 	reading func()
+	// ahead has reading called after writes that touch the aheadN bytes at aheadAt, too, where the guest reads by itself.
+	ahead           bool
+	aheadAt, aheadN int
 }
 
 // NewConfig makes the configuration space of a function without BARs or
@@ -58,7 +62,7 @@ func NewConfig(id Identity) *Config {
 
 // newHeader makes what headers of all types have in common.
 func newHeader(id Identity) *Config {
-	c := &Config{nextCap: firstCap}
+	c := &Config{nextCap: firstCap, data: new([ConfigSize]byte)}
 	c.put16(regVendor, id.Vendor)
 	c.put16(regDevice, id.Device)
 	c.data[regRevision] = id.Revision
@@ -104,6 +108,12 @@ func (c *Config) Hook(off, n int, written, reading func()) {
 	c.hooks = append(c.hooks, hook{off: off, n: n, written: written, reading: reading})
 }
 
+// HookAhead is Hook for bytes that the guest is to find right, too, where it reads by itself (Bus.Show): there reading
+// is called after each write that touches the aheadN bytes at aheadAt, in advance.
+func (c *Config) HookAhead(off, n, aheadAt, aheadN int, written, reading func()) {
+	c.hooks = append(c.hooks, hook{off: off, n: n, written: written, reading: reading, ahead: true, aheadAt: aheadAt, aheadN: aheadN})
+}
+
 // Bytes copies what is at off into b.
 func (c *Config) Bytes(off int, b []byte) {
 	c.mu.Lock()
@@ -144,6 +154,9 @@ func (c *Config) write(off int, b []byte) {
 	for _, h := range c.hooks {
 		if h.written != nil && overlap(off, len(b), h.off, h.n) {
 			h.written()
+		}
+		if c.shown && h.ahead && overlap(off, len(b), h.aheadAt, h.aheadN) {
+			h.reading()
 		}
 	}
 }

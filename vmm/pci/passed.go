@@ -24,7 +24,7 @@ type passed struct {
 // AddBAR. refused is called for each write that touches bytes which none of them has made
 // known.
 func NewPassedConfig(s Space, refused func()) *Config {
-	return &Config{nextCap: headerSpace, passed: &passed{space: s, refused: refused}}
+	return &Config{nextCap: headerSpace, data: new([ConfigSize]byte), passed: &passed{space: s, refused: refused}}
 }
 
 // Fixed sets the bytes at off, which the guest can only read.

@@ -33,21 +33,31 @@ type Ports struct {
 	reset ioDevice
 
 	mu      sync.Mutex
-	address uint32
+	address uint32 // guarded by mu, as is hidden
+	hidden  bool
 }
 
 // NewPorts returns the ports of b. An access of one byte at the second port goes
 // to reset: on a PC the reset register 0xCF9 lies there.
 func NewPorts(b *Bus, reset ioDevice) *Ports { return &Ports{bus: b, reset: reset} }
 
+// Hide has CONFIG_ADDRESS read as ones. By that a kernel takes it that there is no mechanism #1, if it looks, and
+// uses ECAM, where most reads are no exits (Bus.Show), while here each access is two. One that
+// does not look finds the mechanism working.
+func (p *Ports) Hide() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hidden = true
+}
+
 // In fills b with what the guest reads.
 func (p *Ports) In(port uint16, b []byte) {
 	switch {
 	case port == portAddress && len(b) == 4:
-		p.mu.Lock()
-		binary.LittleEndian.PutUint32(b, p.address)
-		p.mu.Unlock()
-		return
+		if a, ok := p.shown(); ok {
+			binary.LittleEndian.PutUint32(b, a)
+			return
+		}
 	case port == portReset && len(b) == 1:
 		p.reset.In(0, b)
 		return
@@ -60,6 +70,13 @@ func (p *Ports) In(port uint16, b []byte) {
 	for i := range b {
 		b[i] = 0xff
 	}
+}
+
+// shown is CONFIG_ADDRESS, where it can be read.
+func (p *Ports) shown() (a uint32, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.address, !p.hidden
 }
 
 // Out takes what the guest writes.

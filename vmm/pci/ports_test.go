@@ -52,6 +52,14 @@ func TestPorts(t *testing.T) {
 		}
 		out(4, 4, 0) // and takes writes without harm
 	}
+	out(0, 4, 0x80000800)
+	p.Hide()
+	if got := in(0, 4); got != 0xffffffff {
+		t.Errorf("the address that is hidden = %#x, want all ones", got)
+	}
+	if got, want := in(4, 4), read(b, slot1, 4); got != want {
+		t.Errorf("data with the address hidden = %#x, want ECAM's %#x", got, want)
+	}
 	if got := in(1, 1); got != 0x5a {
 		t.Errorf("reset register = %#x, want 0x5a", got)
 	}

@@ -263,6 +263,8 @@ type CPU struct {
 	// NoPVEOI hides KVM's short cut for the end of an interrupt (KVM_FEATURE_PV_EOI): each is an
 	// exit then.
 	NoPVEOI bool `json:"noPVEOI,omitempty"`
+	// TSCDeadline shows the TSC deadline timer on a host without an invariant TSC, too. Timers may come late there.
+	TSCDeadline bool `json:"tscDeadline,omitempty"`
 }
 
 // HaltPollLimit bounds CPU.HaltPollNs.

@@ -201,12 +201,14 @@ func (b *bench) protocolSpec(sp spec) (*protocol.Spec, []*os.File, error) {
 		Name: "bench", UUID: "6f1c2d7e-0000-4000-8000-000000000001", VCPUs: sp.cpus, MemoryBytes: size,
 		Memory: 0, Log: 1, Boot: protocol.Boot{Kernel: 2, Initramfs: &initramfs, Cmdline: cmdline + sp.cmdline},
 		Entropy: 4, KVM: 5, Jail: protocol.Jail{UID: jailUID, GID: jailUID},
+		// As on hardware, whose TSC is invariant, and as QEMU has it here, too.
+		CPU: &protocol.CPU{TSCDeadline: true},
 	}
 	if b.repeatable {
 		// QEMU 10.0's -icount, when the time of a slice is over, delivers an interrupt again that
 		// VMRUN has just injected (EVENTINJ), also to a guest that takes none then, unless an exit
 		// came between. With no PV EOI each interrupt's first act is an exit.
-		p.CPU = &protocol.CPU{NoPVEOI: true}
+		p.CPU.NoPVEOI = true
 	}
 	if sp.nic != nil {
 		tap, err := sp.nic.attach()

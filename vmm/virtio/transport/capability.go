@@ -39,7 +39,8 @@ func vendorCap(typ uint8, off, n uint32, tail []byte) []byte {
 
 // addWindow adds the PCI configuration access capability (section 4.1.4.9):
 // the driver names a BAR, an offset and a length of 1, 2 or 4, and reads or
-// writes the four bytes behind as if they were there.
+// writes the four bytes behind as if they were there. Through ECAM, where it may read without
+// an exit, it finds what was there when it wrote to the capability last.
 func (t *Transport) addWindow() error {
 	body := vendorCap(capPCI, 0, 0, make([]byte, pciWindowSize))
 	mask := make([]byte, len(body))
@@ -52,7 +53,7 @@ func (t *Transport) addWindow() error {
 		return err
 	}
 	t.capPCI = off
-	t.cfg.Hook(off+16, pciWindowSize, t.windowWritten, t.windowRead)
+	t.cfg.HookAhead(off+16, pciWindowSize, off+2, len(body), t.windowWritten, t.windowRead)
 	return nil
 }
 

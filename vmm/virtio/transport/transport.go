@@ -65,6 +65,10 @@ var classes = map[virtio.ID]pci.Class{
 	virtio.IDEntropy: pci.ClassOther,
 }
 
+// seldom are devices whose queues share one interrupt vector: setting one up costs a driver some ten exits, and their
+// queues are little used, or by turns.
+var seldom = map[virtio.ID]bool{virtio.IDConsole: true, virtio.IDBalloon: true}
+
 // New makes the function that shows d to the guest, with all interrupt vectors
 // it will need. The Transport owns d from then on; after an error d is still
 // the caller's.
@@ -102,8 +106,12 @@ func (t *Transport) build(specs []virtio.QueueSpec, r pci.MSIRouter) error {
 		return err
 	}
 	var err error
-	// One vector for each queue and one for changes of the configuration.
-	t.msix, err = pci.NewMSIX(t.cfg, r, len(specs)+1, bar, msixOffset, pbaOffset, t.report)
+	// One vector for changes of the configuration, and one for each queue.
+	vectors := 1 + len(specs)
+	if seldom[t.dev.ID()] {
+		vectors = 2
+	}
+	t.msix, err = pci.NewMSIX(t.cfg, r, vectors, bar, msixOffset, pbaOffset, t.report)
 	if err != nil {
 		return err
 	}

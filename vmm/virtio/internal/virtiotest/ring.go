@@ -64,18 +64,21 @@ func (d *Driver) NewRing(i int, size uint16, f virtio.Features) *Ring {
 	return r
 }
 
-// Program tells the device where r is, with vector Index+1, and enables it.
+// Program tells the device where r is, with a vector of its own as far as there are so many, and enables it.
 func (r *Ring) Program() {
 	d := r.d
 	d.SetCommon(QueueSelect, 2, uint64(r.Index))
 	d.SetCommon(QueueSize, 2, uint64(r.Size))
-	d.SetCommon(QueueVector, 2, uint64(r.Index+1))
+	d.SetCommon(QueueVector, 2, uint64(r.vector()))
 	for reg, v := range map[int]uint64{QueueDesc: r.Desc, QueueDriver: r.Avail, QueueDevice: r.Used} {
 		d.SetCommon(reg, 4, v&0xffffffff)
 		d.SetCommon(reg+4, 4, v>>32)
 	}
 	d.SetCommon(QueueEnable, 2, 1)
 }
+
+// vector is the queue's: queues of a device with fewer vectors share the last.
+func (r *Ring) vector() int { return min(r.Index+1, len(r.d.M.Router.Vectors)-1) }
 
 // Queue lays out, programs and enables a ring.
 func (d *Driver) Queue(i int, size uint16, f virtio.Features) *Ring {
@@ -207,7 +210,7 @@ func (r *Ring) Wait() (head uint16, n uint32) {
 				return head, n
 			}
 		}
-		if !r.d.Vector(r.Index+1).Take(time.Until(end)) || time.Now().After(end) {
+		if !r.d.Vector(r.vector()).Take(time.Until(end)) || time.Now().After(end) {
 			r.d.M.T.Fatalf("queue %d: no interrupt for a used chain (status %#x)", r.Index, r.d.Status())
 		}
 	}
