@@ -34,6 +34,8 @@ func TestBoardRefused(t *testing.T) {
 		"virtual_machine.watchdog.action": func(vm *ashlarv1.VirtualMachine) { vm.Watchdog = &ashlarv1.Watchdog{Action: 77} },
 		"virtual_machine.on_panic":        func(vm *ashlarv1.VirtualMachine) { vm.OnPanic = 77 },
 		"virtual_machine.serial_number":   func(vm *ashlarv1.VirtualMachine) { vm.SerialNumber = strings.Repeat("x", 65) },
+		"virtual_machine.balloon_bytes":   func(vm *ashlarv1.VirtualMachine) { vm.Bare, vm.BalloonBytes = true, 4096 },
+		"virtual_machine.serial_ports":    func(vm *ashlarv1.VirtualMachine) { vm.Bare, vm.SerialPorts = true, []string{"agent"} },
 	} {
 		_, err := l.withBoard(edit)
 		wantError(t, err, connect.CodeInvalidArgument, "INVALID_FIELD", field)
@@ -97,6 +99,28 @@ func TestBoard(t *testing.T) {
 				return vm.State == ashlarv1.VirtualMachine_STATE_RUNNING && vm.StopReason == tt.want && vm.StopMessage == ""
 			})
 		})
+	}
+}
+
+// One that is bare stays so, and has no balloon to set.
+func TestBare(t *testing.T) {
+	l := newLab(t)
+	vm, err := l.withBoard(func(vm *ashlarv1.VirtualMachine) { vm.Bare = true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.restartControl()
+	l.mustStart(vm.Name)
+	if spec, _ := l.core.Spec(vm.Uid); spec.Board.Get() != (protocol.Board{Bare: true}) {
+		t.Errorf("core was told %+v", spec.Board)
+	}
+	if !l.get(vm.Name).Bare {
+		t.Error("it is not bare any more")
+	}
+	_, err = l.setBalloon(&ashlarv1.SetVirtualMachineBalloonRequest{Name: vm.Name, BalloonBytes: 4096})
+	wantError(t, err, connect.CodeFailedPrecondition, "WRONG_STATE", vm.Name)
+	if _, err := l.setBalloon(&ashlarv1.SetVirtualMachineBalloonRequest{Name: vm.Name}); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -107,3 +107,29 @@ func TestPanicSwitchesOff(t *testing.T) {
 	c.say("crash")
 	h.waitStopped(t, "crash", v1.VirtualMachine_STOP_REASON_PANICKED)
 }
+
+// TestBare: a guest that is bare works by its serial port and its disk, and has no other device.
+func TestBare(t *testing.T) {
+	h := sharedHost(t)
+	h.upload(t, "guest-kernel", filepath.Join(top, "out/guest-bzImage"))
+	h.upload(t, "testguest", testInitramfs())
+	h.mustCtl(t, "vm", "create", "bare", "--memory", "128MiB", "--kernel", "guest-kernel", "--initramfs", "testguest",
+		"--cmdline", "console=ttyS0 quiet", "--disk", "size=8MiB", "--hotplug-slots", "0", "--bare", "--start")
+	t.Cleanup(func() { h.remove(t, "bare") })
+	c := h.console(t, "bare")
+	c.expect("TESTGUEST ready", patience)
+	if got := c.ask("last /dev/vda"); got != "0" {
+		t.Errorf("an empty disk has %q", got)
+	}
+	for name := range h.counters(t, "bare").Devices {
+		if device, _, _ := strings.Cut(name, "."); device == "balloon" || device == "console" || device == "entropy" {
+			t.Errorf("it counts %s", name)
+		}
+	}
+	if !h.vm(t, "bare").Bare {
+		t.Error("the API does not say that it is bare")
+	}
+	if out, err := h.ctl("vm", "balloon", "bare", "4MiB"); err == nil || !strings.Contains(out, "bare") {
+		t.Errorf("balloon of a bare guest: %v\n%s", err, out)
+	}
+}

@@ -22,5 +22,6 @@ func boardFlags(fs *flag.FlagSet, s *protocol.Spec) {
 	}
 	fs.Func("watchdog", "have one: none, reset or power-off when it is not fed", checked(func(v string) { b.Watchdog = protocol.Action(v) }))
 	fs.Func("on-panic", "none, reset or power-off when the kernel panics", checked(func(v string) { b.OnPanic = protocol.Action(v) }))
+	fs.BoolVar(&b.Bare, "bare", false, "without devices for entropy, console and balloon")
 	fs.Func("serial-number", "for SMBIOS", checked(func(v string) { b.SerialNumber = v }))
 }

@@ -5,7 +5,7 @@
 //	ashlar-vmm
 //	ashlar-vmm run --kernel FILE [--initramfs FILE] [--cmdline STRING]
 //	               [--cpus N] [--cpu LIST] [--memory SIZE] [--disk FILE]... [--tap NAME]
-//	               [--watchdog ACTION] [--on-panic ACTION] [--serial-number STRING]
+//	               [--watchdog ACTION] [--on-panic ACTION] [--serial-number STRING] [--bare]
 //	ashlar-vmm --help
 //
 // Description:
@@ -38,6 +38,7 @@
 //	--watchdog ACTION   have one: none, reset or power-off when it is not fed
 //	--on-panic ACTION   none, reset or power-off when the kernel panics
 //	--serial-number STRING  for SMBIOS
+//	--bare              without devices for entropy, console and balloon
 package main
 
 import (

@@ -241,9 +241,7 @@ func (s *server) handle(req protocol.Request, files []*os.File) (resp protocol.R
 	case protocol.Resume:
 		err = s.guest.Resume()
 	case protocol.SetBalloon:
-		if err := s.guest.SetBalloon(req.BalloonBytes); err != nil {
-			resp.Error = &protocol.Error{Code: protocol.InvalidArgument, Field: "balloonBytes", Message: "balloon of " + err.Error()}
-		}
+		resp.Error = s.guest.SetBalloon(req.BalloonBytes)
 	case protocol.BalloonMethod:
 		b := s.guest.Balloon()
 		resp.Balloon = &b

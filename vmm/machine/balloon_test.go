@@ -1,7 +1,7 @@
 package machine
 
 import (
-	"errors"
+	"strings"
 	"testing"
 
 	"github.com/ashlar-hv/ashlar/vmm/internal/tinykernel"
@@ -23,8 +23,8 @@ func TestBalloon(t *testing.T) {
 		t.Error(err)
 	}
 	for _, bytes := range []uint64{most + 4096, 1} {
-		if err := g.SetBalloon(bytes); !errors.Is(err, balloon.ErrTarget) {
-			t.Errorf("SetBalloon(%d) = %v, want ErrTarget", bytes, err)
+		if err := g.SetBalloon(bytes); err == nil || err.Field != "balloonBytes" || !strings.Contains(err.Message, balloon.ErrTarget.Error()) {
+			t.Errorf("SetBalloon(%d) = %v, want ErrTarget of balloonBytes", bytes, err)
 		}
 	}
 	if err := g.Pause(); err != nil {

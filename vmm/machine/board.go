@@ -103,6 +103,12 @@ func checkBoard(s *protocol.Spec) *protocol.Error {
 	if field, wrong := s.Board.Check(); wrong != "" {
 		return invalid("board."+field, "%s %s", field, wrong)
 	}
+	switch bare := s.Board.Get().Bare; {
+	case bare && len(s.Ports) > 0:
+		return invalid("ports", "%d serial ports of a bare machine, which has no virtio console for them", len(s.Ports))
+	case bare && s.BalloonBytes > 0:
+		return invalid("balloonBytes", "a balloon of %d bytes in a bare machine, which has none", s.BalloonBytes)
+	}
 	return nil
 }
 

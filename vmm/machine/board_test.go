@@ -139,3 +139,37 @@ func TestBoardRefused(t *testing.T) {
 		}
 	}
 }
+
+// A bare machine has no devices but those that were asked for.
+func TestBare(t *testing.T) {
+	s := newSpec(t, tinykernel.Code{}.Spin())
+	s.Board = &protocol.Board{Bare: true, Watchdog: protocol.NoAction}
+	g := s.loaded(t)
+	start(t, g)
+	if len(g.devices) != 1 || g.devices[0].name != "watchdog" {
+		t.Errorf("%d devices, the first is %s", len(g.devices), g.devices[0].name)
+	}
+	if err := g.SetBalloon(0); err != nil {
+		t.Error(err)
+	}
+	if err := g.SetBalloon(4096); err == nil || err.Code != protocol.FailedPrecondition {
+		t.Errorf("SetBalloon = %v, want FailedPrecondition", err)
+	}
+	if got := g.Balloon(); got.TargetBytes != 0 || got.ActualBytes != 0 || got.Statistics != nil || !got.StatisticsTime.IsZero() {
+		t.Errorf("balloon = %+v", got)
+	}
+	if f, err := g.ConnectPort("agent"); f != nil || err == nil || err.Code != protocol.InvalidArgument || err.Field != "portName" {
+		t.Errorf("ConnectPort = %v, %v", f, err)
+	}
+	for field, change := range map[string]func(*protocol.Spec){
+		"ports":        func(s *protocol.Spec) { s.Ports = []protocol.Port{{Name: "agent"}} },
+		"balloonBytes": func(s *protocol.Spec) { s.BalloonBytes = 4096 },
+	} {
+		s := newSpec(t, tinykernel.Code{}.Spin())
+		s.Board = &protocol.Board{Bare: true}
+		change(&s.Spec)
+		if g, err := FromSpec(&s.Spec, s.files); g != nil || err == nil || err.Field != field || err.Code != protocol.InvalidArgument {
+			t.Errorf("%s of a bare machine: %v", field, err)
+		}
+	}
+}

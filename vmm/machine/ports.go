@@ -24,6 +24,9 @@ func checkPorts(s *protocol.Spec) *protocol.Error {
 
 // ConnectPort connects to the serial port called name (protocol.ConnectPort).
 func (g *Guest) ConnectPort(name string) (*os.File, *protocol.Error) {
+	if g.console == nil {
+		return nil, invalid("portName", "the machine is bare: it has no port %q", name)
+	}
 	f, err := g.console.Connect(name)
 	if err == nil {
 		return f, nil

@@ -193,10 +193,7 @@ func (g *Guest) addDevices(s *protocol.Spec, d *descriptors) *protocol.Error {
 	if err := g.addVFIO(s, d); err != nil {
 		return err
 	}
-	if err := g.addEntropyAndConsole(s, d); err != nil {
-		return err
-	}
-	if err := g.addBalloon(s); err != nil {
+	if err := g.addUsual(s, d); err != nil {
 		return err
 	}
 	if err := g.addVsock(s, d); err != nil {
@@ -332,11 +329,23 @@ func newNIC(field string, nic protocol.NIC, d *descriptors) (*vnet.Device, *prot
 	return dev, nil
 }
 
-func (g *Guest) addEntropyAndConsole(s *protocol.Spec, d *descriptors) *protocol.Error {
-	f, perr := d.take("entropy", s.Entropy)
-	if perr != nil {
-		return perr
+// addUsual plugs in what a guest has without being asked for, unless it is bare.
+func (g *Guest) addUsual(s *protocol.Spec, d *descriptors) *protocol.Error {
+	f, err := d.take("entropy", s.Entropy)
+	if err != nil {
+		return err
 	}
+	if s.Board.Get().Bare {
+		f.Close()
+		return nil
+	}
+	if err := g.addEntropyAndConsole(s, f); err != nil {
+		return err
+	}
+	return g.addBalloon(s)
+}
+
+func (g *Guest) addEntropyAndConsole(s *protocol.Spec, f *os.File) *protocol.Error {
 	random, err := rng.New(f)
 	if err != nil {
 		f.Close()

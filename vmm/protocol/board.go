@@ -41,6 +41,9 @@ type Board struct {
 	// SerialNumber is for SMBIOS: up to MaxSerialNumber printable ASCII characters, no space
 	// first or last. "" is none.
 	SerialNumber string `json:"serialNumber,omitempty"`
+	// Bare leaves out what a guest has without being asked for: the devices for entropy, the virtio console
+	// and the balloon. It has no ports then, and gives no memory back by itself.
+	Bare bool `json:"bare,omitempty"`
 }
 
 // Get is b, or the zero Board.

@@ -23,7 +23,7 @@ func largest() Request {
 	s := &Spec{Name: "vm", UUID: "00000000-0000-0000-0000-000000000001", VCPUs: 128, MaxVCPUs: 128, MemoryBytes: 1 << 40,
 		CPU:     &CPU{Model: "x86-64-v4", Sockets: 8, Cores: 8, Threads: 2, HyperV: true, HaltPollNs: &poll},
 		Backing: &Backing{Pages: TransparentPages, Populate: true},
-		Board:   &Board{Watchdog: PowerOffAction, OnPanic: PowerOffAction, SerialNumber: string(make([]byte, MaxSerialNumber))},
+		Board:   &Board{Watchdog: PowerOffAction, OnPanic: PowerOffAction, SerialNumber: string(make([]byte, MaxSerialNumber)), Bare: true},
 		Memory:  2, KVM: 3, Log: 4, Entropy: 5, Jail: Jail{UID: 100000, GID: 100000},
 		Boot:  Boot{Kernel: 0, Initramfs: &initramfs, Cmdline: string(make([]byte, 2047))},
 		Vsock: &Vsock{Vhost: 24, CID: MaxCID}}

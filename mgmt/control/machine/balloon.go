@@ -40,6 +40,9 @@ func (m *Machine) noteBalloon(etag string, bytes int64) error {
 			return false, refuse.Precondition(refuse.WrongState, m.Name(),
 				m.Name()+" has devices of the host's, which reach all of its memory by themselves: none can be given back. Detach them first, or set its balloon to 0")
 		}
+		if bytes > 0 && rec.Board.Get().Bare {
+			return false, refuse.Precondition(refuse.WrongState, m.Name(), m.Name()+" is bare: it has no balloon. Make it without bare to have one")
+		}
 		changed := bytes != rec.BalloonBytes
 		rec.BalloonBytes = bytes
 		return changed, nil

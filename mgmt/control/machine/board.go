@@ -29,7 +29,7 @@ var boardFields = map[string]string{"watchdog": "watchdog.action", "onPanic": "o
 
 // board checks what the devices on board are to do.
 func (c *checker) board(vm *ashlarv1.VirtualMachine, rec *store.VM) {
-	b := protocol.Board{SerialNumber: vm.SerialNumber}
+	b := protocol.Board{SerialNumber: vm.SerialNumber, Bare: vm.Bare}
 	var known bool
 	if w := vm.Watchdog; w != nil {
 		if b.Watchdog, known = watchdogActions[w.Action]; !known {
@@ -42,6 +42,12 @@ func (c *checker) board(vm *ashlarv1.VirtualMachine, rec *store.VM) {
 	if field, wrong := b.Check(); wrong != "" {
 		c.bad("."+boardFields[field], "%s", wrong)
 	}
+	if b.Bare && vm.BalloonBytes > 0 {
+		c.bad(".balloon_bytes", "is %d: 0 of a bare virtual machine, which has no balloon", vm.BalloonBytes)
+	}
+	if b.Bare && len(vm.SerialPorts) > 0 {
+		c.bad(".serial_ports", "names %d: a bare virtual machine has no virtio console, which they are ports of", len(vm.SerialPorts))
+	}
 	if b != (protocol.Board{}) {
 		rec.Board = &b
 	}
@@ -49,7 +55,7 @@ func (c *checker) board(vm *ashlarv1.VirtualMachine, rec *store.VM) {
 
 // describeBoard is the recorded part of the board.
 func describeBoard(p *ashlarv1.VirtualMachine, b protocol.Board) {
-	p.SerialNumber = b.SerialNumber
+	p.SerialNumber, p.Bare = b.SerialNumber, b.Bare
 	switch b.Watchdog {
 	case protocol.ResetAction:
 		p.Watchdog = &ashlarv1.Watchdog{Action: ashlarv1.Watchdog_ACTION_RESET}

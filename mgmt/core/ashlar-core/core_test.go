@@ -105,9 +105,11 @@ func (c *client) receive() {
 			return
 		}
 		if m.Event != nil {
-			c.mu.Lock()
-			c.events = append(c.events, *m.Event.Guest)
-			c.mu.Unlock()
+			if m.Event.Guest != nil { // and not the host's
+				c.mu.Lock()
+				c.events = append(c.events, *m.Event.Guest)
+				c.mu.Unlock()
+			}
 			continue
 		}
 		c.got <- reply{m, files}

@@ -16,11 +16,15 @@ const boardLong = `
 and does not feed it in time is reset, switched off (power-off), or only counted
 (none). --on-panic ACTION says what follows when the guest's kernel panics and
 tells so (pvpanic): it is left alone and shown as panicked (none), reset, or switched
-off. --serial-number TEXT is the serial number in its SMBIOS, up to 64 characters.`
+off. --serial-number TEXT is the serial number in its SMBIOS, up to 64 characters.
+
+--bare leaves out the devices that it has without being asked for: entropy, virtio console
+and balloon. It starts faster, has its serial port, and does not give free memory back.`
 
 // boardFlags are the flags of `vm create` for the devices on board.
 type boardFlags struct {
 	watchdog, onPanic, serialNumber string
+	bare                            bool
 }
 
 // add adds the flags to cmd.
@@ -29,6 +33,7 @@ func (fl *boardFlags) add(a *app, cmd *cobra.Command) {
 	f.StringVar(&fl.watchdog, "watchdog", "", "give it a watchdog; when it is not fed: reset, power-off or none")
 	f.StringVar(&fl.onPanic, "on-panic", "none", "when its kernel panics: none, reset or power-off")
 	f.StringVar(&fl.serialNumber, "serial-number", "", "serial number in its SMBIOS")
+	f.BoolVar(&fl.bare, "bare", false, "without devices for entropy, virtio console and balloon")
 	for _, flag := range []string{"watchdog", "on-panic"} {
 		a.must(cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(protocol.Actions(), cobra.ShellCompDirectiveNoFileComp)))
 	}
@@ -71,6 +76,6 @@ func (fl *boardFlags) set(vm *ashlarv1.VirtualMachine) (err error) {
 	if vm.OnPanic, err = ParsePanicAction(fl.onPanic); err != nil {
 		return fmt.Errorf("--on-panic: %w", err)
 	}
-	vm.SerialNumber = fl.serialNumber
+	vm.SerialNumber, vm.Bare = fl.serialNumber, fl.bare
 	return nil
 }

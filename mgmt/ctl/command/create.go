@@ -28,6 +28,7 @@ var createFields = fieldTable{
 	"watchdog.action":     "--watchdog",
 	"onPanic":             "--on-panic",
 	"serialNumber":        "--serial-number",
+	"bare":                "--bare",
 	"processor":           "--cpu",
 	"processor.model":     "--cpu",
 	"processor.haltPoll":  "--cpu",
@@ -123,6 +124,7 @@ func (a *app) vmCreate() *cobra.Command {
   ashlarctl vm create slow --kernel vmlinuz --disk debian,size=20GiB,bps=100MiB,iops=1000 \
     --network default,rx=10MiB/s,tx=10MiB/s
   ashlarctl vm create sure --kernel vmlinuz --disk debian --watchdog reset --on-panic reset --serial-number RACK-7/2
+  ashlarctl vm create lean --kernel vmlinuz --initramfs app.cpio --memory 128MiB --bare
   ashlarctl vm create agent --kernel vmlinuz --disk debian --serial-port org.qemu.guest_agent.0
   ashlarctl vm create fast-disk --kernel vmlinuz --disk debian --device 0000:17:00.0
   ashlarctl vm create wired --kernel vmlinuz --disk debian --vf eth1,vlan=10,rate=1000

@@ -26,4 +26,7 @@ func addBoard(r *Rows, vm *ashlarv1.VirtualMachine) {
 	if vm.GetSerialNumber() != "" {
 		r.Add("Serial number:", vm.GetSerialNumber())
 	}
+	if vm.GetBare() {
+		r.Add("Bare:", "no entropy, virtio console or balloon")
+	}
 }

@@ -26,6 +26,7 @@ func TestBoard(t *testing.T) {
 		{&ashlarv1.VirtualMachine{State: running, StopReason: panicked, OnPanic: reset}, "running", []string{"Last run ended:  panicked", "On panic:        reset"}},
 		{&ashlarv1.VirtualMachine{State: running, StopReason: starved, SerialNumber: "7", Watchdog: &ashlarv1.Watchdog{Action: ashlarv1.Watchdog_ACTION_POWER_OFF}},
 			"running", []string{"Last run ended:  watchdog", "Watchdog:        power off", "Serial number:   7"}},
+		{&ashlarv1.VirtualMachine{State: running, Bare: true}, "running", []string{"Bare:           no entropy, virtio console or balloon"}},
 		{&ashlarv1.VirtualMachine{State: ashlarv1.VirtualMachine_STATE_STOPPED, StopReason: starved}, "stopped (watchdog)", nil},
 	} {
 		if got := State(tt.vm); got != tt.state {

@@ -204,6 +204,9 @@ func (b *bench) protocolSpec(sp spec) (*protocol.Spec, []*os.File, error) {
 		// As on hardware, whose TSC is invariant, and as QEMU has it here, too.
 		CPU: &protocol.CPU{TSCDeadline: true},
 	}
+	if sp.bare {
+		p.Board = &protocol.Board{Bare: true}
+	}
 	if b.repeatable {
 		// QEMU 10.0's -icount, when the time of a slice is over, delivers an interrupt again that
 		// VMRUN has just injected (EVENTINJ), also to a guest that takes none then, unless an exit

@@ -37,9 +37,9 @@ func (s qemuSide) machine() (program, machine string) {
 	return peer.Full, "q35"
 }
 
-// devices are those that a guest of Ashlar's always has, where the guest's kernel has a driver for QEMU's.
-func (s qemuSide) devices() []string {
-	if s.kind == microvmPlain {
+// devices are those that a guest of Ashlar's has unless it is bare, where the guest's kernel has a driver for QEMU's.
+func (s qemuSide) devices(sp spec) []string {
+	if s.kind == microvmPlain || sp.bare {
 		return nil
 	}
 	return []string{"-device", "virtio-rng-pci", "-device", "virtio-balloon-pci,deflate-on-oom=on,free-page-reporting=on",
@@ -57,7 +57,7 @@ func (s qemuSide) start(b *bench, sp spec) (*guest, error) {
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
 		"-qmp", "unix:/scratch/"+socket+",server=on,wait=off",
 		"-kernel", "/payload/kernel", "-initrd", "/payload/"+sp.initramfs, "-append", cmdline+sp.cmdline)
-	args = append(args, s.devices()...)
+	args = append(args, s.devices(sp)...)
 	if sp.disk != "" {
 		args = append(args, "-object", "iothread,id=io",
 			"-drive", "if=none,id=d,format=raw,cache=none,aio=io_uring,discard=unmap,file="+diskFile("/scratch", sp.disk),

@@ -25,6 +25,8 @@ type spec struct {
 	pages protocol.Pages
 	// device is the address of a PCI device that vfio-pci has, for the guest; "" for none.
 	device string
+	// bare guests have nothing but what this spec says, a serial port and a clock.
+	bare bool
 	// watch reports the first KVM_RUN; the guest is of no use then.
 	watch *watch
 	// crowd is how many guests are started together with this one.

@@ -17,9 +17,12 @@ import (
 // sizes of memory that starts are measured with, in MiB.
 var sizes = []int{128, 4096}
 
-// startSides are the sides whose starts are measured. Plain microvm has nothing but a CPU, memory and a serial port,
-// the others have PCI and the devices that a guest of Ashlar's has.
+// startSides are the sides whose starts are measured. Plain microvm has nothing but a CPU, memory, a serial port and a clock,
+// the others have PCI and the devices that a guest of Ashlar's has unless it is bare.
 var startSides = []side{ashlar, plainMicrovm, microvm, q35}
+
+// bareSides are those with bare machines.
+var bareSides = []side{ashlar, plainMicrovm}
 
 // tiny is the guest whose init only says that it runs.
 func tiny(cpus, memoryMiB int) spec {
@@ -90,27 +93,37 @@ func wash(size int) error {
 }
 
 // startTimes measures from before the VMM's process is made to the first byte that
-// the guest's init prints.
+// the guest's init prints: of machines with the usual devices, against plain microvm, too, and of bare ones.
 func (b *bench) startTimes() error {
 	for _, size := range sizes {
-		err := b.inOrder(fmt.Sprintf("start to /init with %d MiB", size), b.rounds, startSides,
-			func(s side, round int) error {
-				if err := wash(washed); err != nil {
-					return err
-				}
-				g, d, err := b.startAndWait(s, tiny(1, size))
-				if err != nil {
-					return err
-				}
-				defer g.end()
-				b.sample(fmt.Sprintf("VMM start to guest's /init, %d MiB", size), "ms", figure.Lower, s.name, round, milliseconds(d))
-				return nil
-			})
+		sp := tiny(1, size)
+		err := b.startsTo(sp, fmt.Sprintf("start to /init with %d MiB", size), fmt.Sprintf("VMM start to guest's /init, %d MiB", size), startSides)
+		if err != nil {
+			return err
+		}
+		sp.bare = true
+		err = b.startsTo(sp, fmt.Sprintf("bare start to /init with %d MiB", size), fmt.Sprintf("VMM start to guest's /init, bare, %d MiB", size), bareSides)
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// startsTo measures starts of guests of sp.
+func (b *bench) startsTo(sp spec, what, figureName string, sides []side) error {
+	return b.inOrder(what, b.rounds, sides, func(s side, round int) error {
+		if err := wash(washed); err != nil {
+			return err
+		}
+		g, d, err := b.startAndWait(s, sp)
+		if err != nil {
+			return err
+		}
+		defer g.end()
+		b.sample(figureName, "ms", figure.Lower, s.name, round, milliseconds(d))
+		return nil
+	})
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
@@ -246,7 +259,7 @@ func (b *bench) crowdOf(s side, round int) error {
 	for range crowd {
 		go func() {
 			sp := tiny(1, 128)
-			sp.crowd = crowd
+			sp.crowd, sp.bare = crowd, true // as plain microvm is
 			g, _, err := b.startAndWait(s, sp)
 			all <- started{g, time.Since(began), err}
 		}()

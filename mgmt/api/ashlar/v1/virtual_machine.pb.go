@@ -395,6 +395,11 @@ type VirtualMachine struct {
 	// The serial number that the guest finds in its SMBIOS: at most 64 printable ASCII
 	// characters, without a space first or last; empty for none.
 	SerialNumber string `protobuf:"bytes,24,opt,name=serial_number,json=serialNumber,proto3" json:"serial_number,omitempty"`
+	// Leaves out the devices that it has without being asked for: entropy (virtio-rng), virtio console and balloon.
+	// Its kernel has less to do at its start and less to trust; it has its serial port, and disks, network interfaces and
+	// all else that is asked for. balloon_bytes is 0 then, serial_ports is empty, and free memory
+	// does not go back to the host.
+	Bare bool `protobuf:"varint,31,opt,name=bare,proto3" json:"bare,omitempty"`
 	// How many slots there are for disks and network interfaces that are attached while
 	// it runs: 0 to 8; 4 where absent. Devices of the host's that it is started with are in further
 	// slots, as far as there can be 8 in all, unless it is 0.
@@ -611,6 +616,13 @@ func (x *VirtualMachine) GetSerialNumber() string {
 		return x.SerialNumber
 	}
 	return ""
+}
+
+func (x *VirtualMachine) GetBare() bool {
+	if x != nil {
+		return x.Bare
+	}
+	return false
 }
 
 func (x *VirtualMachine) GetHotplugSlots() int32 {
@@ -4212,7 +4224,7 @@ var File_ashlar_v1_virtual_machine_proto protoreflect.FileDescriptor
 
 const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x14ashlar/v1/link.proto\x1a\x19ashlar/v1/operation.proto\x1a\x19ashlar/v1/placement.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\x0e\n" +
+	"\x1fashlar/v1/virtual_machine.proto\x12\tashlar.v1\x1a\x14ashlar/v1/link.proto\x1a\x19ashlar/v1/operation.proto\x1a\x19ashlar/v1/placement.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\x0e\n" +
 	"\x0eVirtualMachine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
@@ -4238,7 +4250,8 @@ const file_ashlar_v1_virtual_machine_proto_rawDesc = "" +
 	"\x05vsock\x18\x15 \x01(\v2\x10.ashlar.v1.VsockR\x05vsock\x12/\n" +
 	"\bwatchdog\x18\x16 \x01(\v2\x13.ashlar.v1.WatchdogR\bwatchdog\x121\n" +
 	"\bon_panic\x18\x17 \x01(\x0e2\x16.ashlar.v1.PanicActionR\aonPanic\x12#\n" +
-	"\rserial_number\x18\x18 \x01(\tR\fserialNumber\x12(\n" +
+	"\rserial_number\x18\x18 \x01(\tR\fserialNumber\x12\x12\n" +
+	"\x04bare\x18\x1f \x01(\bR\x04bare\x12(\n" +
 	"\rhotplug_slots\x18\x1b \x01(\x05H\x00R\fhotplugSlots\x88\x01\x01\x12(\n" +
 	"\x10max_memory_bytes\x18\x14 \x01(\x03R\x0emaxMemoryBytes\x120\n" +
 	"\x14hotplug_memory_bytes\x18\x1d \x01(\x03R\x12hotplugMemoryBytes\x122\n" +
