@@ -196,13 +196,13 @@ func (l *Load) Into(mem *memory.Memory) (Entry, error) {
 	return e, nil
 }
 
-// withoutECAM says whether a command line keeps a 64-bit Linux, which else has it, from using ECAM: it finds it by
-// ACPI (Documentation/admin-guide/kernel-parameters.txt: acpi=, pci=).
+// withoutECAM says whether a command line keeps a 64-bit Linux, which else has it, from using ECAM, which it finds by
+// ACPI, or from looking for PCI's root by ACPI, without which it wants the ports (Documentation/admin-guide/kernel-parameters.txt: acpi=, pci=).
 func withoutECAM(cmdline string) bool {
 	for _, p := range strings.Fields(cmdline) {
 		key, value, _ := strings.Cut(p, "=")
 		for _, v := range strings.Split(value, ",") {
-			if key == "acpi" && v == "off" || key == "pci" && (v == "nommconf" || v == "conf1" || v == "conf2" || v == "off") {
+			if key == "acpi" && v == "off" || key == "pci" && (v == "nommconf" || v == "noacpi" || v == "conf1" || v == "conf2" || v == "off") {
 				return true
 			}
 		}

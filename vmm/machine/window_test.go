@@ -45,7 +45,7 @@ func TestConfigPortsHidden(t *testing.T) {
 		0xc1, 0xe8, 0x18, // shr eax, 24
 		0x66, 0xba, 0xf8, 0x03, 0xee, // mov dx, 0x3f8; out dx, al
 	}.PowerOff()
-	for cmdline, want := range map[string]byte{"console=ttyS0": 0xff, "acpi=off": 0x80, "quiet pci=noaer,nommconf": 0x80} {
+	for cmdline, want := range map[string]byte{"console=ttyS0": 0xff, "acpi=off": 0x80, "quiet pci=noaer,nommconf": 0x80, "pci=noacpi": 0x80} {
 		s := newSpec(t, ask)
 		s.Boot.Cmdline = cmdline
 		g := s.loaded(t)
